@@ -1,0 +1,1 @@
+"""Fixed kernels: lane state, memory access, the code stream, the loop over lanes. Import as `vmjit.kernels`."""

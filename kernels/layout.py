@@ -1,0 +1,151 @@
+"""Byte offsets of the structures that kernels and Python share. Every field is eight bytes.
+
+The *frame* holds one running lane on one worker thread: its registers side by side, so that a lane's accesses stay in
+a few cache lines, and what the kernels need to know of the machine. The *machine* block holds pointers to the lane
+state arrays. A *code space* maps guest addresses to code; lanes whose code differs have different ones.
+
+The *code stream* is an array of 32-byte slots. A block is a record slot followed by one slot per guest instruction:
+
+    record       handler        where to go when a lane reaches the block: its first instruction, or compiled code
+                 interpret      the first instruction's handler, always
+                 size, count    instructions in the block (low 32 bits); visits left until it is hot (0: not counted)
+                 links          compiled code's entry: two words, the entry's number and its link table's address
+    instruction  handler
+                 registers      frame offsets of up to four registers, 16 bits each
+                 constant 0 or link 0
+                 constant 1 or link 1
+
+A link is the address of the record where a static control transfer goes.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+SLOT_BYTES = 32
+SLOT_WORDS = 4
+
+RECORD_HANDLER = 0
+RECORD_INTERPRET = 8
+RECORD_SIZE = 16
+RECORD_COUNT = 20
+RECORD_LINKS = 24
+
+ENTRY_NUMBER = 0
+ENTRY_LINKS = 8
+
+SLOT_HANDLER = 0
+SLOT_REGISTERS = 8
+SLOT_OPERANDS = 16
+
+
+class Frame(IntEnum):
+    """Offsets in a worker's frame."""
+
+    STOP = 0
+    STOP_IP = 8  # slot at which the lane stopped; 0: STOP_PC says where
+    STOP_PC = 16
+    ADDRESS = 24
+    ACCESS = 32
+    REMAINING = 40
+    LIMIT = 48  # retired count at which REMAINING becomes 0
+    COMPILED = 56  # instructions retired in compiled code
+    PRIVATE = 64  # this lane's memory
+    SHARED = 72  # the image all lanes read
+    WINDOW0_BASE = 80  # host address of the first byte of the private window
+    WINDOW0_LO = 88  # its guest address
+    WINDOW0_LIMIT = 96  # offsets below this take any access of up to 8 bytes
+    WINDOW1_BASE = 104  # the same for the shared, read-only window
+    WINDOW1_LO = 112
+    WINDOW1_LIMIT = 120
+    SPANS = 128
+    SPAN_COUNT = 136
+    CODE_LO = 144
+    CODE_SIZE = 152
+    CODE_TABLE = 160
+    CODE_MORE = 168
+    CODE_MORE_COUNT = 176
+    SLOTS = 184
+    SLOT_PCS = 192
+    SLOT_RESTS = 200
+    HOT = 208
+    TAIL_RECORD = 216
+    TAIL_START = 264  # byte offset of the first slot to run of a block that the budget cuts short
+    # Entry points of the interpreter, for compiled code
+    GOTO_TAIL = 224
+    GOTO_COUNT = 232
+    GOTO_INDIRECT = 240
+    SLOW_LOAD = 248
+    SLOW_STORE = 256
+    REGISTERS = 320
+    SCRATCH = 1024
+    BYTES = 4096
+
+
+class MachineBlock(IntEnum):
+    """Offsets in the machine block."""
+
+    REGISTERS = 0
+    LANES = 8
+    PC = 16
+    STOP = 24
+    BUDGET = 32
+    RETIRED = 40
+    FAULT_ADDRESS = 48
+    FAULT_ACCESS = 56
+    PRIVATE = 64
+    PRIVATE_STRIDE = 72
+    WINDOW0_OFFSET = 80
+    CODE_INDEX = 88
+    CODE_SPACES = 96
+    ATTENTION = 104
+    QUANTUM = 112
+    BYTES = 128
+
+
+class CodeSpaceBlock(IntEnum):
+    """Offsets in a code space's descriptor. TABLE[(pc - LO) >> 1] is a record's address or 0."""
+
+    LO = 0
+    SIZE = 8
+    TABLE = 16
+    MORE = 24  # further executable spans: rows of (lo, size, table)
+    MORE_COUNT = 32
+    SLOTS = 40
+    SLOT_PCS = 48
+    SLOT_RESTS = 56
+    BYTES = 64
+
+
+class Span(IntEnum):
+    """Offsets in a row of the table of spans: guest memory with its permissions and where it lies on the host."""
+
+    LO = 0
+    LAST = 8  # last guest address, so that a span may end at the top of the address space
+    PERMISSIONS = 16
+    SHARED = 24  # 1: offset is into the shared image, 0: into the lane's memory
+    OFFSET = 32
+    BYTES = 40
+
+
+class Hot(IntEnum):
+    """Offsets in the ring of blocks that became hot."""
+
+    HEAD = 0
+    MASK = 8
+    ENTRIES = 16
+
+
+# Stops that the executor handles itself; the public ones are `vmjit.Stop`.
+STOP_RUNNING = 0
+STOP_NEED_CODE = 100
+STOP_FENCE_I = 101
+
+PERMISSION_READ = 1
+PERMISSION_WRITE = 2
+PERMISSION_EXECUTE = 4
+
+
+def register_offset(index: int) -> int:
+    """Frame offset of a guest register."""
+    return Frame.REGISTERS + 8 * index

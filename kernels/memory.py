@@ -1,0 +1,181 @@
+"""Guest memory access, as code: the windows that nearly all accesses fall into, and the spans that decide the rest.
+
+Window 0 is the lane's private memory (data, heap and stack), readable and writable; window 1 is the image that all
+lanes share, readable. An access inside a window costs a subtraction, a comparison and the access. Everything else
+(other segments, accesses that straddle two spans, faults) goes byte by byte through the table of spans, in
+`slow_load` and `slow_store`, which also record a fault's address and kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from vmjit.kernels.emit import I1, I8, I64, PTR, Builder, Value, assume_rare, element, load_field, store_field
+from vmjit.kernels.layout import PERMISSION_READ, PERMISSION_WRITE, Frame, Span
+from vmjit.stops import Access
+
+
+@dataclass(frozen=True)
+class Window:
+    """Guest addresses lo ≤ a with a - lo < limit (for the widest access) are at base + (a - lo)."""
+
+    base: Value
+    lo: Value
+    limit: Value
+
+
+def window_offset(
+    b: Builder, window: Window, address: Value, size: int, *, exact: int | None = None
+) -> tuple[Any, Any]:
+    """(offset as i64, whether the access lies inside). `exact`: the window's size in bytes, if known when compiling."""
+    offset = b.sub(address, window.lo)
+    limit = window.limit if exact is None else ir.Constant(address.type, max(exact - size + 1, 0))
+    inside = b.icmp_unsigned("<", offset, limit)
+    return (offset if offset.type.width == 64 else b.zext(offset, I64)), inside
+
+
+def load_at(b: Builder, base: Value, offset: Value, type_: Any) -> Value:
+    return b.load(element(b, base, offset, I8), typ=type_, align=1)
+
+
+def store_at(b: Builder, base: Value, offset: Value, value: Value) -> None:
+    b.store(value, element(b, base, offset, I8), align=1)
+
+
+SLOW_LOAD_TYPE = ir.FunctionType(I1, [PTR, I64, I64, I64, PTR])
+SLOW_STORE_TYPE = ir.FunctionType(I1, [PTR, I64, I64, I64, I64])
+
+
+def emit_slow_access(module: Any) -> tuple[Any, Any]:
+    """Define `slow_load(frame, address, size, mask, out)` and `slow_store(frame, address, size, mask, value)`.
+
+    Both give false, with the frame's ADDRESS and ACCESS set, when any byte of the access is not permitted; a store
+    then writes nothing. `mask` is the guest's address mask: addresses wrap at it.
+    """
+    find = _emit_find(module)
+    return _emit_slow_load(module, find), _emit_slow_store(module, find)
+
+
+def _emit_find(module: Any) -> Any:
+    """`find(frame, address, permission)`: the host address of one guest byte, or null."""
+    function = ir.Function(module, ir.FunctionType(PTR, [PTR, I64, I64]), "find")
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    frame, address, permission = function.args
+    entry = function.append_basic_block("entry")
+    head = function.append_basic_block("head")
+    body = function.append_basic_block("body")
+    found = function.append_basic_block("found")
+    following = function.append_basic_block("next")
+    missing = function.append_basic_block("missing")
+    b = ir.IRBuilder(entry)
+    spans = load_field(b, frame, Frame.SPANS, PTR)
+    count = load_field(b, frame, Frame.SPAN_COUNT)
+    b.branch(head)
+    b.position_at_end(head)
+    index = b.phi(I64)
+    index.add_incoming(ir.Constant(I64, 0), entry)
+    b.cbranch(b.icmp_unsigned("<", index, count), body, missing)
+    b.position_at_end(body)
+    span = element(b, spans, b.mul(index, ir.Constant(I64, Span.BYTES)), I8)
+    lo = load_field(b, span, Span.LO)
+    inside = b.and_(b.icmp_unsigned(">=", address, lo), b.icmp_unsigned("<=", address, load_field(b, span, Span.LAST)))
+    allowed = b.icmp_unsigned("==", b.and_(load_field(b, span, Span.PERMISSIONS), permission), permission)
+    b.cbranch(b.and_(inside, allowed), found, following)
+    b.position_at_end(following)
+    index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
+    b.branch(head)
+    b.position_at_end(found)
+    shared = b.icmp_unsigned("!=", load_field(b, span, Span.SHARED), ir.Constant(I64, 0))
+    base = b.select(shared, load_field(b, frame, Frame.SHARED, PTR), load_field(b, frame, Frame.PRIVATE, PTR))
+    b.ret(element(b, base, b.add(load_field(b, span, Span.OFFSET), b.sub(address, lo)), I8))
+    b.position_at_end(missing)
+    b.ret(ir.Constant(PTR, None))
+    return function
+
+
+class _ByteLoop:
+    """`for i in range(size)` with the host address of each byte; leaves with false at the first that is missing."""
+
+    def __init__(self, b: Builder, find: Any, frame: Any, address: Any, size: Any, mask: Any, access: Access) -> None:
+        self.b = b
+        function = b.function
+        permission = PERMISSION_WRITE if access is Access.WRITE else PERMISSION_READ
+        self.before = b.block
+        self.head = function.append_basic_block("head")
+        body = function.append_basic_block("body")
+        fault = function.append_basic_block("fault")
+        self.good = function.append_basic_block("good")
+        self.done = function.append_basic_block("done")
+        b.branch(self.head)
+        b.position_at_end(self.head)
+        self.index = b.phi(I64)
+        self.index.add_incoming(ir.Constant(I64, 0), self.before)
+        b.cbranch(b.icmp_unsigned("<", self.index, size), body, self.done)
+        b.position_at_end(body)
+        where = b.and_(b.add(address, self.index), mask)
+        self.pointer = b.call(find, [frame, where, ir.Constant(I64, permission)])
+        b.cbranch(b.icmp_unsigned("==", self.pointer, ir.Constant(PTR, None)), fault, self.good)
+        b.position_at_end(fault)
+        store_field(b, frame, Frame.ADDRESS, address)
+        store_field(b, frame, Frame.ACCESS, ir.Constant(I64, int(access)))
+        b.ret(ir.Constant(I1, 0))
+        b.position_at_end(self.good)
+
+    def close(self) -> None:
+        following = self.b.add(self.index, ir.Constant(I64, 1))
+        self.index.add_incoming(following, self.b.block)
+        self.b.branch(self.head)
+        self.b.position_at_end(self.done)
+
+
+def _emit_slow_load(module: Any, find: Any) -> Any:
+    function = ir.Function(module, SLOW_LOAD_TYPE, "slow_load")
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    frame, address, size, mask, out = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    entry = b.block
+    loop = _ByteLoop(b, find, frame, address, size, mask, Access.READ)
+    with b.goto_block(loop.head):
+        pass
+    byte = b.zext(b.load(loop.pointer, typ=I8), I64)
+    shifted = b.shl(byte, b.shl(loop.index, ir.Constant(I64, 3)))
+    # The value so far lives in `out`: this path is rare, and a phi across the loop would obscure it.
+    b.store(b.or_(b.load(out, typ=I64), shifted), out)
+    loop.close()
+    b.ret(ir.Constant(I1, 1))
+    with b.goto_block(entry):
+        b.position_before(entry.terminator)
+        b.store(ir.Constant(I64, 0), out)
+    return function
+
+
+def _emit_slow_store(module: Any, find: Any) -> Any:
+    function = ir.Function(module, SLOW_STORE_TYPE, "slow_store")
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    frame, address, size, mask, value = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    check = _ByteLoop(b, find, frame, address, size, mask, Access.WRITE)
+    check.close()
+    write = _ByteLoop(b, find, frame, address, size, mask, Access.WRITE)
+    b.store(b.trunc(b.lshr(value, b.shl(write.index, ir.Constant(I64, 3))), I8), write.pointer)
+    write.close()
+    b.ret(ir.Constant(I1, 1))
+    return function
+
+
+__all__ = [
+    "SLOW_LOAD_TYPE",
+    "SLOW_STORE_TYPE",
+    "Window",
+    "assume_rare",
+    "emit_slow_access",
+    "load_at",
+    "store_at",
+    "window_offset",
+]

@@ -1,0 +1,1 @@
+"""IR to kernels: one lowering table, one module per target. Import as `vmjit.translators`."""

@@ -1,0 +1,90 @@
+"""The CPU target: LLVM IR to machine code of this host, and machine code to callable addresses."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from vmjit.errors import CompileError
+
+# llvmlite serialises its calls; this lock keeps the several calls of one compilation together.
+_COMPILE_LOCK = threading.Lock()
+
+
+class CpuTarget:
+    """Compiles for the host's CPU. One object a process: `cpu_target()`."""
+
+    def __init__(self) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.triple: str = llvm.get_default_triple()
+        self.cpu: str = llvm.get_host_cpu_name()
+        self.features: str = llvm.get_host_cpu_features().flatten()
+        self._machine = self._new_machine()
+        self._jit = llvm.create_lljit_compiler(self._new_machine())
+        self._loaded = 0
+        self.identity = (self.triple, self.cpu, self.features, "llvm " + ".".join(map(str, llvm.llvm_version_info)))
+        """What machine code depends on besides its IR: part of every cache key."""
+
+    def _new_machine(self) -> Any:
+        target = llvm.Target.from_triple(self.triple)
+        return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small")
+
+    def _optimised(self, text: str) -> Any:
+        try:
+            module = llvm.parse_assembly(text)
+            module.verify()
+        except RuntimeError as error:
+            raise CompileError(f"LLVM refused a module: {error}", log=str(error), ir=text) from error
+        builder = llvm.create_pass_builder(self._machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        builder.getModulePassManager().run(module, builder)
+        return module
+
+    def compile(self, text: str) -> bytes:
+        """LLVM IR to an object file. Raises `CompileError`."""
+        with _COMPILE_LOCK:
+            return bytes(self._machine.emit_object(self._optimised(text)))
+
+    def optimised_ir(self, text: str) -> str:
+        with _COMPILE_LOCK:
+            return str(self._optimised(text))
+
+    def assembly(self, text: str) -> str:
+        """LLVM IR to the host's assembly, for reading."""
+        with _COMPILE_LOCK:
+            return str(self._machine.emit_assembly(self._optimised(text)))
+
+    def load(self, image: bytes, symbols: tuple[str, ...]) -> LoadedCode:
+        """Link an object file into this process."""
+        with _COMPILE_LOCK:
+            self._loaded += 1
+            library = llvm.JITLibraryBuilder().add_object_img(image)
+            for symbol in symbols:
+                library.export_symbol(symbol)
+            try:
+                tracker = library.link(self._jit, f"code{self._loaded}")
+            except RuntimeError as error:
+                raise CompileError(f"machine code cannot be loaded: {error}", log=str(error)) from error
+        return LoadedCode(tracker, {s: int(tracker[s]) for s in symbols}, len(image))
+
+
+class LoadedCode:
+    """Machine code in this process. It stays while this object does."""
+
+    def __init__(self, tracker: Any, addresses: dict[str, int], size: int) -> None:
+        self._tracker = tracker
+        self.addresses = addresses
+        self.size = size
+
+
+@lru_cache(maxsize=1)
+def cpu_target() -> CpuTarget:
+    return CpuTarget()
+
+
+def llvmlite_version() -> str:
+    return str(llvmlite.__version__)

@@ -1,0 +1,417 @@
+"""Tier 0 on the CPU: an interpreter whose handlers are the table's lowerings.
+
+Each distinct template of the ISA's rows becomes one handler: a small function that fetches its operands from its slot
+of the code stream, runs the template's ops and jumps to the next slot's handler. So one dispatch executes one guest
+instruction, whatever its number of ops. Every handler with memory accesses has a second, slow version, which it leaves
+to when an access is in no window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.types import Type
+from vmjit.ir.values import ConstSlot, Op, Operand, Register, RegisterSlot, Terminator
+from vmjit.kernels.emit import (
+    I16,
+    I32,
+    I64,
+    PTR,
+    Handler,
+    Value,
+    assume_rare,
+    element,
+    field_pointer,
+    load_field,
+    store_field,
+)
+from vmjit.kernels.lanes import emit_run_lanes
+from vmjit.kernels.layout import (
+    RECORD_COUNT,
+    RECORD_SIZE,
+    SLOT_BYTES,
+    SLOT_HANDLER,
+    SLOT_OPERANDS,
+    SLOT_REGISTERS,
+    SLOT_WORDS,
+    STOP_FENCE_I,
+    STOP_NEED_CODE,
+    Frame,
+    Hot,
+    register_offset,
+)
+from vmjit.kernels.memory import Window, emit_slow_access, load_at, store_at, window_offset
+from vmjit.stops import TRAP_ACCESS, Stop
+from vmjit.translators.lowering import Temps, int_type
+
+TemplateKey = tuple[tuple[Op, ...], Terminator | None]
+
+# Ops that can leave a handler for its slow version.
+_MEMORY_OPS = frozenset({"load", "store", "store_if"})
+
+_STOPS = {
+    "ebreak": int(Stop.EBREAK),
+    "unsupported": int(Stop.UNSUPPORTED),
+    "ecall": int(Stop.ECALL),
+    "fence_i": STOP_FENCE_I,
+}
+
+
+# Templates that are no row's: code that goes on without a jump, fetches that fault, unknown bytes.
+
+
+def link_jump(xlen: Type) -> TemplateKey:
+    """The pseudo instruction behind a block that was cut short: go on at link 0."""
+    return ((), Terminator("jump", (), (ConstSlot(0, xlen),)))
+
+
+def fetch_fault(xlen: Type) -> TemplateKey:
+    """The fetch itself faults, at the address in constant 0."""
+    return ((), Terminator("trap", (ConstSlot(0, xlen),), (), "fetch"))
+
+
+UNSUPPORTED: TemplateKey = ((), Terminator("unsupported"))
+NEED_CODE = "need_code"
+
+
+def template_key(ops: tuple[Op, ...], terminator: Terminator | None) -> TemplateKey:
+    """Handlers are shared by all templates that differ only in hints."""
+    if terminator is not None and terminator.name == "indirect":
+        terminator = Terminator("indirect", terminator.args)
+    return (ops, terminator)
+
+
+@dataclass(frozen=True)
+class InterpreterModule:
+    """LLVM IR of the interpreter; `keys[i]` is the template of the i-th entry of its symbol `handlers`."""
+
+    ir: str
+    keys: tuple[TemplateKey, ...]
+    symbols: tuple[str, ...]
+
+
+EXPORTED = ("handlers", "run_lanes", "goto_tail", "goto_count", "goto_indirect", "slow_load", "slow_store", NEED_CODE)
+
+
+class _HandlerContext:
+    """Lane state as a handler sees it: registers in the frame, operands in the slot."""
+
+    def __init__(self, shared: _Shared, handler: Handler, slow: Any | None, rest_slot: int) -> None:
+        self.shared = shared
+        self.handler = handler
+        self.builder = handler.builder
+        self.slow = slow  # None: this is the slow version
+        self.rest_slot = rest_slot
+
+    # -- operands
+
+    def operand(self, operand: Operand) -> Value:
+        b = self.builder
+        if isinstance(operand, ConstSlot):
+            return load_field(b, self.handler.ip, SLOT_OPERANDS + 8 * operand.slot, self.shared.xlen)
+        if isinstance(operand, Register) and operand.index == self.shared.registers.zero:
+            return ir.Constant(self.shared.xlen, 0)
+        assert isinstance(operand, Register | RegisterSlot)
+        return b.load(self._register(operand), typ=self.shared.xlen)
+
+    def _register(self, register: Register | RegisterSlot) -> Value:
+        b = self.builder
+        if isinstance(register, Register):
+            return field_pointer(b, self.handler.frame, register_offset(register.index))
+        offset = load_field(b, self.handler.ip, SLOT_REGISTERS + 2 * register.slot, I16)
+        return b.gep(self.handler.frame, [b.zext(offset, I64)], source_etype=int_type(8))
+
+    def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
+        self.builder.store(value, self._register(register))
+
+    def retired(self) -> Value:
+        b = self.builder
+        limit = load_field(b, self.handler.frame, Frame.LIMIT)
+        rest = load_field(b, self.handler.ip, SLOT_OPERANDS + 8 * self.rest_slot)
+        return b.sub(limit, b.add(self.handler.remaining, rest))
+
+    # -- memory
+
+    def _window1(self) -> Window:
+        b, frame, xlen = self.builder, self.handler.frame, self.shared.xlen
+        return Window(
+            load_field(b, frame, Frame.WINDOW1_BASE, PTR),
+            load_field(b, frame, Frame.WINDOW1_LO, xlen),
+            load_field(b, frame, Frame.WINDOW1_LIMIT, xlen),
+        )
+
+    def load(self, type_: Type, address: Value) -> Value:
+        if self.slow is None:
+            return self._load_slowly(type_, address)
+        b, llvm_type = self.builder, int_type(type_.bits)
+        blocks = {name: b.append_basic_block(name) for name in ("private", "other", "shared", "neither", "loaded")}
+        window0 = Window(self.handler.base, self.handler.lo, self.handler.limit)
+        offset, inside = window_offset(b, window0, address, type_.bits // 8)
+        assume_rare(b.cbranch(inside, blocks["private"], blocks["other"]), taken_rare=False)
+        b.position_at_end(blocks["private"])
+        value0 = load_at(b, self.handler.base, offset, llvm_type)
+        b.branch(blocks["loaded"])
+        b.position_at_end(blocks["other"])
+        window1 = self._window1()
+        offset, inside = window_offset(b, window1, address, type_.bits // 8)
+        assume_rare(b.cbranch(inside, blocks["shared"], blocks["neither"]), taken_rare=False)
+        b.position_at_end(blocks["shared"])
+        value1 = load_at(b, window1.base, offset, llvm_type)
+        b.branch(blocks["loaded"])
+        b.position_at_end(blocks["neither"])
+        self.handler.leave(self.slow)
+        b.position_at_end(blocks["loaded"])
+        value = b.phi(llvm_type)
+        value.add_incoming(value0, blocks["private"])
+        value.add_incoming(value1, blocks["shared"])
+        return value
+
+    def store(self, type_: Type, address: Value, value: Value) -> None:
+        if self.slow is None:
+            self._store_slowly(type_, address, value)
+            return
+        b = self.builder
+        private, other = b.append_basic_block("private"), b.append_basic_block("other")
+        window0 = Window(self.handler.base, self.handler.lo, self.handler.limit)
+        offset, inside = window_offset(b, window0, address, type_.bits // 8)
+        assume_rare(b.cbranch(inside, private, other), taken_rare=False)
+        b.position_at_end(other)
+        self.handler.leave(self.slow)
+        b.position_at_end(private)
+        store_at(b, self.handler.base, offset, value)
+
+    def _wide(self, value: Value) -> Value:
+        return value if value.type.width == 64 else self.builder.zext(value, I64)
+
+    def _slow_call(self, function: Any, type_: Type, address: Value, last: Value) -> None:
+        b = self.builder
+        size, mask = ir.Constant(I64, type_.bits // 8), ir.Constant(I64, self.shared.registers.type.mask)
+        good = b.call(function, [self.handler.frame, self._wide(address), size, mask, last])
+        self._stop_unless(good)
+
+    def _stop_unless(self, good: Value) -> None:
+        b = self.builder
+        fault, fine = b.append_basic_block("fault"), b.append_basic_block("fine")
+        assume_rare(b.cbranch(good, fine, fault), taken_rare=False)
+        b.position_at_end(fault)
+        self.handler.stop(Stop.FAULT)
+        b.position_at_end(fine)
+
+    def _load_slowly(self, type_: Type, address: Value) -> Value:
+        b = self.builder
+        out = field_pointer(b, self.handler.frame, Frame.STOP_PC)  # free while the lane runs
+        self._slow_call(self.shared.slow_load, type_, address, out)
+        value = b.load(out, typ=I64)
+        return value if type_.bits == 64 else b.trunc(value, int_type(type_.bits))
+
+    def _store_slowly(self, type_: Type, address: Value, value: Value) -> None:
+        self._slow_call(self.shared.slow_store, type_, address, self._wide(value))
+
+    def trap_if(self, condition: Value, kind: str, address: Value) -> None:
+        b = self.builder
+        trap, fine = b.append_basic_block("trap"), b.append_basic_block("fine")
+        assume_rare(b.cbranch(condition, trap, fine), taken_rare=True)
+        b.position_at_end(trap)
+        self.stop_with_fault(kind, address)
+        b.position_at_end(fine)
+
+    def stop_with_fault(self, kind: str, address: Value) -> None:
+        b = self.builder
+        store_field(b, self.handler.frame, Frame.ADDRESS, self._wide(address))
+        store_field(b, self.handler.frame, Frame.ACCESS, ir.Constant(I64, int(TRAP_ACCESS[kind])))
+        self.handler.stop(Stop.FAULT)
+
+
+class _Shared:
+    """What all handlers of one interpreter have in common."""
+
+    def __init__(self, module: Any, registers: RegisterFile) -> None:
+        self.module = module
+        self.registers = registers
+        self.xlen = int_type(registers.type.bits)
+        self.slow_load, self.slow_store = emit_slow_access(module)
+        self.goto_tail = self._emit_goto_tail()
+        self.goto_count = self._emit_goto_count()
+        self.goto_indirect = self._emit_goto_indirect()
+
+    def handler(self, name: str, linkage: str = "internal") -> Handler:
+        return Handler(self.module, name, self.xlen, linkage=linkage)
+
+    def goto(self, handler: Handler, record: Value) -> None:
+        handler.goto(record, tail=self.goto_tail, count=self.goto_count)
+
+    def _emit_goto_tail(self) -> Any:
+        """The budget ends inside this block (ip is its record): run a copy of the part that it covers.
+
+        `remaining` stays as if the whole block had been paid for, so that a stop anywhere in the copy finds the right
+        count by the same side table as in the block itself.
+        """
+        stop = self.handler("budget_stop")
+        stop.stop(Stop.BUDGET)
+        handler = self.handler("goto_tail", "external")
+        b = handler.builder
+        size = b.zext(load_field(b, handler.ip, RECORD_SIZE, I32), I64)
+        instructions = b.add(handler.remaining, size)
+        store_field(b, handler.frame, Frame.TAIL_RECORD, b.ptrtoint(handler.ip, I64))
+        scratch = field_pointer(b, handler.frame, Frame.SCRATCH)
+        source = field_pointer(b, handler.ip, SLOT_BYTES)
+        head, body, done = (b.append_basic_block(n) for n in ("head", "body", "done"))
+        entry = b.block
+        words = b.mul(instructions, ir.Constant(I64, SLOT_WORDS))
+        b.branch(head)
+        b.position_at_end(head)
+        index = b.phi(I64)
+        index.add_incoming(ir.Constant(I64, 0), entry)
+        b.cbranch(b.icmp_unsigned("<", index, words), body, done)
+        b.position_at_end(body)
+        b.store(b.load(element(b, source, index, I64), typ=I64), element(b, scratch, index, I64))
+        index.add_incoming(b.add(index, ir.Constant(I64, 1)), body)
+        b.branch(head)
+        b.position_at_end(done)
+        b.store(b.ptrtoint(stop.function, I64), element(b, scratch, words, I64))
+        start = load_field(b, handler.frame, Frame.TAIL_START)
+        store_field(b, handler.frame, Frame.TAIL_START, ir.Constant(I64, 0))
+        first = element(b, scratch, start, int_type(8))
+        # The first slot's handler is its own, not the record's: the record may lead to compiled code.
+        handler.leave(load_field(b, first, SLOT_HANDLER, PTR), ip=first)
+        return handler.function
+
+    def _emit_goto_count(self) -> Any:
+        """Count a visit of the block (ip is its record, already paid for); at the last one, report it as hot."""
+        handler = self.handler("goto_count", "external")
+        b = handler.builder
+        count = b.sub(load_field(b, handler.ip, RECORD_COUNT, I32), ir.Constant(I32, 1))
+        store_field(b, handler.ip, RECORD_COUNT, count)
+        report, enter = b.append_basic_block("report"), b.append_basic_block("enter")
+        b.cbranch(b.icmp_unsigned("==", count, ir.Constant(I32, 0)), report, enter)
+        b.position_at_end(report)
+        ring = load_field(b, handler.frame, Frame.HOT, PTR)
+        position = b.atomic_rmw("add", field_pointer(b, ring, Hot.HEAD), ir.Constant(I64, 1), "monotonic")
+        place = b.and_(position, load_field(b, ring, Hot.MASK))
+        b.store(b.ptrtoint(handler.ip, I64), element(b, field_pointer(b, ring, Hot.ENTRIES), place, I64))
+        b.branch(enter)
+        b.position_at_end(enter)
+        handler.enter(handler.ip, handler.remaining)
+        return handler.function
+
+    def _emit_goto_indirect(self) -> Any:
+        """Go to the guest address in ip, or stop there for code."""
+        handler = self.handler("goto_indirect", "external")
+        b = handler.builder
+        frame = handler.frame
+        address = b.ptrtoint(handler.ip, I64)
+        offset = b.sub(address, load_field(b, frame, Frame.CODE_LO))
+        near, found, far, missing = (b.append_basic_block(n) for n in ("near", "found", "far", "missing"))
+        assume_rare(
+            b.cbranch(b.icmp_unsigned("<", offset, load_field(b, frame, Frame.CODE_SIZE)), near, far), taken_rare=False
+        )
+        b.position_at_end(near)
+        record = self._table_entry(b, load_field(b, frame, Frame.CODE_TABLE, PTR), offset)
+        known = b.icmp_unsigned("!=", b.ptrtoint(record, I64), ir.Constant(I64, 0))
+        assume_rare(b.cbranch(known, found, missing), taken_rare=False)
+        b.position_at_end(found)
+        handler.goto(record, tail=self.goto_tail, count=self.goto_count)
+        b.position_at_end(far)
+        self._search_more_spans(handler, address, missing)
+        b.position_at_end(missing)
+        handler.stop(STOP_NEED_CODE, pc=address)
+        return handler.function
+
+    def _table_entry(self, b: Any, table: Value, offset: Value) -> Value:
+        return b.load(element(b, table, b.lshr(offset, ir.Constant(I64, 1)), PTR), typ=PTR)
+
+    def _search_more_spans(self, handler: Handler, address: Value, missing: Any) -> None:
+        """Programs with several distant executable segments: look through the others."""
+        b, frame = handler.builder, handler.frame
+        spans, count = load_field(b, frame, Frame.CODE_MORE, PTR), load_field(b, frame, Frame.CODE_MORE_COUNT)
+        before = b.block
+        head, body, inside, found, following = (
+            b.append_basic_block(n) for n in ("head", "body", "inside", "more_found", "next")
+        )
+        b.branch(head)
+        b.position_at_end(head)
+        index = b.phi(I64)
+        index.add_incoming(ir.Constant(I64, 0), before)
+        b.cbranch(b.icmp_unsigned("<", index, count), body, missing)
+        b.position_at_end(body)
+        span = element(b, spans, b.mul(index, ir.Constant(I64, 24)), int_type(8))
+        offset = b.sub(address, load_field(b, span, 0))
+        b.cbranch(b.icmp_unsigned("<", offset, load_field(b, span, 8)), inside, following)
+        b.position_at_end(following)
+        index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
+        b.branch(head)
+        b.position_at_end(inside)
+        record = self._table_entry(b, load_field(b, span, 16, PTR), offset)
+        b.cbranch(b.icmp_unsigned("!=", b.ptrtoint(record, I64), ir.Constant(I64, 0)), found, missing)
+        b.position_at_end(found)
+        handler.goto(record, tail=self.goto_tail, count=self.goto_count)
+
+    # -- one handler
+
+    def emit_template(self, name: str, key: TemplateKey) -> Any:
+        slow = None
+        if any(op.name in _MEMORY_OPS for op in key[0]):
+            slow = self._emit_version(f"{name}.slow", key, None)
+        return self._emit_version(name, key, slow)
+
+    def _emit_version(self, name: str, key: TemplateKey, slow: Any | None) -> Any:
+        ops, terminator = key
+        handler = self.handler(name)
+        slots = {a.slot for op in ops for a in op.args if isinstance(a, ConstSlot)}
+        context = _HandlerContext(self, handler, slow, rest_slot=len(slots))
+        temps = Temps(context)
+        temps.run(ops)
+        b = handler.builder
+        if terminator is None:
+            following = field_pointer(b, handler.ip, SLOT_BYTES)
+            handler.leave(load_field(b, following, SLOT_HANDLER, PTR), ip=following)
+        elif terminator.name == "jump":
+            self.goto(handler, self._link(handler, terminator.targets[0]))
+        elif terminator.name == "branch":
+            taken, other = b.append_basic_block("taken"), b.append_basic_block("other")
+            b.cbranch(temps.value(terminator.args[0]), taken, other)
+            for block, target in ((taken, terminator.targets[0]), (other, terminator.targets[1])):
+                b.position_at_end(block)
+                self.goto(handler, self._link(handler, target))
+        elif terminator.name == "indirect":
+            address = temps.value(terminator.args[0])
+            handler.leave(self.goto_indirect, ip=b.inttoptr(context._wide(address), PTR))
+        elif terminator.name == "trap":
+            context.stop_with_fault(terminator.data, temps.value(terminator.args[0]))
+        else:
+            # An environment call and a fence retire when they are handled, the others do not.
+            retires = terminator.name in ("ecall", "fence_i")
+            left = b.sub(handler.remaining, ir.Constant(I64, 1)) if retires else handler.remaining
+            handler.stop(_STOPS[terminator.name], remaining=left)
+        return handler.function
+
+    def _link(self, handler: Handler, target: Operand) -> Value:
+        assert isinstance(target, ConstSlot)
+        return load_field(handler.builder, handler.ip, SLOT_OPERANDS + 8 * target.slot, PTR)
+
+
+def interpreter_keys(registers: RegisterFile, templates: list[TemplateKey]) -> list[TemplateKey]:
+    """The templates that the interpreter has handlers for, in the order of its table."""
+    xlen = registers.type
+    return list(dict.fromkeys([*templates, link_jump(xlen), fetch_fault(xlen), UNSUPPORTED]))
+
+
+def build_interpreter(registers: RegisterFile, templates: list[TemplateKey]) -> InterpreterModule:
+    """The interpreter for an ISA's register file and the templates of its rows."""
+    module = ir.Module(name=f"interpreter_{registers.name}")
+    shared = _Shared(module, registers)
+    keys = interpreter_keys(registers, templates)
+    handlers = [shared.emit_template(f"handler{i}", key) for i, key in enumerate(keys)]
+    need_code = shared.handler(NEED_CODE, "external")
+    need_code.stop(STOP_NEED_CODE)
+    table_type = ir.ArrayType(PTR, len(handlers))
+    table = ir.GlobalVariable(module, table_type, "handlers")
+    table.global_constant = True
+    table.initializer = ir.Constant(table_type, [f.bitcast(PTR) for f in handlers])
+    stateful = [i for i in range(len(registers)) if i != registers.zero]
+    emit_run_lanes(module, shared.xlen, stateful, shared.goto_indirect)
+    return InterpreterModule(str(module), tuple(keys), EXPORTED)

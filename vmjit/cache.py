@@ -1,0 +1,213 @@
+"""The code cache: machine code by content, on disk and loaded.
+
+A key is a digest of everything the code depends on: the IR (or the sources that generate it), the target, the CPU's
+features, the options, and the versions of vmjit, numba and llvmlite. A file that is damaged, of another key or of
+another user is ignored with a warning and written anew. Files are written under a temporary name and moved into place,
+so that several processes can share a cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmjit.errors import CacheWarning
+
+if TYPE_CHECKING:
+    from vmjit.translators.cpu import LoadedCode
+
+_MAGIC = b"vmjit object 1\n"
+_DIGEST = 32
+
+DEFAULT_MEMORY_LIMIT = 256 << 20
+DEFAULT_DISK_LIMIT = 1 << 30
+
+
+def default_directory() -> Path:
+    """`$VMJIT_CACHE_DIR`, or `vmjit` in the user's cache folder."""
+    if given := os.environ.get("VMJIT_CACHE_DIR"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "vmjit"
+
+
+@lru_cache(maxsize=1)
+def version_identity() -> tuple[str, ...]:
+    """The versions that generated code depends on."""
+    found = []
+    for name in ("vmjit", "numba", "llvmlite"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} -")
+    return tuple(found)
+
+
+@lru_cache(maxsize=1)
+def source_identity() -> str:
+    """Digest of the sources that generate code: a changed lowering must never meet code of the old one."""
+    package = Path(__file__).resolve().parent
+    digest = hashlib.blake2b(digest_size=16)
+    for folder in ("ir", "decoders", "translators", "kernels"):
+        for path in sorted((package / folder).rglob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_key(kind: str, parts: Iterable[str]) -> str:
+    """Digest of `parts` and the versions, as hex."""
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for part in (kind, *version_identity(), *parts):
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+@dataclass
+class CacheStatistics:
+    """Counts since the process started. `bytes` is the size of the code loaded now."""
+
+    hits: int = 0
+    disk_hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    bytes: int = 0
+
+
+class DiskCache:
+    """Object files by key in a folder. Failing to write is no error: the code is compiled again next time."""
+
+    def __init__(self, directory: Path | None = None, limit: int = DEFAULT_DISK_LIMIT) -> None:
+        self.directory = directory or default_directory()
+        self.limit = limit
+        self._writes = 0
+
+    def path(self, key: str) -> Path:
+        return self.directory / key[:2] / f"{key}.o"
+
+    def get(self, key: str) -> bytes | None:
+        path = self.path(key)
+        try:
+            with open(path, "rb") as file:
+                owner = os.fstat(file.fileno()).st_uid
+                data = file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._ignore(path, f"cannot be read ({error.strerror})")
+            return None
+        if hasattr(os, "getuid") and owner != os.getuid():
+            self._ignore(path, "belongs to another user")
+            return None
+        header = len(_MAGIC) + 2 * _DIGEST
+        payload = data[header:]
+        if len(data) <= header or not data.startswith(_MAGIC):
+            self._ignore(path, "is no object of this cache")
+        elif data[len(_MAGIC) : len(_MAGIC) + _DIGEST].hex() != key:
+            self._ignore(path, "was made for something else")
+        elif data[len(_MAGIC) + _DIGEST : header] != hashlib.blake2b(payload, digest_size=_DIGEST).digest():
+            self._ignore(path, "is damaged")
+        else:
+            return payload
+        return None
+
+    def _ignore(self, path: Path, why: str) -> None:
+        warnings.warn(f"cache file {path} {why}; it is ignored and made anew", CacheWarning, stacklevel=4)
+
+    def put(self, key: str, payload: bytes) -> None:
+        path = self.path(key)
+        check = hashlib.blake2b(payload, digest_size=_DIGEST).digest()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new")
+            with os.fdopen(handle, "wb") as file:
+                file.write(_MAGIC + bytes.fromhex(key) + check + payload)
+            os.replace(name, path)
+        except OSError:
+            return
+        self._writes += 1
+        if self._writes % 64 == 1:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Remove the files that were written longest ago until the folder is within its limit."""
+        files = self.files()
+        excess = sum(size for _, size, _ in files) - self.limit
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                return
+            with contextlib.suppress(OSError):
+                path.unlink()
+                excess -= size
+
+    def files(self) -> list[tuple[float, int, Path]]:
+        """(time written, bytes, path) of every cached file."""
+        found = []
+        for path in self.directory.glob("??/*.o"):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
+
+    def clear(self) -> None:
+        for _, _, path in self.files():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+class CodeCache:
+    """Loaded code by key: least recently used first out at `memory_limit` bytes, backed by a `DiskCache`.
+
+    Code that a machine still uses stays loaded after its eviction, for as long as the machine holds it.
+    """
+
+    def __init__(self, disk: DiskCache | None = None, memory_limit: int = DEFAULT_MEMORY_LIMIT) -> None:
+        self.disk = disk or DiskCache()
+        self.memory_limit = memory_limit
+        self.statistics = CacheStatistics()
+        self._loaded: OrderedDict[str, LoadedCode] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> LoadedCode | None:
+        with self._lock:
+            code = self._loaded.get(key)
+            if code is not None:
+                self._loaded.move_to_end(key)
+                self.statistics.hits += 1
+            return code
+
+    def load_image(self, key: str) -> bytes | None:
+        """The object file on disk, if there is a good one."""
+        image = self.disk.get(key)
+        with self._lock:
+            if image is None:
+                self.statistics.misses += 1
+            else:
+                self.statistics.disk_hits += 1
+        return image
+
+    def put(self, key: str, code: LoadedCode) -> None:
+        with self._lock:
+            self._loaded[key] = code
+            self.statistics.bytes += code.size
+            while self.statistics.bytes > self.memory_limit and len(self._loaded) > 1:
+                _, old = self._loaded.popitem(last=False)
+                self.statistics.bytes -= old.size
+                self.statistics.evictions += 1
+
+
+@lru_cache(maxsize=1)
+def process_cache() -> CodeCache:
+    """The cache that machines share unless they are given another."""
+    return CodeCache()

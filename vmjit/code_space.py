@@ -1,0 +1,385 @@
+"""Code spaces: guest code as the code stream that lanes run, decoded when lanes first get there.
+
+Lanes with the same code share one; a lane that changed its code (`fence.i`) moves to another. The stream's structure is
+described in `kernels/layout.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction, Template
+from vmjit.decoders.riscv.row import REGISTER_OPERANDS
+from vmjit.host_memory import HostMemory
+from vmjit.interpreter import Interpreter
+from vmjit.ir.block import Block
+from vmjit.kernels.layout import (
+    ENTRY_LINKS,
+    ENTRY_NUMBER,
+    RECORD_COUNT,
+    RECORD_HANDLER,
+    RECORD_INTERPRET,
+    RECORD_LINKS,
+    SLOT_BYTES,
+    SLOT_OPERANDS,
+    SLOT_WORDS,
+    CodeSpaceBlock,
+    register_offset,
+)
+from vmjit.translators.interpreter import UNSUPPORTED, fetch_fault, link_jump, template_key
+
+_MASK64 = (1 << 64) - 1
+
+# One table of records covers executable memory within this many bytes; farther segments have tables of their own.
+_MAX_TABLE_SPAN = 256 << 20
+
+# Blocks decoded ahead along static edges when one is asked for.
+_DECODE_AHEAD = 256
+
+# Computed jumps and their targets within this many bytes are taken to be of one function.
+_SAME_FUNCTION = 4096
+
+
+@dataclass(frozen=True)
+class CodeSpan:
+    """Executable guest memory as a lane sees it."""
+
+    lo: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.lo + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the instructions of one template are written to slots."""
+
+    handler: int
+    constants: tuple[str, ...]
+    links: frozenset[int]
+    ends: bool
+
+
+@dataclass
+class CompiledEntries:
+    """What keeps installed compiled code alive: its link table and entry words."""
+
+    links: np.ndarray[tuple[int], np.dtype[np.uint64]]
+    entries: list[np.ndarray[tuple[int], np.dtype[np.uint64]]]
+    code: object
+
+
+class CodeSpaceFull(Exception):
+    """The stream has no room: the owner drops this space and makes a new one."""
+
+
+def _write_word(address: int, value: int) -> None:
+    ctypes.c_uint64.from_address(address).value = value
+
+
+class CodeSpace:
+    """The code stream of one version of the guest's code.
+
+    `visits_until_hot` 0 counts nothing. With `compiled_only`, blocks lead to a stop until code is installed for them.
+    All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        interpreter: Interpreter,
+        spans: Iterable[CodeSpan],
+        *,
+        visits_until_hot: int = 0,
+        compiled_only: bool = False,
+    ) -> None:
+        self.decoder = decoder
+        self.interpreter = interpreter
+        self.spans = tuple(sorted(spans, key=lambda s: s.lo))
+        self.visits_until_hot = visits_until_hot
+        self.compiled_only = compiled_only
+        self.lock = threading.RLock()
+        self._plans: dict[int, _Plan] = {}
+        self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
+        self._blocks: dict[int, Block] = {}
+        self._mask = decoder.registers.type.mask
+        self._indirect: set[int] = set()
+        self.compiled: list[CompiledEntries] = []
+        self.armed: dict[int, int] = {}
+        self._allocate()
+
+    # -- storage
+
+    def _allocate(self) -> None:
+        code_bytes = sum(len(s.data) for s in self.spans)
+        self.capacity = 4 * code_bytes + (1 << 14)
+        self._stream_memory = HostMemory(self.capacity * SLOT_BYTES)
+        self._pcs_memory = HostMemory(self.capacity * 8)
+        self._rests_memory = HostMemory(self.capacity)
+        self.stream = self._stream_memory.array.view(np.uint64).reshape(-1, SLOT_WORDS)
+        self.pcs = self._pcs_memory.array.view(np.uint64)
+        self.rests = self._rests_memory.array
+        self.base = self._stream_memory.address
+        self.used = 0
+        self.records: dict[int, int] = {}  # pc -> slot of its record
+        self._stubs: dict[int, tuple[int, list[int]]] = {}  # pc -> (slot of the stub, addresses of links to it)
+        self.descriptor = np.zeros(CodeSpaceBlock.BYTES // 8, np.uint64)
+        self._tables: list[tuple[int, int, HostMemory]] = []
+        for lo, end in self._table_ranges():
+            self._tables.append((lo, end - lo, HostMemory((end - lo + 1) // 2 * 8)))
+        self._more = np.array([[lo, size, t.address] for lo, size, t in self._tables[1:]], np.uint64).reshape(-1, 3)
+        first = self._tables[0] if self._tables else (0, 0, HostMemory(8))
+        fields = {
+            CodeSpaceBlock.LO: first[0],
+            CodeSpaceBlock.SIZE: first[1],
+            CodeSpaceBlock.TABLE: first[2].address,
+            CodeSpaceBlock.MORE: self._more.ctypes.data,
+            CodeSpaceBlock.MORE_COUNT: len(self._more),
+            CodeSpaceBlock.SLOTS: self.base,
+            CodeSpaceBlock.SLOT_PCS: self._pcs_memory.address,
+            CodeSpaceBlock.SLOT_RESTS: self._rests_memory.address,
+        }
+        for place, value in fields.items():
+            self.descriptor[place // 8] = value
+
+    def _table_ranges(self) -> list[tuple[int, int]]:
+        ranges: list[tuple[int, int]] = []
+        for span in self.spans:
+            if ranges and span.end - ranges[-1][0] <= _MAX_TABLE_SPAN:
+                ranges[-1] = (ranges[-1][0], span.end)
+            else:
+                ranges.append((span.lo, span.end))
+        return sorted(ranges, key=lambda r: r[0] - r[1])
+
+    def _take(self, slots: int) -> int:
+        if self.used + slots > self.capacity:
+            raise CodeSpaceFull
+        place, self.used = self.used, self.used + slots
+        return place
+
+    def _address(self, slot: int) -> int:
+        return self.base + slot * SLOT_BYTES
+
+    # -- guest code
+
+    def fetch(self, pc: int, size: int) -> bytes:
+        """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
+        for span in self.spans:
+            if span.lo <= pc < span.end:
+                data = span.data[pc - span.lo : pc - span.lo + size]
+                missing = size - len(data)
+                return data + self.fetch(pc + len(data), missing) if missing and data else data
+        return b""
+
+    def executable(self, pc: int) -> bool:
+        return any(span.lo <= pc < span.end for span in self.spans)
+
+    # -- decoding
+
+    def decode(self, pc: int, *, indirect: bool = False) -> bool:
+        """Have a block at `pc`, and the blocks it leads to. False if nothing can be executed there."""
+        with self.lock:
+            if indirect:
+                self._indirect.add(pc)
+            if not self.executable(pc):
+                return False
+            todo = [pc]
+            budget = _DECODE_AHEAD
+            while todo and budget:
+                place = todo.pop()
+                if place in self.records or not self.executable(place):
+                    continue
+                todo.extend(self._decode_block(place))
+                budget -= 1
+            return True
+
+    def _decode_block(self, pc: int) -> list[int]:
+        """Write one block to the stream; the addresses it leads to."""
+        instructions: list[Instruction] = []
+        place = pc
+        plan: _Plan | None = None
+        plans: list[_Plan] = []
+        while len(instructions) < MAX_BLOCK_INSTRUCTIONS and (plan is None or not plan.ends):
+            instruction = self.decoder.decode(self.fetch, place)
+            plan = self._plan(instruction)
+            instructions.append(instruction)
+            plans.append(plan)
+            place = (place + instruction.size) & self._mask
+        size = len(instructions)
+        cut = not plans[-1].ends
+        record = self._take(1 + size + cut)
+        rows: list[tuple[int, int, int, int]] = []
+        links: list[tuple[int, int]] = []  # (address of a link, guest address it leads to)
+        for i, (instruction, plan) in enumerate(zip(instructions, plans, strict=True)):
+            rows.append(self._encode(instruction, plan, self._address(record + 1 + i), size - i, links))
+        if cut:
+            jump = self.interpreter.handlers[link_jump(self.decoder.registers.type)]
+            rows.append((jump, 0, 0, 0))
+            links.append((self._address(record + 1 + size) + SLOT_OPERANDS, place))
+        handler = self.interpreter.need_code if self.compiled_only else rows[0][0]
+        head = (handler, rows[0][0], size | self.visits_until_hot << 32, 0)
+        end = record + 1 + len(rows)
+        self.stream[record:end] = np.array([head, *rows], np.uint64)
+        self.pcs[record] = pc
+        self.pcs[record + 1 : end] = [i.pc for i in instructions] + [place] * cut
+        self.rests[record + 1 : end] = list(range(size, 0, -1)) + [0] * cut
+        for address, target in links:
+            _write_word(address, self._link(target, address))
+        self._publish(pc, record)
+        following = [target for _, target in links]
+        if plans[-1].ends and instructions[-1].matched is not None:
+            matched = instructions[-1].matched
+            if matched.base.name in ("jal", "jalr") and matched.values["rd"] != 0 or matched.base.name == "ecall":
+                following.append(place)  # where the call returns to
+        return following
+
+    def _plan(self, instruction: Instruction) -> _Plan:
+        xlen = self.decoder.registers.type
+        if instruction.missing:
+            return _Plan(self.interpreter.handlers[fetch_fault(xlen)], ("fault_address",), frozenset(), True)
+        if not self.decoder.has_meaning(instruction):
+            return _Plan(self.interpreter.handlers[UNSUPPORTED], (), frozenset(), True)
+        template = self.decoder.template(instruction)
+        plan = self._plans.get(id(template))
+        if plan is None:
+            handler = self.interpreter.handlers[template_key(template.ops, template.terminator)]
+            plan = _Plan(handler, template.constants, template.links, template.terminator is not None)
+            self._plans[id(template)] = plan
+            self._templates.append(template)
+        return plan
+
+    def _encode(
+        self, instruction: Instruction, plan: _Plan, address: int, rest: int, links: list[tuple[int, int]]
+    ) -> tuple[int, int, int, int]:
+        values = instruction.matched.values if instruction.matched is not None else {}
+        registers = 0
+        for i, name in enumerate(REGISTER_OPERANDS):
+            if name in values:
+                registers |= register_offset(values[name]) << (16 * i)
+        words = [0, 0]
+        for slot, name in enumerate(plan.constants):
+            if name == "target":
+                value = instruction.target
+            elif name == "next_pc":
+                value = (instruction.pc + instruction.size) & self._mask
+            elif name == "rest":
+                value = rest
+            elif name == "fault_address":
+                value = instruction.pc + (instruction.size if instruction.missing == 2 else 0)
+            else:
+                value = values[name] & _MASK64
+            if slot in plan.links:
+                links.append((address + SLOT_OPERANDS + 8 * slot, value))
+            else:
+                words[slot] = value
+        return (plan.handler, registers, words[0], words[1])
+
+    def _link(self, pc: int, address: int) -> int:
+        """The record for `pc`, or a stub that asks for it; the link at `address` will follow when it is decoded."""
+        record = self.records.get(pc)
+        if record is not None:
+            return self._address(record)
+        stub = self._stubs.get(pc)
+        if stub is None:
+            slot = self._take(2)
+            self.stream[slot] = (self.interpreter.need_code, self.interpreter.need_code, 0, 0)
+            self.stream[slot + 1, 0] = self.interpreter.need_code
+            self.pcs[slot] = self.pcs[slot + 1] = pc
+            stub = self._stubs[pc] = (slot, [])
+        stub[1].append(address)
+        return self._address(stub[0])
+
+    def _publish(self, pc: int, record: int) -> None:
+        self.records[pc] = record
+        address = self._address(record)
+        for lo, size, table in self._tables:
+            if lo <= pc < lo + size:
+                _write_word(table.address + (pc - lo >> 1) * 8, address)
+        stub = self._stubs.pop(pc, None)
+        if stub is not None:
+            for link in stub[1]:
+                _write_word(link, address)
+
+    # -- what region formation asks (regions.CodeView)
+
+    def block(self, pc: int) -> Block:
+        with self.lock:
+            block = self._blocks.get(pc)
+            if block is None:
+                block = self._blocks[pc] = self.decoder.block(self.fetch, pc)
+            return block
+
+    def visits(self, pc: int) -> int:
+        record = self.records.get(pc)
+        if record is None:
+            return 0
+        if not self.visits_until_hot:
+            return 1
+        return max(self.armed.get(pc, self.visits_until_hot) - (int(self.stream[record, 2]) >> 32), 0)
+
+    def indirect_targets(self, pc: int) -> list[int]:
+        """Computed jumps are not told apart: any address that one went to, near enough to be of the same function."""
+        return sorted(t for t in self._indirect if abs(t - pc) < _SAME_FUNCTION)
+
+    # -- compiled code
+
+    def pc_of_record(self, address: int) -> int | None:
+        """The guest address of a record by host address; None if it is not of this space."""
+        slot = (address - self.base) // SLOT_BYTES
+        return int(self.pcs[slot]) if 0 <= slot < self.used else None
+
+    def has_compiled(self, pc: int) -> bool:
+        record = self.records.get(pc)
+        return record is not None and int(self.stream[record, RECORD_LINKS // 8]) != 0
+
+    def arm(self, pc: int, visits: int) -> None:
+        """Have the block reported as hot after this many further visits (0: never)."""
+        record = self.records.get(pc)
+        if record is not None:
+            self.armed[pc] = visits
+            ctypes.c_uint32.from_address(self._address(record) + RECORD_COUNT).value = visits
+
+    def interpret_only(self, pc: int) -> None:
+        """Let lanes interpret the block at `pc`: it could not be compiled."""
+        with self.lock:
+            record = self._address(self.records[pc])
+            _write_word(record + RECORD_HANDLER, ctypes.c_uint64.from_address(record + RECORD_INTERPRET).value)
+
+    def install(
+        self,
+        entries: list[tuple[int, int]],
+        blocks: Iterable[int],
+        links: tuple[int, ...],
+        function: int,
+        code: object,
+    ) -> None:
+        """Lead the blocks at `entries` (number, pc) to a compiled region, one atomic store each, while lanes run.
+
+        `blocks` are the region's blocks: it may leave to any instruction of them. `links` are the guest addresses its
+        link table wants, `code` what must stay alive.
+        """
+        with self.lock:
+            for pc in blocks:
+                if pc not in self.records:
+                    self._decode_block(pc)
+            table = np.zeros(max(len(links), 1), np.uint64)
+            for i, pc in enumerate(links):
+                table[i] = self._link(pc, int(table.ctypes.data) + 8 * i)
+            kept = CompiledEntries(table, [], code)
+            for number, pc in entries:
+                words = np.zeros(2, np.uint64)
+                words[ENTRY_NUMBER // 8] = number
+                words[ENTRY_LINKS // 8] = table.ctypes.data
+                kept.entries.append(words)
+                address = self._address(self.records[pc])
+                _write_word(address + RECORD_LINKS, int(words.ctypes.data))
+                _write_word(address + RECORD_HANDLER, function)
+                self.arm(pc, 0)
+            self.compiled.append(kept)

@@ -1,0 +1,1 @@
+"""Decoders: guest bytes to instructions to IR, one package per ISA."""

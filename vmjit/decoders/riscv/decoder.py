@@ -1,0 +1,250 @@
+"""The decoder: bytes at an address to an instruction, and an instruction to IR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vmjit.decoders.riscv.disassemble import format_instruction
+from vmjit.decoders.riscv.isa import Isa
+from vmjit.decoders.riscv.registers import REGISTERS
+from vmjit.decoders.riscv.row import REGISTER_OPERANDS, Operands, Row
+from vmjit.decoders.riscv.tables import ALL_ROWS
+from vmjit.ir.block import Block, GuestInstruction
+from vmjit.ir.builder import Builder
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.values import Const, ConstSlot, Op, Operand, Register, RegisterSlot, Terminator
+
+# Bytes at an address, as many of the wanted ones as can be fetched there.
+Fetch = Callable[[int, int], bytes]
+
+# A block ends here at the latest, so that its stream fits the interpreter's scratch space.
+MAX_BLOCK_INSTRUCTIONS = 64
+
+_PC_RELATIVE = frozenset({"auipc", "jal", "beq", "bne", "blt", "bge", "bltu", "bgeu"})
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What the word alone says: the row it matched, the row that gives the meaning, that row's operands."""
+
+    row: Row
+    base: Row
+    values: dict[str, int]
+
+
+@dataclass(slots=True)
+class Instruction:
+    """One decoded instruction. `matched` is None where the bytes have no meaning; `missing` counts bytes that could not
+    be fetched (the fetch itself faults)."""
+
+    pc: int
+    size: int
+    raw: int
+    matched: Matched | None
+    target: int
+    misaligned: bool = False
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """The IR of a row over slots. `constants` names the operands that fill the constant slots, in order; register slots
+    are those of `REGISTER_OPERANDS`. `links` are the slots that static control transfers go through."""
+
+    ops: tuple[Op, ...]
+    terminator: Terminator | None
+    constants: tuple[str, ...]
+
+    @property
+    def links(self) -> frozenset[int]:
+        targets = self.terminator.targets if self.terminator is not None else ()
+        return frozenset(t.slot for t in targets if isinstance(t, ConstSlot))
+
+
+class Decoder:
+    """Decodes for one ISA configuration."""
+
+    def __init__(self, isa: Isa) -> None:
+        self.isa = isa
+        self.registers: RegisterFile = REGISTERS[isa.xlen]
+        self._buckets = _buckets(isa)
+        self._bases = {row.name: row for row in _rows_for_xlen(isa.xlen) if row.expands is None and _allowed(row, isa)}
+        self._matched: dict[int, Matched | None] = {}
+        self._mask = self.registers.type.mask
+
+    # -- bytes to instructions
+
+    def decode(self, fetch: Fetch, pc: int) -> Instruction:
+        """The instruction at `pc`. Never raises: unknown bytes and bytes that are not there are values."""
+        data = fetch(pc, 4)
+        size = 2 if len(data) >= 2 and data[0] & 3 != 3 else 4
+        if len(data) < size:
+            return Instruction(
+                pc, max(len(data), 2), int.from_bytes(data, "little"), None, pc, missing=size - len(data)
+            )
+        raw = int.from_bytes(data[:size], "little")
+        matched = self.match(raw)
+        target, misaligned = pc, False
+        if matched is not None and matched.base.name in _PC_RELATIVE:
+            target = (pc + matched.values["imm"]) & self._mask
+            misaligned = bool(target & 2) and not self.isa.compressed and matched.base.name != "auipc"
+        return Instruction(pc, size, raw, matched, target, misaligned)
+
+    def match(self, raw: int) -> Matched | None:
+        """The row that a word (16 or 32 bits) matches, with its operands; None if there is none with a meaning or name."""
+        try:
+            return self._matched[raw]
+        except KeyError:
+            found = self._matched[raw] = self._match(raw)
+            return found
+
+    def _match(self, raw: int) -> Matched | None:
+        for row in self._buckets.get(_bucket(raw), ()):
+            if row.pattern.accepts(raw):
+                values = {field.name: field.extract(raw) for field in row.pattern.fields}
+                if row.expands is None:
+                    return Matched(row, row, values)
+                base = self._bases.get(row.expands[0])
+                if base is None:
+                    return None
+                given = row.expansion(base).operands
+                return Matched(row, base, {k: values[v] if isinstance(v, str) else v for k, v in given.items()})
+        return None
+
+    # -- instructions to IR
+
+    def template(self, instruction: Instruction) -> Template:
+        """The IR over slots that this instruction is an instance of (shared by all such instructions)."""
+        matched = instruction.matched
+        assert matched is not None
+        return row_template(
+            matched.base,
+            self.isa.xlen,
+            matched.values.get("rd") == 0 and "rd" in matched.values,
+            instruction.misaligned,
+        )
+
+    def has_meaning(self, instruction: Instruction) -> bool:
+        return instruction.matched is not None and instruction.matched.base.meaning is not None
+
+    def lift(self, instruction: Instruction) -> tuple[GuestInstruction, Terminator | None]:
+        """The instruction's ops, and its terminator if it ends a block."""
+        builder = Builder(self.registers)
+        matched = instruction.matched
+        guest = GuestInstruction(instruction.pc, instruction.size, instruction.raw, [], self.text(instruction))
+        if instruction.missing:
+            builder.trap("fetch", builder.const(instruction.pc + (instruction.size if instruction.missing == 2 else 0)))
+        elif matched is None or matched.base.meaning is None:
+            data = instruction.raw.to_bytes(instruction.size, "little").hex()
+            builder.stop("unsupported", data=data)
+        else:
+            values: dict[str, Operand] = {
+                name: Register(value) if name in REGISTER_OPERANDS else builder.const(value)
+                for name, value in matched.values.items()
+            }
+            values["target"] = builder.const(instruction.target)
+            values["next_pc"] = builder.const(instruction.pc + instruction.size)
+            matched.base.meaning(builder, Operands(values, misaligned=instruction.misaligned))
+        guest.ops = builder.finish()
+        return guest, builder.terminator
+
+    def block(self, fetch: Fetch, pc: int, limit: int = MAX_BLOCK_INSTRUCTIONS) -> Block:
+        """The block at `pc` as IR: up to its control transfer, or `limit` instructions and a jump behind them."""
+        block = Block(pc, self.registers)
+        while len(block.instructions) < limit:
+            guest, terminator = self.lift(self.decode(fetch, pc))
+            block.instructions.append(guest)
+            if terminator is not None:
+                block.terminator = terminator
+                return block
+            pc = (pc + guest.size) & self._mask
+        block.terminator = Terminator("jump", (), (Const(pc, self.registers.type),))
+        return block
+
+    def text(self, instruction: Instruction) -> str:
+        """The disassembly, in the specification's names."""
+        if instruction.missing or instruction.matched is None:
+            return f".{2 * instruction.size}byte {instruction.raw:#x}"
+        return format_instruction(instruction.matched.row, instruction.raw, instruction.pc, self.isa.xlen)
+
+
+class _TemplateOperands(Operands):
+    """Operands that are slots; notes which constants the meaning asks for, in the order it does."""
+
+    def __init__(self, builder: Builder, *, rd_is_zero: bool, misaligned: bool) -> None:
+        super().__init__({}, misaligned=misaligned)
+        self._builder = builder
+        self._rd_is_zero = rd_is_zero
+        self.constants: list[str] = []
+
+    def __getattr__(self, name: str) -> Operand:
+        if name == "rd" and self._rd_is_zero:
+            return Register(0)
+        if name in REGISTER_OPERANDS:
+            return RegisterSlot(REGISTER_OPERANDS.index(name))
+        if name not in self.constants:
+            self.constants.append(name)
+        return ConstSlot(self.constants.index(name), self._builder.xlen)
+
+
+@lru_cache(maxsize=None)
+def row_template(base: Row, xlen: int, rd_is_zero: bool, misaligned: bool) -> Template:
+    """The template of a base row. `rest` among its constants is the number of instructions left in the block."""
+    assert base.meaning is not None
+    builder = Builder(REGISTERS[xlen])
+    operands = _TemplateOperands(builder, rd_is_zero=rd_is_zero, misaligned=misaligned)
+    base.meaning(builder, operands)
+    ops = builder.finish()
+    constants = list(operands.constants)
+    if builder.terminator is not None and builder.terminator.name in ("ecall", "fence_i"):
+        # Where the lane goes on is found from its pc; the handler needs no operand for it.
+        constants.clear()
+    if any(op.name == "retired" for op in ops):
+        constants.append("rest")
+    return Template(tuple(ops), builder.terminator, tuple(constants))
+
+
+def all_templates(xlen: int) -> list[Template]:
+    """The templates of every row with a meaning at this width, without repetition."""
+    found: dict[tuple[object, ...], Template] = {}
+    for row in _rows_for_xlen(xlen):
+        if row.meaning is None:
+            continue
+        for rd_is_zero in (False, True):
+            for misaligned in (False, True):
+                template = row_template(row, xlen, rd_is_zero, misaligned)
+                found.setdefault((template.ops, template.terminator), template)
+    return list(found.values())
+
+
+def _rows_for_xlen(xlen: int) -> list[Row]:
+    return [row for row in ALL_ROWS if xlen in row.xlens]
+
+
+def _allowed(row: Row, isa: Isa) -> bool:
+    return isa.xlen in row.xlens and isa.has(row.extensions)
+
+
+def _bucket(raw: int) -> int:
+    """Rows are found by their low bits: quadrant and funct3 of a compressed word, opcode and funct3 of a long one."""
+    return raw & 0x707F if raw & 3 == 3 else raw & 0xE003
+
+
+@lru_cache(maxsize=64)
+def _buckets(isa: Isa) -> dict[int, tuple[Row, ...]]:
+    buckets: dict[int, list[Row]] = {}
+    for row in ALL_ROWS:
+        if not _allowed(row, isa):
+            continue
+        key_mask = 0x707F if row.size == 4 else 0xE003
+        free = key_mask & ~row.pattern.mask
+        key = row.pattern.match & key_mask
+        extra = free
+        while True:  # every way to fill the bits of the key that the pattern leaves open
+            buckets.setdefault(key | extra, []).append(row)
+            if extra == 0:
+                break
+            extra = (extra - 1) & free
+    return {key: tuple(rows) for key, rows in buckets.items()}

@@ -1,0 +1,254 @@
+"""The bare-metal environment: system calls by Linux/RISC-V numbers, served for all waiting lanes at once.
+
+Time is virtual: one retired instruction takes one nanosecond, so that a run gives the same results everywhere.
+`lseek` takes three arguments on RV32 too, as bare-metal C libraries call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.environment.streams import InputStreams, OutputStreams
+from vmjit.lane_memory import LaneMemory
+from vmjit.lane_state import LaneState
+from vmjit.stops import Stop
+
+Lanes = NDArray[np.intp]
+Values = NDArray[np.int64]
+
+_EBADF, _EFAULT, _EINVAL, _ENOSYS, _ESPIPE = 9, 14, 22, 38, 29
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+_A0, _A1, _A2, _A7, _SP = 10, 11, 12, 17, 2
+
+_NANOSECONDS = 1_000_000_000
+
+# A larger single read or write is a mistake of the guest; it gets as much as this in one call, as on Linux.
+_MAX_TRANSFER = 0x7FFFF000
+
+_S_IFREG, _S_IFCHR = 0o100000, 0o020000
+
+
+class BareMetal:
+    """Serves one machine's lanes.
+
+    `heap_start` and `stack_top` bound what `brk` may move in: the break stays below the lane's stack pointer.
+    """
+
+    def __init__(self, lanes: int, xlen: int, heap_start: int, stack_top: int) -> None:
+        self.xlen = xlen
+        self.heap_start = heap_start
+        self.stack_top = stack_top
+        self.stdin = InputStreams(lanes)
+        self.outputs = {_STDOUT: OutputStreams(lanes), _STDERR: OutputStreams(lanes)}
+        self.exit_code = np.zeros(lanes, np.int64)
+        self.brk = np.zeros(lanes, np.uint64)
+        self.closed = np.zeros((3, lanes), bool)
+        self.unknown_calls: dict[int, int] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the start: nothing read, nothing written."""
+        self.stdin.rewind()
+        for output in self.outputs.values():
+            output.clear()
+        self.exit_code[:] = 0
+        self.brk[:] = self.heap_start
+        self.closed[:] = False
+        self.unknown_calls.clear()
+
+    def serve(self, state: LaneState, memory: LaneMemory, lanes: Lanes) -> Lanes:
+        """Serve the lanes' calls; gives those that go on."""
+        numbers = state.registers[_A7, lanes]
+        for number in np.unique(numbers):
+            these = lanes[numbers == number]
+            call = _Call(self, state, memory, these)
+            handler = SYSTEM_CALLS.get(int(number))
+            if handler is None:
+                self.unknown_calls[int(number)] = self.unknown_calls.get(int(number), 0) + len(these)
+                call.give(np.full(len(these), -_ENOSYS, np.int64))
+            else:
+                result = handler(call)
+                if result is not None:
+                    call.give(result)
+        return lanes[state.stop[lanes] != Stop.EXIT]
+
+    def output(self, lane: int, descriptor: int = _STDOUT) -> bytes:
+        return self.outputs[descriptor].of(lane)
+
+
+class _Call:
+    """One system call made by several lanes: their arguments as signed numbers."""
+
+    def __init__(self, environment: BareMetal, state: LaneState, memory: LaneMemory, lanes: Lanes) -> None:
+        self.environment = environment
+        self.state = state
+        self.memory = memory
+        self.lanes = lanes
+
+    def signed(self, index: int) -> Values:
+        register = self.state.registers[_A0 + index, self.lanes]
+        return register.view(np.int32 if self.environment.xlen == 32 else np.int64).astype(np.int64)
+
+    def address(self, index: int) -> NDArray[np.uint64]:
+        return self.state.registers[_A0 + index, self.lanes].astype(np.uint64)
+
+    def descriptor(self) -> Values:
+        """The descriptors, -1 where there is none open under the number. File descriptors are 32-bit ints in C."""
+        given = self.signed(0).astype(np.int32).astype(np.int64)
+        known = (given >= 0) & (given <= _STDERR)
+        closed = self.environment.closed[np.where(known, given, 0), self.lanes]
+        return np.where(known & ~closed, given, -1)
+
+    def give(self, result: Values) -> None:
+        self.state.registers[_A0, self.lanes] = result.astype(self.state.registers.dtype)
+
+    def write_struct(self, pointers: NDArray[np.uint64], rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Write one row of bytes for each lane; which lanes could take it."""
+        sizes = np.full(len(self.lanes), rows.shape[1], np.int64)
+        return self.memory.scatter(self.lanes, pointers, sizes, rows.reshape(-1))
+
+    def nanoseconds(self) -> NDArray[np.uint64]:
+        return self.state.retired[self.lanes]
+
+
+def _exit(call: _Call) -> None:
+    code = call.signed(0) & 0xFF
+    call.environment.exit_code[call.lanes] = code
+    call.state.stop[call.lanes] = Stop.EXIT
+
+
+def _read(call: _Call) -> Values:
+    stdin = call.environment.stdin
+    good = call.descriptor() == _STDIN
+    wanted = np.where(good, call.signed(2), 0)
+    valid = wanted >= 0
+    data, counts = stdin.take(call.lanes, np.clip(wanted, 0, _MAX_TRANSFER))
+    stored = call.memory.scatter(call.lanes, call.address(1), counts, data)
+    stdin.position[call.lanes] += np.where(stored, counts, 0)
+    return np.where(good, np.where(valid, np.where(stored, counts, -_EFAULT), -_EINVAL), -_EBADF)
+
+
+def _write(call: _Call) -> Values:
+    descriptors = call.descriptor()
+    result = np.full(len(call.lanes), -_EBADF, np.int64)
+    for number, stream in call.environment.outputs.items():
+        these = np.flatnonzero(descriptors == number)
+        if not len(these):
+            continue
+        sizes = np.minimum(call.signed(2)[these], _MAX_TRANSFER)
+        lanes = call.lanes[these]
+        data, good = call.memory.gather(lanes, call.address(1)[these], sizes)
+        good &= sizes >= 0
+        stream.append(lanes[good], sizes[good], data)
+        result[these] = np.where(good, sizes, np.where(sizes < 0, -_EINVAL, -_EFAULT))
+    return result
+
+
+def _brk(call: _Call) -> Values:
+    """As on Linux: gives the break, which moves if it can. Memory given back and taken again is not cleared."""
+    environment = call.environment
+    wanted = call.address(0)
+    limit = np.minimum(call.state.registers[_SP, call.lanes].astype(np.uint64), np.uint64(environment.stack_top))
+    possible = (wanted >= np.uint64(environment.heap_start)) & (wanted < limit)
+    environment.brk[call.lanes] = np.where(possible, wanted, environment.brk[call.lanes])
+    return environment.brk[call.lanes].astype(np.int64)
+
+
+def _two_longs(call: _Call, first: NDArray[np.uint64], second: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
+    rows = np.stack([first, second], axis=1).astype(np.uint32 if bits == 32 else np.uint64)
+    return rows.view(np.uint8).reshape(len(call.lanes), -1)
+
+
+def _clock_gettime(call: _Call, *, bits: int = 0) -> Values:
+    """clock_gettime(clock, timespec*): every clock is the lane's virtual time."""
+    time = call.nanoseconds()
+    rows = _two_longs(call, time // _NANOSECONDS, time % _NANOSECONDS, bits or call.environment.xlen)
+    known = (call.signed(0) >= 0) & (call.signed(0) < 16)
+    pointers = call.address(1)
+    stored = np.zeros(len(call.lanes), bool)
+    sizes = np.where(known, rows.shape[1], 0)
+    stored = call.memory.scatter(call.lanes, pointers, sizes, rows[known].reshape(-1))
+    return np.where(known, np.where(stored, 0, -_EFAULT), -_EINVAL)
+
+
+def _clock_gettime64(call: _Call) -> Values:
+    """The RV32 call with 64-bit fields."""
+    return _clock_gettime(call, bits=64)
+
+
+def _gettimeofday(call: _Call) -> Values:
+    """gettimeofday(timeval*, timezone*): the time zone is ignored, as on Linux for a null pointer."""
+    time = call.nanoseconds()
+    rows = _two_longs(call, time // _NANOSECONDS, time % _NANOSECONDS // 1000, call.environment.xlen)
+    wanted = call.address(0) != 0
+    stored = call.memory.scatter(
+        call.lanes, call.address(0), np.where(wanted, rows.shape[1], 0), rows[wanted].reshape(-1)
+    )
+    return np.where(stored, 0, -_EFAULT)
+
+
+def _fstat(call: _Call) -> Values:
+    """fstat(fd, stat*) in the generic Linux layout: input is a regular file, the outputs are character devices."""
+    descriptors = call.descriptor()
+    good = descriptors >= 0
+    rows = np.zeros((len(call.lanes), 128 if call.environment.xlen == 64 else 104), np.uint8)
+    is_input = descriptors == _STDIN
+    mode = np.where(is_input, _S_IFREG | 0o444, _S_IFCHR | 0o620)
+    size = np.where(is_input, call.environment.stdin.size[call.lanes], 0)
+    for offset, values, dtype in (
+        (8, descriptors + 1, np.int64),  # st_ino
+        (16, mode, np.int32),
+        (20, np.ones_like(mode), np.int32),  # st_nlink
+        (48, size, np.int64),
+        (56, np.full_like(mode, 4096), np.int32),  # st_blksize
+        (64, (size + 511) // 512, np.int64),
+    ):
+        field = values.astype(dtype).view(np.uint8).reshape(len(call.lanes), -1)
+        rows[:, offset : offset + field.shape[1]] = field
+    sizes = np.where(good, rows.shape[1], 0)
+    stored = call.memory.scatter(call.lanes, call.address(1), sizes, rows[good].reshape(-1))
+    return np.where(good, np.where(stored, 0, -_EFAULT), -_EBADF)
+
+
+def _close(call: _Call) -> Values:
+    descriptors = call.descriptor()
+    good = descriptors >= 0
+    call.environment.closed[descriptors[good], call.lanes[good]] = True
+    return np.where(good, 0, -_EBADF)
+
+
+def _lseek(call: _Call) -> Values:
+    """lseek(fd, offset, whence): input can be sought in; the outputs cannot."""
+    descriptors, offset, whence = call.descriptor(), call.signed(1), call.signed(2)
+    stdin = call.environment.stdin
+    origin = np.select(
+        [whence == 0, whence == 1, whence == 2],
+        [np.zeros_like(offset), stdin.position[call.lanes], stdin.size[call.lanes]],
+        default=-1,
+    )
+    goal = origin + offset
+    possible = (origin >= 0) & (goal >= 0) & (goal <= np.iinfo(np.int32).max)
+    moved = possible & (descriptors == _STDIN)
+    stdin.position[call.lanes] = np.where(moved, goal, stdin.position[call.lanes])
+    result = np.where(possible, goal, -_EINVAL)
+    return np.select([descriptors < 0, descriptors == _STDIN], [np.full_like(offset, -_EBADF), result], -_ESPIPE)
+
+
+SYSTEM_CALLS: dict[int, Callable[[_Call], Values | None]] = {
+    57: _close,
+    62: _lseek,
+    63: _read,
+    64: _write,
+    80: _fstat,
+    93: _exit,
+    94: _exit,
+    113: _clock_gettime,
+    169: _gettimeofday,
+    214: _brk,
+    403: _clock_gettime64,
+}
+"""System calls by Linux/RISC-V number. A handler gives each lane's result, or None if the lanes stop."""

@@ -1,0 +1,102 @@
+"""The lanes' standard streams: an input by lane, and outputs captured by lane, both as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.errors import ArgumentError
+
+Bytes = NDArray[np.uint8]
+Lanes = NDArray[np.intp]
+
+
+class InputStreams:
+    """Each lane's input is data[start:start + size], read from `position` on."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.clear()
+
+    def clear(self) -> None:
+        self.data: Bytes = np.zeros(0, np.uint8)
+        self.start = np.zeros(self.lanes, np.int64)
+        self.size = np.zeros(self.lanes, np.int64)
+        self.position = np.zeros(self.lanes, np.int64)
+
+    def rewind(self) -> None:
+        self.position[:] = 0
+
+    def set(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
+        """One input for all lanes (bytes), or one a lane: a sequence of bytes, or a uint8 array (lanes, n)."""
+        self.clear()
+        if isinstance(inputs, bytes | bytearray | memoryview):
+            self.data = np.frombuffer(bytes(inputs), np.uint8)
+            self.size[:] = len(self.data)
+            return
+        if isinstance(inputs, np.ndarray):
+            if inputs.dtype != np.uint8 or inputs.ndim != 2 or inputs.shape[0] != self.lanes:
+                raise ArgumentError(
+                    f"inputs must be a uint8 array of shape ({self.lanes}, n), got {inputs.dtype} {inputs.shape}"
+                )
+            self.data = np.ascontiguousarray(inputs).reshape(-1)
+            self.size[:] = inputs.shape[1]
+            self.start[:] = np.arange(self.lanes) * inputs.shape[1]
+            return
+        if len(inputs) != self.lanes:
+            raise ArgumentError(f"expected {self.lanes} inputs, one a lane, got {len(inputs)}")
+        try:
+            self.data = np.frombuffer(b"".join(inputs), np.uint8)
+        except TypeError:
+            raise ArgumentError("inputs must be bytes, one a lane") from None
+        self.size[:] = [len(item) for item in inputs]
+        self.start[:] = np.cumsum(self.size) - self.size
+
+    def take(self, lanes: Lanes, wanted: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
+        """(bytes of the lanes one after the other, how many each lane gets). Does not move the positions."""
+        left = self.size[lanes] - self.position[lanes]
+        counts = np.clip(np.minimum(left, wanted), 0, None)
+        starts = np.cumsum(counts) - counts
+        source = np.repeat(self.start[lanes] + self.position[lanes], counts)
+        return self.data[source + np.arange(int(counts.sum())) - np.repeat(starts, counts)], counts
+
+
+class OutputStreams:
+    """What lanes wrote, in the order they did. Put together by lane only when somebody asks."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.clear()
+
+    def clear(self) -> None:
+        self._chunks: list[tuple[Lanes, NDArray[np.int64], Bytes]] = []
+        self._joined: dict[int, bytes] | None = None
+
+    def append(self, lanes: Lanes, sizes: NDArray[np.int64], data: Bytes) -> None:
+        """One write by each of `lanes`, `sizes` bytes each, one after the other in `data`."""
+        self._chunks.append((lanes, sizes, data))
+        self._joined = None
+
+    def of(self, lane: int) -> bytes:
+        """All that a lane wrote."""
+        if self._joined is None:
+            self._joined = self._join()
+        return self._joined.get(lane, b"")
+
+    def _join(self) -> dict[int, bytes]:
+        if not self._chunks:
+            return {}
+        lanes = np.concatenate([c[0] for c in self._chunks])
+        sizes = np.concatenate([c[1] for c in self._chunks])
+        data = np.concatenate([c[2] for c in self._chunks])
+        # Sort the bytes by lane, keeping each lane's order; then cut.
+        owner = np.repeat(lanes, sizes)
+        order = np.argsort(owner, kind="stable")
+        text = data[order].tobytes()
+        totals = np.bincount(owner, minlength=self.lanes)
+        ends = np.cumsum(totals)
+        found = {int(i): text[ends[i] - totals[i] : ends[i]] for i in np.flatnonzero(totals)}
+        self._chunks = [(lanes, sizes, data)]
+        return found

@@ -1,0 +1,74 @@
+"""Errors. One hierarchy; each says what was wrong, where, and what to do.
+
+A guest's misbehaviour is never one of these: it is the stop of its lane (`vmjit.Stop`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class VmjitError(Exception):
+    """Root of all errors of this package. Comparable and picklable: its message and its details are its identity.
+
+    `details` are keyword facts about where it happened (pc=…, path=…); they are attributes of the error too.
+    """
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["details"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.message, self.details))
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and (self.message, self.details) == (
+            other.message,  # type: ignore[attr-defined]
+            other.details,  # type: ignore[attr-defined]
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.message))
+
+
+def _rebuild(kind: type[VmjitError], message: str, details: dict[str, Any]) -> VmjitError:
+    return kind(message, **details)
+
+
+class ProgramError(VmjitError):
+    """A guest program that cannot be loaded: not an ELF, truncated, another machine, overlapping segments."""
+
+
+class IsaError(ProgramError):
+    """An ISA string that cannot be read, or that names an unknown extension."""
+
+
+class ArgumentError(VmjitError, ValueError):
+    """An argument of a call that makes no sense; the message says which and what is allowed."""
+
+
+class MemoryLimitError(VmjitError, MemoryError):
+    """The host cannot give the memory asked for."""
+
+
+class GuestAddressError(VmjitError, IndexError):
+    """The host asked for guest memory that is not there (`machine.memory.read` and `write`)."""
+
+
+class IRError(VmjitError):
+    """IR that cannot be read or does not hold against the op table."""
+
+
+class CompileError(VmjitError):
+    """LLVM refused a module; `log` has its words and `ir` the module."""
+
+
+class CacheWarning(UserWarning):
+    """A cached file was damaged or foreign and was ignored."""

@@ -1,0 +1,66 @@
+"""The interpreter as loaded code: built once per ISA width, cached on disk, shared by all machines of the process."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from vmjit.cache import CodeCache, cache_key, process_cache, source_identity
+from vmjit.decoders.riscv.decoder import all_templates
+from vmjit.decoders.riscv.registers import REGISTERS
+from vmjit.translators.cpu import LoadedCode, cpu_target
+from vmjit.translators.interpreter import (
+    EXPORTED,
+    NEED_CODE,
+    TemplateKey,
+    build_interpreter,
+    interpreter_keys,
+    template_key,
+)
+
+_RUN_LANES = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """Addresses of the interpreter's parts; `run_lanes` releases the GIL while it runs."""
+
+    handlers: dict[TemplateKey, int]
+    need_code: int
+    symbols: dict[str, int]
+    run_lanes: Callable[..., Any]
+    code: LoadedCode
+
+
+def _load(xlen: int, cache: CodeCache) -> Interpreter:
+    registers = REGISTERS[xlen]
+    templates = [template_key(t.ops, t.terminator) for t in all_templates(xlen)]
+    keys = interpreter_keys(registers, templates)
+    target = cpu_target()
+    # Generating the IR takes longer than loading the code, so the sources that generate it stand for it in the key.
+    key = cache_key("interpreter", (str(xlen), source_identity(), *target.identity))
+    code = cache.get(key)
+    if code is None:
+        image = cache.load_image(key)
+        if image is None:
+            image = target.compile(build_interpreter(registers, templates).ir)
+            cache.disk.put(key, image)
+        code = target.load(image, EXPORTED)
+        cache.put(key, code)
+    table = (ctypes.c_uint64 * len(keys)).from_address(code.addresses["handlers"])
+    return Interpreter(
+        dict(zip(keys, (int(a) for a in table), strict=True)),
+        code.addresses[NEED_CODE],
+        code.addresses,
+        _RUN_LANES(code.addresses["run_lanes"]),
+        code,
+    )
+
+
+@lru_cache(maxsize=4)
+def interpreter_for(xlen: int) -> Interpreter:
+    """The interpreter for guests of this width."""
+    return _load(xlen, process_cache())

@@ -1,0 +1,43 @@
+"""Blocks: straight-line guest code up to and including its control transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.values import Const, Op, Terminator
+
+
+@dataclass(slots=True)
+class GuestInstruction:
+    """One guest instruction and its meaning. `raw` is its bytes as a little-endian number, `text` its disassembly."""
+
+    pc: int
+    size: int
+    raw: int
+    ops: list[Op]
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Block:
+    """`terminator` is how the last instruction leaves, or a plain jump where the block was cut short."""
+
+    pc: int
+    registers: RegisterFile
+    instructions: list[GuestInstruction] = field(default_factory=list)
+    terminator: Terminator = field(default_factory=lambda: Terminator("ebreak"))
+
+    @property
+    def end(self) -> int:
+        """Address after the last instruction."""
+        return self.instructions[-1].pc + self.instructions[-1].size if self.instructions else self.pc
+
+    def ops(self) -> Iterator[Op]:
+        for instruction in self.instructions:
+            yield from instruction.ops
+
+    def successors(self) -> tuple[int, ...]:
+        """Static guest addresses this block can go to."""
+        return tuple(t.value for t in self.terminator.targets if isinstance(t, Const))

@@ -1,0 +1,51 @@
+"""Register files: the guest registers an ISA declares, by index and name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vmjit.ir.types import Type
+
+
+@dataclass(frozen=True)
+class RegisterFile:
+    """`names[i]` is register i, all of `type`. Register `zero` reads as zero and ignores writes (None: there is none).
+
+    `hidden` registers hold lane state that the ISA does not name (a load reservation); they print like the others.
+    """
+
+    name: str
+    type: Type
+    names: tuple[str, ...]
+    zero: int | None = None
+    aliases: dict[str, int] = field(default_factory=dict, hash=False)
+    hidden: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """Index of a register by name or alias; KeyError if there is none."""
+        if name in self.aliases:
+            return self.aliases[name]
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise KeyError(name) from None
+
+
+_REGISTERED: dict[str, RegisterFile] = {}
+
+
+def declare_register_file(registers: RegisterFile) -> RegisterFile:
+    """Make a register file known by name to the text form."""
+    _REGISTERED[registers.name] = registers
+    return registers
+
+
+def register_file(name: str) -> RegisterFile:
+    """The register file declared under `name`; KeyError lists those known."""
+    try:
+        return _REGISTERED[name]
+    except KeyError:
+        raise KeyError(f"no register file {name!r}; known: {', '.join(sorted(_REGISTERED)) or 'none'}") from None

@@ -1,0 +1,205 @@
+"""The guest memory of all lanes: one shared image and each lane's own memory, side by side at a fixed stride."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.errors import ArgumentError, GuestAddressError
+from vmjit.host_memory import HostMemory
+from vmjit.kernels.layout import Frame, MachineBlock, Span
+from vmjit.memory_layout import MemoryLayout, MemorySpan
+
+Bytes = NDArray[np.uint8]
+Index = NDArray[np.integer]
+
+# A window takes accesses of up to 8 bytes whose offset is below its size minus 7.
+_WIDEST = 8
+
+
+class LaneMemory:
+    """`rows` is (lanes, stride) uint8, `shared` the image that all lanes read.
+
+    `external` is memory that somebody else owns, (lanes, n) uint8 and contiguous, for a layout whose private memory is
+    one span.
+    """
+
+    def __init__(self, layout: MemoryLayout, lanes: int, *, external: Bytes | None = None) -> None:
+        self.layout = layout
+        self.lanes = lanes
+        if external is None:
+            self._private = HostMemory(lanes * layout.private_bytes, sparse_unit=layout.private_bytes)
+            self.rows: Bytes = self._private.array.reshape(lanes, layout.private_bytes)
+        else:
+            self.rows = external
+        self._owned = external is None
+        self._shared = HostMemory(layout.shared_bytes)
+        self.shared = self._shared.array
+        self._spans = np.zeros((len(layout.spans), Span.BYTES // 8), np.uint64)
+        for row, span in zip(self._spans, layout.spans, strict=True):
+            row[:] = (span.lo, span.end - 1, span.permissions, span.shared, span.offset)
+        self.fill()
+
+    def fill(self) -> None:
+        """Write the program's data; the memory is fresh or was discarded."""
+        for span in self.layout.spans:
+            if not span.data:
+                continue
+            data = np.frombuffer(span.data, np.uint8)
+            if span.shared:
+                self.shared[span.offset : span.offset + len(data)] = data
+            elif self._owned:
+                self.rows[:, span.offset : span.offset + len(data)] = data
+
+    def reset(self) -> None:
+        """Back to the loaded program. Costs what was touched, not what could be."""
+        self._private.discard()
+        self.shared[:] = 0
+        self.fill()
+
+    def fill_frame(self, frame: NDArray[np.uint64]) -> None:
+        """Write what accesses need to know to a worker's frame."""
+        (lo0, size0, _), (lo1, size1, offset1) = self.layout.private_window, self.layout.shared_window
+        for place, value in (
+            (Frame.SHARED, self._shared.address),
+            (Frame.SPANS, self._spans.ctypes.data),
+            (Frame.SPAN_COUNT, len(self._spans)),
+            (Frame.WINDOW0_LO, lo0),
+            (Frame.WINDOW0_LIMIT, max(size0 - _WIDEST + 1, 0)),
+            (Frame.WINDOW1_BASE, self._shared.address + offset1),
+            (Frame.WINDOW1_LO, lo1),
+            (Frame.WINDOW1_LIMIT, max(size1 - _WIDEST + 1, 0)),
+        ):
+            frame[place // 8] = value
+
+    def fill_block(self, block: NDArray[np.uint64]) -> None:
+        block[MachineBlock.PRIVATE // 8] = self.rows.ctypes.data
+        block[MachineBlock.PRIVATE_STRIDE // 8] = self.rows.strides[0] if self.lanes > 1 else self.rows.shape[1]
+        block[MachineBlock.WINDOW0_OFFSET // 8] = self.layout.private_window[2]
+
+    # -- access by the host: all lanes at one address
+
+    def _pieces(self, address: int, size: int) -> list[tuple[MemorySpan, int, int]]:
+        """(span, offset in its memory, bytes) that cover a range; GuestAddressError if some of it is not there."""
+        pieces = []
+        place = address
+        while place < address + size:
+            for span in self.layout.spans:
+                if span.lo <= place < span.end:
+                    count = min(span.end, address + size) - place
+                    pieces.append((span, span.offset + place - span.lo, count))
+                    place += count
+                    break
+            else:
+                raise GuestAddressError(
+                    f"guest address {place:#x} is outside the program's memory (asked for {size} bytes at {address:#x})",
+                    address=place,
+                )
+        return pieces
+
+    def read(self, address: int, size: int) -> Bytes:
+        """A copy, (lanes, size) uint8."""
+        parts = []
+        for span, offset, count in self._pieces(address, size):
+            if span.shared:
+                parts.append(np.broadcast_to(self.shared[offset : offset + count], (self.lanes, count)))
+            else:
+                parts.append(self.rows[:, offset : offset + count])
+        return np.concatenate(parts, axis=1) if parts else np.zeros((self.lanes, 0), np.uint8)
+
+    def write(self, address: int, data: Bytes) -> tuple[list[MemorySpan], list[MemorySpan]]:
+        """Write (n,) for all lanes or (lanes, n). Gives (spans touched, shared spans that need different bytes by lane);
+        nothing is written if there are any of the latter."""
+        pieces = self._pieces(address, data.shape[-1])
+        split = [span for span, _, _ in pieces if span.shared] if data.ndim == 2 and self.lanes > 1 else []
+        if split and not bool((data == data[0]).all()):
+            return [], split
+        start = 0
+        for span, offset, count in pieces:
+            part = data[..., start : start + count]
+            start += count
+            if span.shared:
+                self.shared[offset : offset + count] = part if part.ndim == 1 else part[0]
+            else:
+                self.rows[:, offset : offset + count] = part
+        return [span for span, _, _ in pieces], []
+
+    # -- access by the environment: another address in each lane
+
+    def gather(
+        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64]
+    ) -> tuple[Bytes, NDArray[np.bool_]]:
+        """Bytes [address, address + size) of each lane, one after the other, and which lanes had them all.
+
+        Lanes whose range is not readable as a whole give no bytes.
+        """
+        return self._ragged(lanes, addresses, sizes, 1, None)
+
+    def scatter(
+        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], data: Bytes
+    ) -> NDArray[np.bool_]:
+        """Write `data`, the lanes' bytes one after the other; gives which lanes could be written as a whole.
+
+        Lanes that could not are left as they were.
+        """
+        return self._ragged(lanes, addresses, sizes, 2, data)[1]
+
+    def _ragged(
+        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int, data: Bytes | None
+    ) -> tuple[Bytes, NDArray[np.bool_]]:
+        good = sizes <= 0
+        offsets = np.zeros(len(lanes), np.int64)
+        in_shared = np.zeros(len(lanes), bool)
+        for run in self._runs(permission):
+            lo, end, shared, offset = run
+            length = sizes.astype(np.uint64)
+            inside = (sizes > 0) & (addresses >= np.uint64(lo)) & (addresses - np.uint64(lo) < np.uint64(end - lo))
+            room = np.uint64(end) - np.where(inside, addresses, np.uint64(lo))
+            inside &= length <= room
+            offsets[inside] = (addresses[inside] - np.uint64(lo)).astype(np.int64) + offset
+            in_shared[inside] = shared
+            good |= inside
+        lengths = np.where(good, sizes, 0).clip(0)
+        total = int(lengths.sum())
+        starts = np.cumsum(lengths) - lengths
+        within = np.arange(total) - np.repeat(starts, lengths)
+        column = np.repeat(offsets, lengths) + within
+        row = np.repeat(np.asarray(lanes, np.int64), lengths)
+        shared_byte = np.repeat(in_shared, lengths)
+        if data is None:
+            result = np.empty(total, np.uint8)
+            own = ~shared_byte
+            result[own] = self.rows[row[own], column[own]]
+            result[shared_byte] = self.shared[column[shared_byte]]
+            return result, good
+        source_starts = np.cumsum(sizes.clip(0)) - sizes.clip(0)
+        self.rows[row, column] = data[np.repeat(source_starts, lengths) + within]
+        return data, good
+
+    def _runs(self, permission: int) -> list[tuple[int, int, bool, int]]:
+        """Stretches of guest memory with a permission whose bytes lie side by side on the host."""
+        runs: list[tuple[int, int, bool, int]] = []
+        for span in self.layout.spans:
+            if not span.permissions & permission or (permission == 2 and span.shared):
+                continue
+            if runs:
+                lo, end, shared, offset = runs[-1]
+                if end == span.lo and shared == span.shared and offset + end - lo == span.offset:
+                    runs[-1] = (lo, span.end, shared, offset)
+                    continue
+            runs.append((span.lo, span.end, span.shared, span.offset))
+        return runs
+
+
+def as_bytes(data: bytes | bytearray | memoryview | Bytes, lanes: int) -> Bytes:
+    """What `machine.memory.write` accepts, as (n,) or (lanes, n) uint8; ArgumentError for anything else."""
+    if isinstance(data, bytes | bytearray | memoryview):
+        return np.frombuffer(bytes(data), np.uint8)
+    array = np.asarray(data)
+    if array.dtype != np.uint8:
+        raise ArgumentError(f"memory is written as bytes or a uint8 array, got dtype {array.dtype}")
+    if array.ndim == 1:
+        return array
+    if array.ndim != 2 or array.shape[0] != lanes:
+        raise ArgumentError(f"expected an array of shape (n,) or ({lanes}, n), got {array.shape}")
+    return array

@@ -1,0 +1,48 @@
+"""Lane state: structure-of-arrays, one element a lane, shared with the kernels by address."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.kernels.layout import MachineBlock
+
+UNLIMITED = np.iinfo(np.int64).max
+
+
+class LaneState:
+    """The arrays of `lanes` lanes.
+
+    registers: (registers, lanes) uint32 or uint64 by the guest's width; row r is register r of the register file.
+    pc, retired, fault_address: (lanes,) uint64. stop: (lanes,) int32. budget: (lanes,) int64, instructions left.
+    fault_access: (lanes,) uint8. code_index: (lanes,) uint32, the lane's code space.
+    """
+
+    def __init__(self, lanes: int, registers: int, xlen: int, rows: NDArray[np.unsignedinteger] | None = None) -> None:
+        dtype = np.uint32 if xlen == 32 else np.uint64
+        self.lanes = lanes
+        self.registers = np.zeros((registers, lanes), dtype) if rows is None else rows
+        self.pc = np.zeros(lanes, np.uint64)
+        self.stop = np.zeros(lanes, np.int32)
+        self.budget = np.zeros(lanes, np.int64)
+        self.retired = np.zeros(lanes, np.uint64)
+        self.fault_address = np.zeros(lanes, np.uint64)
+        self.fault_access = np.zeros(lanes, np.uint8)
+        self.code_index = np.zeros(lanes, np.uint32)
+        self.attention = np.zeros(1, np.int32)
+
+    def fill_block(self, block: NDArray[np.uint64]) -> None:
+        """Write the arrays' addresses to a machine block."""
+        for place, array in (
+            (MachineBlock.REGISTERS, self.registers),
+            (MachineBlock.PC, self.pc),
+            (MachineBlock.STOP, self.stop),
+            (MachineBlock.BUDGET, self.budget),
+            (MachineBlock.RETIRED, self.retired),
+            (MachineBlock.FAULT_ADDRESS, self.fault_address),
+            (MachineBlock.FAULT_ACCESS, self.fault_access),
+            (MachineBlock.CODE_INDEX, self.code_index),
+            (MachineBlock.ATTENTION, self.attention),
+        ):
+            block[place // 8] = array.ctypes.data
+        block[MachineBlock.LANES // 8] = self.lanes

@@ -1,0 +1,117 @@
+"""ELF files to programs (System V ABI; RISC-V psABI). Everything unexpected is one `ProgramError`."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from vmjit.decoders.riscv.isa import Isa, default_isa, parse_isa
+from vmjit.errors import ProgramError
+from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
+from vmjit.loader.riscv_attributes import arch_attribute
+from vmjit.program import Program, Segment
+
+_EF_RISCV_RVC = 1
+_PF = ((4, PERMISSION_READ), (2, PERMISSION_WRITE | PERMISSION_READ), (1, PERMISSION_EXECUTE))
+_FLOAT_OR_MACHINE = {0: "no machine", 3: "x86", 8: "MIPS", 20: "PowerPC", 40: "Arm", 62: "x86-64", 183: "AArch64"}
+
+
+def read_elf(data: bytes, path: str, isa: str | None = None) -> Program:
+    """A static bare-metal ELF executable as a program.
+
+    `isa` overrides what the file says of itself. Raises `ProgramError` for what is not a RISC-V little-endian
+    executable, and for segments that are truncated, overlap or leave the address space.
+    """
+    if data[:4] != b"\x7fELF":
+        raise ProgramError(f"{path}: not an ELF file", path=path)
+    try:
+        elf = ELFFile(io.BytesIO(data))
+        return _read(elf, data, path, isa)
+    except ProgramError:
+        raise
+    except (ELFError, AssertionError, KeyError, ValueError, IndexError, OverflowError, TypeError, AttributeError,
+            UnicodeError, MemoryError, RecursionError) as error:  # fmt: skip
+        # pyelftools answers damage with whatever its parser stumbles over.
+        raise ProgramError(f"{path}: damaged ELF file ({type(error).__name__}: {error})", path=path) from error
+
+
+def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
+    header = elf.header
+    if header["e_machine"] != "EM_RISCV":
+        machine = header["e_machine"]
+        name = _FLOAT_OR_MACHINE.get(machine, str(machine).removeprefix("EM_"))
+        raise ProgramError(f"{path}: built for {name}, not for RISC-V", path=path)
+    if not elf.little_endian:
+        raise ProgramError(f"{path}: big-endian RISC-V is not supported", path=path)
+    if header["e_type"] != "ET_EXEC":
+        kind = {"ET_REL": "an object file", "ET_DYN": "position-independent or a shared library"}
+        what = kind.get(header["e_type"], str(header["e_type"]))
+        raise ProgramError(f"{path}: not a static executable ({what}); link with -static -no-pie", path=path)
+    xlen = elf.elfclass
+    segments = [_segment(s, data, path, xlen) for s in elf.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_memsz"]]
+    if any(s["p_type"] == "PT_INTERP" for s in elf.iter_segments()):
+        raise ProgramError(f"{path}: dynamically linked; link with -static", path=path)
+    return Program(
+        segments=tuple(segments),
+        entry=header["e_entry"],
+        isa=_isa(elf, xlen, isa, path),
+        symbols=_symbols(elf),
+        name=path,
+    )
+
+
+def _segment(segment: Any, data: bytes, path: str, xlen: int) -> Segment:
+    offset, filesz = segment["p_offset"], segment["p_filesz"]
+    address, memsz = segment["p_vaddr"], segment["p_memsz"]
+    if filesz > memsz:
+        raise ProgramError(f"{path}: segment at {address:#x} has more bytes in the file than in memory", path=path)
+    if offset + filesz > len(data):
+        raise ProgramError(f"{path}: truncated: the segment at {address:#x} ends behind the file", path=path)
+    if address + memsz > 1 << xlen:
+        raise ProgramError(f"{path}: segment at {address:#x} of {memsz:#x} bytes leaves the address space", path=path)
+    permissions = 0
+    for flag, permission in _PF:
+        if segment["p_flags"] & flag:
+            permissions |= permission
+    return Segment(address, memsz, data[offset : offset + filesz], permissions)
+
+
+def _isa(elf: Any, xlen: int, given: str | None, path: str) -> Isa:
+    if given is not None:
+        isa = parse_isa(given)
+        if isa.xlen != xlen:
+            raise ProgramError(f"{path}: is a {xlen}-bit program, the ISA asked for is {given}", path=path)
+        return isa
+    flags = elf.header["e_flags"]
+    for section in elf.iter_sections():
+        if section["sh_type"] in ("SHT_RISCV_ATTRIBUTES", 0x70000003) or section.name == ".riscv.attributes":
+            arch = arch_attribute(section.data())
+            if arch:
+                try:
+                    isa = parse_isa(arch)
+                except ProgramError as error:
+                    raise ProgramError(f"{path}: {error}", path=path) from error
+                if isa.xlen != xlen:
+                    raise ProgramError(f"{path}: a {xlen}-bit ELF whose attributes say {arch}", path=path)
+                if flags & _EF_RISCV_RVC and not isa.compressed:
+                    isa = parse_isa(isa.name + "_zca")
+                return isa
+    return default_isa(xlen, bool(flags & _EF_RISCV_RVC))
+
+
+def _symbols(elf: Any) -> dict[str, int]:
+    symbols: dict[str, int] = {}
+    for section in elf.iter_sections():
+        if not isinstance(section, SymbolTableSection):
+            continue
+        for symbol in section.iter_symbols():
+            # Mapping symbols ($x, $d) and file names are no places a user would name.
+            if symbol.name and not symbol.name.startswith("$") and symbol["st_info"]["type"] != "STT_FILE":
+                if symbol["st_shndx"] == "SHN_UNDEF":
+                    continue
+                symbols.setdefault(symbol.name, int(symbol["st_value"]))
+    return symbols

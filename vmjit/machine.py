@@ -1,0 +1,274 @@
+"""Machines: N lanes running one program."""
+
+from __future__ import annotations
+
+import operator
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vmjit.engine import TIERS, Engine
+from vmjit.environment.bare_metal import BareMetal
+from vmjit.errors import ArgumentError, MemoryLimitError
+from vmjit.host_memory import HostMemory
+from vmjit.ir.registers import RegisterFile
+from vmjit.lane_memory import Bytes, LaneMemory, as_bytes
+from vmjit.lane_state import LaneState
+from vmjit.memory_layout import parse_size, plan_memory
+from vmjit.placement import choose_device
+from vmjit.program import Program
+from vmjit.result import RunResult
+from vmjit.stops import Stop
+
+_SP, _A0, _A1 = 2, 10, 11
+
+# More lanes than any host has memory for: a slip of the keyboard.
+MAX_LANES = 1 << 26
+
+
+class Registers:
+    """The guest's registers by ABI name, `x` name or number. Reading gives a copy, (lanes,) uint32 or uint64."""
+
+    def __init__(self, state: LaneState, registers: RegisterFile) -> None:
+        self._state = state
+        self._file = registers
+
+    def _index(self, name: str | int) -> int:
+        try:
+            index = operator.index(name) if not isinstance(name, str) else self._file.index(name)
+        except (KeyError, TypeError):
+            raise ArgumentError(f"no register {name!r}; there are x0 to x31 and their ABI names") from None
+        if not 0 <= index < len(self._file) or index in self._file.hidden:
+            raise ArgumentError(f"no register {name!r}; there are x0 to x31 and their ABI names")
+        return index
+
+    def __getitem__(self, name: str | int) -> NDArray[Any]:
+        return self._state.registers[self._index(name)].copy()
+
+    def __setitem__(self, name: str | int, values: ArrayLike) -> None:
+        """(lanes,) integers or a scalar; negative numbers are two's complement. x0 stays zero."""
+        index = self._index(name)
+        row = _as_unsigned(values, self._state.registers.dtype, self._state.lanes)
+        if index != self._file.zero:
+            self._state.registers[index] = row
+
+    def __iter__(self) -> Iterator[str]:
+        return (n for i, n in enumerate(self._file.names) if i not in self._file.hidden)
+
+    def array(self) -> NDArray[Any]:
+        """A copy of all registers, (32, lanes)."""
+        return self._state.registers[: len(self._file) - len(self._file.hidden)].copy()
+
+
+def _as_unsigned(values: ArrayLike, dtype: np.dtype[Any], lanes: int) -> NDArray[Any]:
+    if isinstance(values, int) and not isinstance(values, bool):
+        return np.full(lanes, values & int(np.iinfo(dtype).max), dtype)
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise ArgumentError(f"registers take integers, got {array.dtype}")
+    if array.shape not in ((), (1,), (lanes,)):
+        raise ArgumentError(f"expected one value or an array of shape ({lanes},), got {array.shape}")
+    return np.broadcast_to(array.astype(dtype), (lanes,))
+
+
+class GuestMemory:
+    """Guest memory by guest address, all lanes at once. `GuestAddressError` for what is not there."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def read(self, address: int | str, size: int) -> Bytes:
+        """`size` bytes at an address or symbol, (lanes, size) uint8."""
+        if size < 0:
+            raise ArgumentError(f"cannot read {size} bytes")
+        return self._machine._lane_memory.read(self._machine.program.address(address), size)
+
+    def write(self, address: int | str, data: bytes | Bytes) -> None:
+        """bytes or (n,) uint8 for all lanes, or (lanes, n) uint8. Permissions of the guest do not hold the host back;
+        changed code takes effect with the next run."""
+        machine = self._machine
+        place = machine.program.address(address)
+        array = as_bytes(data, machine.lanes)
+        spans, split = machine._lane_memory.write(place, array)
+        if split:
+            machine._make_own(frozenset(s.lo for s in split))
+            spans, _ = machine._lane_memory.write(place, array)
+        if any(s.executable for s in spans):
+            machine._engine.reset_code()
+
+
+class Machine:
+    """`lanes` guest machines running `program`.
+
+    Args:
+        program: what to run; every lane starts at its entry.
+        lanes: how many, at least 1.
+        device: "auto" or "cpu".
+        tier: "auto", "interpreter" (tier 0 only) or "scalar" (everything compiled before it runs).
+        memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
+        arguments: put on every lane's stack as a C program's argc and argv.
+        threads: how many threads run lanes; None: one per core.
+
+    On entry `sp` is the top of the stack, `a0` the lane's number and `a1` the number of lanes.
+
+    Raises:
+        ArgumentError: an argument that makes no sense.
+        MemoryLimitError: the host cannot give the memory.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        lanes: int = 1,
+        device: str = "auto",
+        tier: str = "auto",
+        memory: int | str = "1MiB",
+        *,
+        arguments: Sequence[str | bytes] = (),
+        threads: int | None = None,
+    ) -> None:
+        if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer) or not 1 <= lanes <= MAX_LANES:
+            raise ArgumentError(f"lanes must be a number from 1 to {MAX_LANES}, got {lanes!r}")
+        if tier not in TIERS:
+            raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads must be at least 1, got {threads}")
+        self.program = program
+        self.lanes = int(lanes)
+        self.tier = tier
+        self.device = choose_device(device)
+        self._memory_bytes = parse_size(memory)
+        self._arguments = tuple(a.encode() if isinstance(a, str) else bytes(a) for a in arguments)
+        self._own: frozenset[int] = frozenset()
+        self._layout = plan_memory(program, self._memory_bytes, self.lanes)
+        try:
+            self._lane_memory = LaneMemory(self._layout, self.lanes)
+            self._state = LaneState(self.lanes, 33, program.xlen)
+        except MemoryError as error:
+            if isinstance(error, MemoryLimitError):
+                raise
+            raise MemoryLimitError(f"the host cannot give memory for {lanes} lanes") from error
+        self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
+        self._engine = Engine(
+            program.isa_config,
+            self._state,
+            self._lane_memory,
+            tier=tier,
+            environment=self.environment,
+            threads=threads,
+        )
+        self.registers = Registers(self._state, self._engine.decoder.registers)
+        self.memory = GuestMemory(self)
+        self._start()
+
+    # -- state
+
+    def _start(self) -> None:
+        """Registers, pc and stack as a lane finds them at its first instruction."""
+        state = self._state
+        state.registers[:] = 0
+        state.pc[:] = self.program.entry
+        state.stop[:] = Stop.RUNNING
+        state.retired[:] = 0
+        state.registers[_SP] = self._push_arguments()
+        state.registers[_A0] = np.arange(self.lanes)
+        state.registers[_A1] = self.lanes
+
+    def _push_arguments(self) -> int:
+        """Lay out argc, argv and empty environment and auxiliary vectors as the psABI has them; gives sp."""
+        top = self._layout.stack_top
+        if not self._arguments:
+            return top
+        text = b"".join(a + b"\0" for a in self._arguments)
+        strings = (top - len(text)) & ~15
+        starts = np.cumsum([0, *(len(a) + 1 for a in self._arguments[:-1])]) + strings
+        word = "<I" if self.program.xlen == 32 else "<Q"
+        table = [len(self._arguments), *(int(s) for s in starts), 0, 0, 0, 0]
+        size = struct.calcsize(word) * len(table)
+        sp = (strings - size) & ~15
+        if sp < self._layout.heap_start:
+            raise ArgumentError(f"the arguments do not fit into {self._memory_bytes} bytes of memory")
+        block = b"".join(struct.pack(word, v) for v in table).ljust(strings - sp, b"\0") + text
+        self._lane_memory.write(sp, np.frombuffer(block, np.uint8))
+        return sp
+
+    @property
+    def pc(self) -> NDArray[np.uint64]:
+        """The lanes' program counters, (lanes,) uint64. Assign (lanes,) integers or a scalar to move lanes."""
+        return self._state.pc.copy()
+
+    @pc.setter
+    def pc(self, values: ArrayLike) -> None:
+        mask = np.uint64(self._engine.decoder.registers.type.mask)
+        self._state.pc[:] = _as_unsigned(values, np.dtype(np.uint64), self.lanes) & mask
+
+    @property
+    def retired(self) -> NDArray[np.uint64]:
+        """Instructions each lane retired since it was loaded or reset, (lanes,) uint64."""
+        return self._state.retired.copy()
+
+    @property
+    def stop(self) -> NDArray[np.int32]:
+        """Why each lane is not running (`vmjit.Stop`), (lanes,) int32."""
+        return self._state.stop.copy()
+
+    def set_input(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
+        """Standard input: bytes for every lane, a sequence with one bytes object a lane, or (lanes, n) uint8."""
+        self.environment.stdin.set(inputs)
+
+    # -- running
+
+    def run(
+        self,
+        max_instructions: int | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> RunResult:
+        """Run every lane until it stops. Called again, it goes on with those that have not exited.
+
+        Args:
+            max_instructions: retired instructions after which a lane stops, exactly; None: no limit.
+            progress: called a few times a second with (lanes stopped, instructions retired).
+
+        Ctrl-C ends the run at once: the result says `interrupted`, and lanes under way are `Stop.RUNNING`.
+        """
+        if max_instructions is not None:
+            if isinstance(max_instructions, bool) or not isinstance(max_instructions, int | np.integer):
+                raise ArgumentError(f"max_instructions must be a number or None, got {max_instructions!r}")
+            if not 0 <= max_instructions < 1 << 62:
+                raise ArgumentError(f"max_instructions must be from 0 to 2^62, got {max_instructions}")
+        report = self._engine.run(None if max_instructions is None else int(max_instructions), progress=progress)
+        return RunResult.collect(self._state, self.environment, report, self.device)
+
+    def reset(self) -> None:
+        """Back to the loaded program: registers, memory, streams and counters. Compiled code and inputs stay."""
+        changed = bool((self._state.code_index != 0).any())
+        self._lane_memory.reset()
+        self.environment.reset()
+        self._start()
+        if changed or self._engine.code_was_written:
+            self._engine.reset_code()
+
+    def _make_own(self, addresses: frozenset[int]) -> None:
+        """Give every lane its own copy of read-only segments that so far were shared."""
+        self._own |= addresses
+        old = self._lane_memory
+        self._layout = plan_memory(self.program, self._memory_bytes, self.lanes, own=self._own)
+        self._lane_memory = LaneMemory(self._layout, self.lanes)
+        for span in self._layout.spans:
+            for start in range(0, span.size, 1 << 20):
+                count = min(1 << 20, span.size - start)
+                self._lane_memory.write(span.lo + start, old.read(span.lo + start, count))
+        self._engine.replace_memory(self._lane_memory)
+
+    def memory_per_lane(self) -> int:
+        """Bytes of host memory that one lane can come to need, its guest memory and its state."""
+        state = self._state
+        arrays = (state.pc, state.stop, state.budget, state.retired, state.fault_address, state.fault_access)
+        return int(self._layout.private_bytes + 33 * state.registers.itemsize + sum(a.itemsize for a in arrays))
+
+
+__all__ = ["GuestMemory", "HostMemory", "Machine", "Registers"]

@@ -1,0 +1,181 @@
+"""Where guest memory lies on the host.
+
+Segments that the guest cannot write are one copy that all lanes read; the others, with heap and stack behind them,
+are each lane's own. The two windows (see `kernels/memory.py`) are chosen so that nearly all accesses fall into one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vmjit.errors import ArgumentError
+from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
+from vmjit.program import Program, Segment
+from vmjit.translators.compile_region import WindowPlan
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "kb": 10**3, "kib": 1 << 10, "m": 1 << 20, "mb": 10**6, "mib": 1 << 20,
+          "g": 1 << 30, "gb": 10**9, "gib": 1 << 30}  # fmt: skip
+_HEAP_ALIGNMENT = 16
+_HOST_ALIGNMENT = 64
+_LOWEST_ARENA = 0x1000
+MIN_MEMORY = 256
+# More than any host addresses: sizes above are mistakes, not wishes.
+MAX_TOTAL = 1 << 46
+
+
+def parse_size(size: int | str) -> int:
+    """A number of bytes: 65536, "64KiB", "1MiB", "2G". Raises `ArgumentError`."""
+    if isinstance(size, bool) or not isinstance(size, int | str):
+        raise ArgumentError(f"a memory size is a number of bytes or text such as '1MiB', got {size!r}")
+    if isinstance(size, str):
+        match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", size.lower())
+        if match is None or match[2] not in _UNITS:
+            raise ArgumentError(f"cannot read the memory size {size!r}; write bytes, or a number with KiB, MiB or GiB")
+        size = int(match[1]) * _UNITS[match[2]]
+    return size
+
+
+@dataclass(frozen=True)
+class MemorySpan:
+    """Guest memory of one permission: `offset` is into the shared image or into the lane's own memory."""
+
+    lo: int
+    size: int
+    permissions: int
+    shared: bool
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.lo + self.size
+
+    @property
+    def executable(self) -> bool:
+        return bool(self.permissions & PERMISSION_EXECUTE)
+
+
+@dataclass(frozen=True)
+class MemoryLayout:
+    """Spans by address, the sizes of both kinds of memory, and where heap and stack are."""
+
+    spans: tuple[MemorySpan, ...]
+    private_bytes: int
+    shared_bytes: int
+    heap_start: int
+    stack_top: int
+    private_window: tuple[int, int, int]  # guest address, size, offset
+    shared_window: tuple[int, int, int]
+
+    def window_plan(self) -> WindowPlan:
+        """The windows for compiled code. Code that is read as data and lies in no window is too rare to be compiled for:
+        such a load leaves to the interpreter."""
+        windows = (self.private_window, self.shared_window)
+        outside = [
+            s
+            for s in self.spans
+            if not any(lo <= s.lo and s.end <= lo + size for lo, size, _ in windows)
+            and s.permissions & PERMISSION_READ
+            and (s.permissions & PERMISSION_WRITE or not s.executable)
+        ]
+        return WindowPlan(*self.private_window[:2], *self.shared_window[:2], more=bool(outside))
+
+
+def _round_up(value: int, to: int) -> int:
+    return -(-value // to) * to
+
+
+def _arena(program: Program, memory: int) -> int:
+    """Address of heap and stack: behind the highest writable segment, else behind any segment, where there is room."""
+    limit = 1 << program.xlen
+    segments = program.segments
+    starts = [s.end for s in reversed(segments) if s.writable] + [s.end for s in reversed(segments)] + [_LOWEST_ARENA]
+    for start in starts:
+        start = _round_up(start, _HEAP_ALIGNMENT)
+        end = start + memory
+        # The last 16 bytes of the address space stay free so that sp never is 0.
+        if end <= limit - _HEAP_ALIGNMENT and not any(s.address < end and start < s.end for s in segments):
+            return start
+    raise ArgumentError(
+        f"no room for {memory:#x} bytes of heap and stack in the {program.xlen}-bit address space beside the program"
+    )
+
+
+def plan_memory(
+    program: Program, memory: int, lanes: int = 1, *, own: frozenset[int] = frozenset(), arena: bool = True
+) -> MemoryLayout:
+    """Lay out a program for lanes with `memory` bytes of heap and stack each.
+
+    `own` are addresses of read-only segments that must be each lane's own all the same (the host wrote different data
+    into them). Raises `ArgumentError` for a size that cannot be.
+    """
+    if memory < MIN_MEMORY and arena:
+        raise ArgumentError(f"memory must be at least {MIN_MEMORY} bytes, got {memory}")
+    if memory >= 1 << program.xlen or memory * lanes > MAX_TOTAL:
+        raise ArgumentError(f"memory of {memory:#x} bytes for {lanes} lanes is more than can be addressed")
+    pieces = list(program.segments)
+    start = stack_top = 0
+    if arena:
+        start = _arena(program, memory)
+        stack_top = (start + memory) & ~(_HEAP_ALIGNMENT - 1)
+        pieces.append(_heap(pieces, start, stack_top))
+        pieces.sort(key=lambda s: s.address)
+    spans: list[MemorySpan] = []
+    private = shared = 0
+    for piece in pieces:
+        is_shared = not piece.writable and piece.address not in own
+        base = shared if is_shared else private
+        # Keep the guest's alignment on the host, and neighbours in the guest neighbours on the host.
+        touching = bool(spans) and spans[-1].end == piece.address and spans[-1].shared == is_shared
+        if not touching:
+            base = _round_up(base, _HOST_ALIGNMENT) + piece.address % _HOST_ALIGNMENT
+        spans.append(MemorySpan(piece.address, piece.size, piece.permissions, is_shared, base, piece.data))
+        if is_shared:
+            shared = base + piece.size
+        else:
+            private = base + piece.size
+    return MemoryLayout(
+        tuple(spans),
+        _round_up(max(private, 1), _HOST_ALIGNMENT),
+        _round_up(max(shared, 1), _HOST_ALIGNMENT),
+        start,
+        stack_top,
+        _best_window(spans, PERMISSION_READ | PERMISSION_WRITE, shared=False, prefer=stack_top - 1),
+        _best_window(spans, PERMISSION_READ, shared=True, prefer=None),
+    )
+
+
+def _heap(segments: list[Segment], start: int, end: int) -> Segment:
+    """Heap and stack. The few bytes of alignment behind a writable segment belong to it, so that there is no gap."""
+    for segment in segments:
+        if segment.writable and segment.end < start and start - segment.end < _HEAP_ALIGNMENT:
+            start = segment.end
+    return Segment(start, end - start, b"", PERMISSION_READ | PERMISSION_WRITE)
+
+
+def _best_window(
+    spans: list[MemorySpan], permissions: int, *, shared: bool, prefer: int | None
+) -> tuple[int, int, int]:
+    """The run of touching spans with all these permissions that holds `prefer`, else the best to have at hand.
+
+    Among shared spans, data is better than code: programs seldom read their code.
+    """
+    runs: list[list[MemorySpan]] = []
+    for span in spans:
+        if span.shared != shared or span.permissions & permissions != permissions:
+            continue
+        if runs and runs[-1][-1].end == span.lo and runs[-1][-1].offset + runs[-1][-1].size == span.offset:
+            runs[-1].append(span)
+        else:
+            runs.append([span])
+    if not runs:
+        return (0, 0, 0)
+
+    def value(run: list[MemorySpan]) -> tuple[bool, bool, int]:
+        lo, end = run[0].lo, run[-1].end
+        holds = prefer is not None and lo <= prefer < end
+        return (holds, any(not s.executable for s in run), end - lo)
+
+    best = max(runs, key=value)
+    return (best[0].lo, best[-1].end - best[0].lo, best[0].offset)

@@ -1,0 +1,178 @@
+"""Tiering: which blocks are compiled, when, and by whom.
+
+Blocks that tier 0 reports as hot go to one background thread of the process, which forms a region, compiles it or
+finds it in the cache, and installs it while the lanes run on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmjit.cache import CodeCache, cache_key
+from vmjit.code_space import CodeSpace, CodeSpaceFull
+from vmjit.errors import CompileError
+from vmjit.ir.text import format_block
+from vmjit.translators.compile_region import REGION_SYMBOL, WindowPlan, emit_region
+from vmjit.translators.cpu import LoadedCode, cpu_target
+from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Region, form_region
+
+log = logging.getLogger("vmjit")
+
+# A block is hot after this many visits: about the time that compiling it will take, spent interpreting it.
+VISITS_UNTIL_HOT = 1000
+
+# A block inside a region that is still visited from outside: how often until it becomes an entry itself.
+VISITS_UNTIL_ENTRY = 20_000
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What compiled code depends on besides the guest's code."""
+
+    windows: WindowPlan
+    max_instructions: int = MAX_REGION_INSTRUCTIONS
+
+    def identity(self) -> str:
+        return repr(self)
+
+
+@dataclass
+class CompileStatistics:
+    """What the compiler did for one machine."""
+
+    regions: int = 0
+    compiled: int = 0
+    failures: int = 0
+    guest_instructions: int = 0
+
+
+def region_identity(region: Region) -> str:
+    """The region's content as text: its IR, entries and the goals of its computed jumps."""
+    goals = [region.indirect_goals(pc) for pc in region.blocks]
+    return "".join([repr((region.entries, goals)), *(format_block(b) for b in region.blocks.values())])
+
+
+class RegionCompiler:
+    """Compiles regions of one machine's code spaces."""
+
+    def __init__(self, cache: CodeCache, options: CompileOptions) -> None:
+        self.cache = cache
+        self.options = options
+        self.statistics = CompileStatistics()
+
+    def compile(self, space: CodeSpace, pc: int, *, everything: bool = False) -> bool:
+        """Have compiled code entered at `pc`. False where that failed; the block stays with the interpreter then."""
+        if space.has_compiled(pc):
+            return True
+        region = form_region(
+            space,
+            pc,
+            wanted=space.executable if everything else None,
+            max_instructions=self.options.max_instructions,
+        )
+        try:
+            code, links = self._code(space, region)
+        except CompileError as error:
+            self.statistics.failures += 1
+            log.warning("the region at %#x could not be compiled and stays interpreted: %s", pc, error)
+            return False
+        entries = [(n, e) for n, e in enumerate(region.entries) if e == pc or not space.has_compiled(e)]
+        space.install(entries, region.blocks, links, code.addresses[REGION_SYMBOL], code)
+        if not everything:
+            for inner in region.blocks:
+                if inner not in region.entries and not space.has_compiled(inner):
+                    space.arm(inner, VISITS_UNTIL_ENTRY)
+        self.statistics.regions += 1
+        self.statistics.guest_instructions += region.size
+        return True
+
+    def _code(self, space: CodeSpace, region: Region) -> tuple[LoadedCode, tuple[int, ...]]:
+        target = cpu_target()
+        parts = ("scalar", region_identity(region), self.options.identity(), *target.identity)
+        key = cache_key("region", parts)
+        links = region.link_targets()
+        code = self.cache.get(key)
+        if code is None:
+            image = self.cache.load_image(key)
+            if image is None:
+                module = emit_region(region, space.decoder.registers, self.options.windows)
+                image = target.compile(module.ir)
+                self.cache.disk.put(key, image)
+                self.statistics.compiled += 1
+            code = target.load(image, (REGION_SYMBOL,))
+            self.cache.put(key, code)
+        return code, links
+
+
+Job = Callable[[], None]
+
+
+class CompileThread:
+    """The background thread. It ends with the process, after the compilation under way."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._pending = 0
+        self._idle = threading.Condition()
+
+    def submit(self, job: Job) -> None:
+        with self._idle:
+            self._pending += 1
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="vmjit compiler", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+        self._jobs.put(job)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except CodeSpaceFull:
+                pass  # the next miss makes room
+            except Exception:
+                log.exception("compiling in the background failed; the lanes stay with the interpreter")
+            finally:
+                with self._idle:
+                    self._pending -= 1
+                    self._idle.notify_all()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until nothing is to be compiled; False after `timeout` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._pending == 0, timeout)
+
+    def close(self) -> None:
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            while True:  # what has not begun is not needed any more
+                try:
+                    self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            self._jobs.put(None)
+            thread.join(timeout=10)
+
+
+COMPILE_THREAD = CompileThread()
+
+
+def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:
+    """Compile in the background, unless the machine is gone by then."""
+    weak = weakref.ref(space)
+
+    def job() -> None:
+        alive = weak()
+        if alive is not None:
+            compiler.compile(alive, pc)
+
+    COMPILE_THREAD.submit(job)
