@@ -9,7 +9,7 @@ The *code stream* is an array of 32-byte slots. A block is a record slot followe
     record       handler        where to go when a lane reaches the block: its first instruction, or compiled code
                  interpret      the first instruction's handler, always
                  size, count    instructions in the block (low 32 bits); visits left until it is hot (0: not counted)
-                 links          compiled code's entry: two words, the entry's number and its link table's address
+                 entry          where compiled code is entered: its function, its link table, the entry's number
     instruction  handler
                  registers      frame offsets of up to four registers, 16 bits each
                  constant 0 or link 0
@@ -29,10 +29,13 @@ RECORD_HANDLER = 0
 RECORD_INTERPRET = 8
 RECORD_SIZE = 16
 RECORD_COUNT = 20
-RECORD_LINKS = 24
+RECORD_ENTRY = 24
 
-ENTRY_NUMBER = 0
+# An entry is read through one pointer, so that a record can be led to other code while lanes run.
+ENTRY_FUNCTION = 0
 ENTRY_LINKS = 8
+ENTRY_NUMBER = 16
+ENTRY_BYTES = 24
 
 SLOT_HANDLER = 0
 SLOT_REGISTERS = 8
@@ -77,6 +80,11 @@ class Frame(IntEnum):
     GOTO_INDIRECT = 240
     SLOW_LOAD = 248
     SLOW_STORE = 256
+    GOTO_COMPUTED = 272
+    SITE = 280  # the computed jump that the lane just made: its slot or guest address
+    JUMPS = 288  # this worker's ring of computed jumps
+    JUMP_COUNT = 296
+    ENTRY = 304  # the entry that the lane came in by
     REGISTERS = 320
     SCRATCH = 1024
     BYTES = 4096
@@ -135,6 +143,9 @@ class Hot(IntEnum):
     MASK = 8
     ENTRIES = 16
 
+
+# Computed jumps a worker remembers: pairs of (site, target).
+JUMP_ENTRIES = 256
 
 # Stops that the executor handles itself; the public ones are `vmjit.Stop`.
 STOP_RUNNING = 0

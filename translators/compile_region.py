@@ -33,7 +33,6 @@ from vmjit.kernels.emit import (
 from vmjit.kernels.layout import (
     ENTRY_LINKS,
     ENTRY_NUMBER,
-    RECORD_LINKS,
     RECORD_SIZE,
     SLOT_BYTES,
     SLOT_HANDLER,
@@ -83,8 +82,11 @@ class _RegionEmitter:
         self.function = self.handler.function
         self.links = {pc: i for i, pc in enumerate(region.link_targets())}
         self.needs = _needs(region)
-        read, self.written = _registers_used(region, registers)
-        self.cells = {i: self.builder.alloca(self.xlen, name=registers.names[i]) for i in sorted(read | self.written)}
+        self.dirty: set[int] = set()
+        self.dirty_at = _written_before(region, registers)
+        self.exits: dict[Any, Any] = {}
+        read, written = _registers_used(region, registers)
+        self.cells = {i: self.builder.alloca(self.xlen, name=registers.names[i]) for i in sorted(read | written)}
         self.remaining = self.builder.alloca(I64, name="remaining")
 
     # -- the function as a whole
@@ -92,16 +94,15 @@ class _RegionEmitter:
     def emit(self) -> RegionModule:
         b, handler = self.builder, self.handler
         record = field_pointer(b, handler.ip, -SLOT_BYTES)
-        entry = load_field(b, record, RECORD_LINKS, PTR)
+        entry = load_field(b, handler.frame, Frame.ENTRY, PTR)
         self.link_table = load_field(b, entry, ENTRY_LINKS, PTR)
         self.shared_base = load_field(b, handler.frame, Frame.WINDOW1_BASE, PTR)
         for index, cell in self.cells.items():
             b.store(load_field(b, handler.frame, register_offset(index), self.xlen), cell)
         # The block that leads here was paid for at its interpreted size; the region pays by its own blocks.
-        self.entered_with = b.add(handler.remaining, self._record_size(record))
+        self.entered_with = b.add(handler.remaining, self.record_size(record))
         b.store(self.entered_with, self.remaining)
         self.entry_number = load_field(b, entry, ENTRY_NUMBER)
-        self._make_exits()
         self.starts = {pc: self.function.append_basic_block(f"block_{pc:x}") for pc in self.region.blocks}
         entries = self.region.entries
         if len(entries) == 1:
@@ -112,106 +113,53 @@ class _RegionEmitter:
                 switch.add_case(ir.Constant(I64, number), self.starts[pc])
         for pc, block in self.region.blocks.items():
             self._emit_block(pc, block)
-        self._finish_exits()
+        for exit_ in self.exits.values():
+            exit_.finish()
         return RegionModule(str(self.module), REGION_SYMBOL)
 
-    def _record_size(self, record: Value) -> Value:
+    def record_size(self, record: Value) -> Value:
         return self.builder.zext(load_field(self.builder, record, RECORD_SIZE, I32), I64)
 
     def link(self, pc: int) -> Value:
         """The record of the block at a guest address, from the link table."""
         return load_field(self.builder, self.link_table, 8 * self.links[pc], PTR)
 
-    # -- exits: one copy of the code that stores the registers for each way of leaving
+    # -- exits: one copy of the code that stores the registers for each way of leaving and set of written registers
 
-    def _make_exits(self) -> None:
-        f = self.function
-        self.exit_goto, self.exit_indirect, self.exit_slot = (
-            f.append_basic_block(n) for n in ("exit_goto", "exit_indirect", "exit_slot")
-        )
-        b = self.builder
-        with b.goto_block(self.exit_goto):
-            self.goto_record = b.phi(PTR)
-        with b.goto_block(self.exit_indirect):
-            self.indirect_pc = b.phi(self.xlen)
-        with b.goto_block(self.exit_slot):
-            self.slot_record, self.slot_offset, self.slot_paid = b.phi(PTR), b.phi(I64), b.phi(I64)
+    def _exit(self, kind: type[_Exit]) -> Any:
+        """The exit of a kind for the registers that may have been written by now."""
+        key = (kind, frozenset(self.dirty))
+        exit_ = self.exits.get(key)
+        if exit_ is None:
+            exit_ = self.exits[key] = kind(self, frozenset(self.dirty))
+        return exit_
 
     def leave_to(self, pc: int) -> None:
         """Exit to the block at a guest address."""
-        record = self.link(pc)
-        self.goto_record.add_incoming(record, self.builder.block)
-        self.builder.branch(self.exit_goto)
+        self._exit(_ExitToBlock).leave(self.link(pc))
+
+    def leave_to_address(self, address: Value, site: int, *, computed: bool) -> None:
+        """Exit to a computed guest address; `site` is the block that computed it."""
+        self._exit(_ExitToComputed if computed else _ExitToReturn).leave(address, ir.Constant(I64, site))
 
     def leave_to_instruction(self, pc: int, number: int, paid: int) -> None:
         """Exit to the interpreter at instruction `number` of block `pc`, of which `paid` were paid for."""
-        record = self.link(pc)
-        block = self.builder.block
-        self.slot_record.add_incoming(record, block)
-        self.slot_offset.add_incoming(ir.Constant(I64, SLOT_BYTES * number), block)
-        self.slot_paid.add_incoming(ir.Constant(I64, paid), block)
-        self.builder.branch(self.exit_slot)
+        offset = ir.Constant(I64, SLOT_BYTES * number)
+        self._exit(_ExitToSlot).leave(self.link(pc), offset, ir.Constant(I64, paid))
 
-    def _store_state(self, remaining: Value) -> None:
+    def store_state(self, dirty: frozenset[int], remaining: Value) -> None:
         b, frame = self.builder, self.handler.frame
-        for index in sorted(self.written):
+        for index in sorted(dirty):
             store_field(b, frame, register_offset(index), b.load(self.cells[index], typ=self.xlen))
         done = load_field(b, frame, Frame.COMPILED)
         store_field(b, frame, Frame.COMPILED, b.add(done, b.sub(self.entered_with, remaining)))
-
-    def _finish_exits(self) -> None:
-        b, handler, frame = self.builder, self.handler, self.handler.frame
-        b.position_at_end(self.exit_goto)
-        if self.goto_record.incomings:
-            remaining = b.load(self.remaining, typ=I64)
-            self._store_state(remaining)
-            tail = load_field(b, frame, Frame.GOTO_TAIL, PTR)
-            count = load_field(b, frame, Frame.GOTO_COUNT, PTR)
-            handler.goto(self.goto_record, tail=tail, count=count, remaining=remaining)
-        else:
-            self._unreachable(self.exit_goto, self.goto_record)
-        b.position_at_end(self.exit_indirect)
-        if self.indirect_pc.incomings:
-            remaining = b.load(self.remaining, typ=I64)
-            self._store_state(remaining)
-            pc = self.indirect_pc if self.xlen.width == 64 else b.zext(self.indirect_pc, I64)
-            target = load_field(b, frame, Frame.GOTO_INDIRECT, PTR)
-            handler.leave(target, ip=b.inttoptr(pc, PTR), remaining=remaining)
-        else:
-            self._unreachable(self.exit_indirect, self.indirect_pc)
-        b.position_at_end(self.exit_slot)
-        if self.slot_record.incomings:
-            self._finish_exit_slot()
-        else:
-            self._unreachable(self.exit_slot, self.slot_record, self.slot_offset, self.slot_paid)
-
-    def _unreachable(self, block: Any, *phis: Any) -> None:
-        for phi in phis:
-            block.instructions.remove(phi)
-        self.builder.position_at_end(block)
-        self.builder.unreachable()
-
-    def _finish_exit_slot(self) -> None:
-        b, handler, frame = self.builder, self.handler, self.handler.frame
-        refunded = b.add(b.load(self.remaining, typ=I64), self.slot_paid)
-        executed = b.lshr(self.slot_offset, ir.Constant(I64, 5))
-        self._store_state(b.sub(refunded, executed))
-        left = b.sub(refunded, self._record_size(self.slot_record))
-        short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
-        b.cbranch(b.icmp_signed("<", left, ir.Constant(I64, 0)), short, enough)
-        b.position_at_end(short)
-        store_field(b, frame, Frame.TAIL_START, self.slot_offset)
-        handler.leave(load_field(b, frame, Frame.GOTO_TAIL, PTR), ip=self.slot_record, remaining=left)
-        b.position_at_end(enough)
-        first = field_pointer(b, self.slot_record, SLOT_BYTES)
-        slot = element(b, first, self.slot_offset, int_type(8))
-        handler.leave(load_field(b, slot, SLOT_HANDLER, PTR), ip=slot, remaining=left)
 
     # -- blocks
 
     def _emit_block(self, pc: int, block: Block) -> None:
         b = self.builder
         b.position_at_end(self.starts[pc])
+        self.dirty = set(self.dirty_at[pc])
         remaining = b.load(self.remaining, typ=I64)
         if pc in self.needs:
             short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
@@ -255,10 +203,93 @@ class _RegionEmitter:
             for goal in self.region.indirect_goals(pc):
                 switch.add_case(ir.Constant(self.xlen, goal), self.starts[goal])
             b.position_at_end(elsewhere)
-            self.indirect_pc.add_incoming(address, elsewhere)
-            b.branch(self.exit_indirect)
+            self.leave_to_address(address, block.instructions[-1].pc, computed=terminator.data != "return")
         else:
             self.leave_to_instruction(pc, size - 1, size)
+
+
+class _Exit:
+    """One way of leaving, with one set of registers to store; its operands arrive from the places that leave."""
+
+    operand_types: tuple[Any, ...] = ()
+
+    def __init__(self, emitter: _RegionEmitter, dirty: frozenset[int]) -> None:
+        self.emitter = emitter
+        self.dirty = dirty
+        self.block = emitter.function.append_basic_block("exit")
+        with emitter.builder.goto_block(self.block):
+            self.operands = [emitter.builder.phi(t) for t in self.types()]
+
+    def types(self) -> tuple[Any, ...]:
+        return self.operand_types
+
+    def leave(self, *values: Value) -> None:
+        b = self.emitter.builder
+        for phi, value in zip(self.operands, values, strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(self.block)
+
+    def finish(self) -> None:
+        self.emitter.builder.position_at_end(self.block)
+        self.emit()
+
+    def emit(self) -> None:
+        raise NotImplementedError
+
+
+class _ExitToBlock(_Exit):
+    operand_types = (PTR,)
+
+    def emit(self) -> None:
+        e = self.emitter
+        b, frame = e.builder, e.handler.frame
+        remaining = b.load(e.remaining, typ=I64)
+        e.store_state(self.dirty, remaining)
+        tail, count = (load_field(b, frame, f, PTR) for f in (Frame.GOTO_TAIL, Frame.GOTO_COUNT))
+        e.handler.goto(self.operands[0], tail=tail, count=count, remaining=remaining)
+
+
+class _ExitToReturn(_Exit):
+    target = Frame.GOTO_INDIRECT
+
+    def types(self) -> tuple[Any, ...]:
+        return (self.emitter.xlen, I64)
+
+    def emit(self) -> None:
+        e = self.emitter
+        b, frame = e.builder, e.handler.frame
+        address, site = self.operands
+        remaining = b.load(e.remaining, typ=I64)
+        e.store_state(self.dirty, remaining)
+        if self.target is Frame.GOTO_COMPUTED:
+            store_field(b, frame, Frame.SITE, site)
+        pc = address if e.xlen.width == 64 else b.zext(address, I64)
+        e.handler.leave(load_field(b, frame, self.target, PTR), ip=b.inttoptr(pc, PTR), remaining=remaining)
+
+
+class _ExitToComputed(_ExitToReturn):
+    target = Frame.GOTO_COMPUTED
+
+
+class _ExitToSlot(_Exit):
+    operand_types = (PTR, I64, I64)
+
+    def emit(self) -> None:
+        e = self.emitter
+        b, handler, frame = e.builder, e.handler, e.handler.frame
+        record, offset, paid = self.operands
+        refunded = b.add(b.load(e.remaining, typ=I64), paid)
+        executed = b.lshr(offset, ir.Constant(I64, 5))
+        e.store_state(self.dirty, b.sub(refunded, executed))
+        left = b.sub(refunded, e.record_size(record))
+        short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
+        b.cbranch(b.icmp_signed("<", left, ir.Constant(I64, 0)), short, enough)
+        b.position_at_end(short)
+        store_field(b, frame, Frame.TAIL_START, offset)
+        handler.leave(load_field(b, frame, Frame.GOTO_TAIL, PTR), ip=record, remaining=left)
+        b.position_at_end(enough)
+        slot = element(b, field_pointer(b, record, SLOT_BYTES), offset, int_type(8))
+        handler.leave(load_field(b, slot, SLOT_HANDLER, PTR), ip=slot, remaining=left)
 
 
 class _RegionContext:
@@ -280,6 +311,7 @@ class _RegionContext:
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
         assert isinstance(register, Register)
         if register.index != self.emitter.registers.zero:
+            self.emitter.dirty.add(register.index)
             self.builder.store(value, self.emitter.cells[register.index])
 
     def retired(self) -> Value:
@@ -390,10 +422,28 @@ def _registers_used(region: Region, registers: RegisterFile) -> tuple[set[int], 
     return read - {registers.zero}, written - {registers.zero}
 
 
+def _written_before(region: Region, registers: RegisterFile) -> dict[int, frozenset[int]]:
+    """The registers that may have been written on the way to each block, since the region was entered."""
+    own = {
+        pc: frozenset(op.dest.index for op in block.ops() if isinstance(op.dest, Register)) - {registers.zero}
+        for pc, block in region.blocks.items()
+    }
+    before: dict[int, frozenset[int]] = {pc: frozenset() for pc in region.blocks}
+    todo = list(region.blocks)
+    while todo:
+        pc = todo.pop()
+        after = before[pc] | own[pc]
+        for following in region.successors(pc):
+            if not after <= before[following]:
+                before[following] |= after
+                todo.append(following)
+    return before
+
+
 def _needs(region: Region) -> dict[int, int]:
     """Where the budget is checked, and how much must be there: the longest way to the next check.
 
-    Checks stand at the entries and at the targets of retreating edges of a depth-first walk, so that every cycle has one.
+    Checks stand at the entries and at the targets of retreating edges of a depth-first walk: every cycle has one.
     """
     checks, postorder = _walk(region)
     longest: dict[int, int] = {}

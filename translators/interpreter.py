@@ -31,7 +31,10 @@ from vmjit.kernels.emit import (
 )
 from vmjit.kernels.lanes import emit_run_lanes
 from vmjit.kernels.layout import (
+    ENTRY_FUNCTION,
+    JUMP_ENTRIES,
     RECORD_COUNT,
+    RECORD_ENTRY,
     RECORD_SIZE,
     SLOT_BYTES,
     SLOT_HANDLER,
@@ -76,6 +79,8 @@ def fetch_fault(xlen: Type) -> TemplateKey:
 
 UNSUPPORTED: TemplateKey = ((), Terminator("unsupported"))
 NEED_CODE = "need_code"
+ENTER_COMPILED = "enter_compiled"
+_REMEMBER = "remember"
 
 
 def template_key(ops: tuple[Op, ...], terminator: Terminator | None) -> TemplateKey:
@@ -83,6 +88,13 @@ def template_key(ops: tuple[Op, ...], terminator: Terminator | None) -> Template
     if terminator is not None and terminator.name == "indirect":
         terminator = Terminator("indirect", terminator.args)
     return (ops, terminator)
+
+
+def remembered(key: TemplateKey) -> TemplateKey:
+    """The variant of a computed jump's handler that remembers where it went, for region formation."""
+    ops, terminator = key
+    assert terminator is not None
+    return (ops, Terminator(terminator.name, terminator.args, (), _REMEMBER))
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,18 @@ class InterpreterModule:
     symbols: tuple[str, ...]
 
 
-EXPORTED = ("handlers", "run_lanes", "goto_tail", "goto_count", "goto_indirect", "slow_load", "slow_store", NEED_CODE)
+EXPORTED = (
+    "handlers",
+    "run_lanes",
+    "goto_tail",
+    "goto_count",
+    "goto_indirect",
+    "goto_computed",
+    "slow_load",
+    "slow_store",
+    NEED_CODE,
+    ENTER_COMPILED,
+)
 
 
 class _HandlerContext:
@@ -237,6 +260,8 @@ class _Shared:
         self.goto_tail = self._emit_goto_tail()
         self.goto_count = self._emit_goto_count()
         self.goto_indirect = self._emit_goto_indirect()
+        self.goto_computed = self._emit_goto_computed()
+        self._emit_enter_compiled()
 
     def handler(self, name: str, linkage: str = "internal") -> Handler:
         return Handler(self.module, name, self.xlen, linkage=linkage)
@@ -321,6 +346,27 @@ class _Shared:
         handler.stop(STOP_NEED_CODE, pc=address)
         return handler.function
 
+    def _emit_enter_compiled(self) -> None:
+        """The handler of records that have compiled code: enter it, leaving word of the entry in the frame."""
+        handler = self.handler(ENTER_COMPILED, "external")
+        b = handler.builder
+        entry = load_field(b, handler.ip, RECORD_ENTRY - SLOT_BYTES, PTR)
+        store_field(b, handler.frame, Frame.ENTRY, b.ptrtoint(entry, I64))
+        handler.leave(load_field(b, entry, ENTRY_FUNCTION, PTR))
+
+    def _emit_goto_computed(self) -> Any:
+        """As goto_indirect, remembering (SITE, target) in the worker's ring."""
+        handler = self.handler("goto_computed", "external")
+        b, frame = handler.builder, handler.frame
+        count = load_field(b, frame, Frame.JUMP_COUNT)
+        store_field(b, frame, Frame.JUMP_COUNT, b.add(count, ir.Constant(I64, 1)))
+        place = b.shl(b.and_(count, ir.Constant(I64, JUMP_ENTRIES - 1)), ir.Constant(I64, 4))
+        entry = element(b, load_field(b, frame, Frame.JUMPS, PTR), place, int_type(8))
+        store_field(b, entry, 0, load_field(b, frame, Frame.SITE))
+        store_field(b, entry, 8, b.ptrtoint(handler.ip, I64))
+        handler.leave(self.goto_indirect)
+        return handler.function
+
     def _table_entry(self, b: Any, table: Value, offset: Value) -> Value:
         return b.load(element(b, table, b.lshr(offset, ir.Constant(I64, 1)), PTR), typ=PTR)
 
@@ -379,7 +425,10 @@ class _Shared:
                 self.goto(handler, self._link(handler, target))
         elif terminator.name == "indirect":
             address = temps.value(terminator.args[0])
-            handler.leave(self.goto_indirect, ip=b.inttoptr(context._wide(address), PTR))
+            if terminator.data == _REMEMBER:
+                store_field(b, handler.frame, Frame.SITE, b.ptrtoint(handler.ip, I64))
+            target = self.goto_computed if terminator.data == _REMEMBER else self.goto_indirect
+            handler.leave(target, ip=b.inttoptr(context._wide(address), PTR))
         elif terminator.name == "trap":
             context.stop_with_fault(terminator.data, temps.value(terminator.args[0]))
         else:
@@ -397,7 +446,8 @@ class _Shared:
 def interpreter_keys(registers: RegisterFile, templates: list[TemplateKey]) -> list[TemplateKey]:
     """The templates that the interpreter has handlers for, in the order of its table."""
     xlen = registers.type
-    return list(dict.fromkeys([*templates, link_jump(xlen), fetch_fault(xlen), UNSUPPORTED]))
+    jumps = [remembered(key) for key in templates if key[1] is not None and key[1].name == "indirect"]
+    return list(dict.fromkeys([*templates, *jumps, link_jump(xlen), fetch_fault(xlen), UNSUPPORTED]))
 
 
 def build_interpreter(registers: RegisterFile, templates: list[TemplateKey]) -> InterpreterModule:

@@ -58,8 +58,7 @@ class Region:
         (where it leaves to one of their instructions)."""
         targets = set(self.blocks)
         for block in self.blocks.values():
-            if block.terminator.name in ("jump", "branch"):
-                targets.update(block.successors())
+            targets.update(block.successors())
         return tuple(sorted(targets))
 
     def indirect_goals(self, pc: int) -> list[int]:
@@ -78,57 +77,146 @@ def is_call(block: Block) -> bool:
     return any(op.name == "copy" and op.args == (Const(block.end, op.type),) for op in block.instructions[-1].ops)
 
 
-def form_region(
-    code: CodeView,
-    seed: int,
-    *,
-    wanted: Callable[[int], bool] | None = None,
-    max_instructions: int = MAX_REGION_INSTRUCTIONS,
-) -> Region:
-    """Grow a region from the block at `seed`. `wanted` decides about blocks; by default those that were visited."""
-    wanted = wanted or (lambda pc: code.visits(pc) > 0)
-    chosen: dict[int, Block] = {}
-    covered = 0
-    calls: set[int] = set()
-    unresolved_returns: set[int] = set()
-    indirect: dict[int, list[int]] = {}
-    queue: list[tuple[int, int, int]] = [(0, 0, seed)]
-    order = 0
-    while queue and covered < max_instructions and len(chosen) < MAX_REGION_BLOCKS:
-        _, _, pc = heapq.heappop(queue)
-        if pc in chosen:
-            continue
-        block = code.block(pc)
-        if covered and covered + len(block.instructions) > max_instructions:
-            continue
-        chosen[pc] = block
-        covered += len(block.instructions)
-        following = [t for t in block.successors() if wanted(t)]
-        if block.terminator.name == "indirect" and block.terminator.data != "return":
-            goals = [t for t in code.indirect_targets(pc) if wanted(t)]
-            indirect[pc] = goals
-            following += goals
+@dataclass(frozen=True)
+class Growth:
+    """How a region grows.
+
+    `wanted` decides about blocks beside the seed. `inline_up_to` bounds the guest instructions of a callee that is
+    grown into (None: any that is wanted). With `whole_function`, jumps back before the seed are followed too.
+    """
+
+    wanted: Callable[[int], bool]
+    max_instructions: int = MAX_REGION_INSTRUCTIONS
+    inline_up_to: int | None = None
+    whole_function: bool = False
+
+
+def visited(code: CodeView, max_instructions: int = MAX_REGION_INSTRUCTIONS) -> Growth:
+    """Grow into what has run, and into calls wherever they lead."""
+    return Growth(lambda pc: code.visits(pc) > 0, max_instructions)
+
+
+class _Grower:
+    """The walk that chooses a region's blocks.
+
+    Each block is reached with a floor: the lowest address that jumps from it are followed to. For the seed and what it
+    leads to, that is the seed, so that the seed heads every loop it is in: a region that also held the loop around its
+    seed's would be one loop with two ways back, which LLVM can do nothing with. The loop around becomes hot in its own
+    time, and its region holds the inner one whole. A callee's floor is its first block.
+    """
+
+    def __init__(self, code: CodeView, seed: int, growth: Growth) -> None:
+        self.code = code
+        self.growth = growth
+        self.chosen: dict[int, Block] = {}
+        self.calls: set[int] = set()  # return points of calls inside
+        self.from_outside: set[int] = set()  # blocks that control comes back to from elsewhere
+        self.indirect: dict[int, list[int]] = {}
+        self._covered = 0
+        self._queue: list[tuple[int, int, int, int]] = []
+        self._push(seed, 0 if growth.whole_function else seed)
+        while self._queue and self._covered < growth.max_instructions and len(self.chosen) < MAX_REGION_BLOCKS:
+            _, _, pc, floor = heapq.heappop(self._queue)
+            if pc not in self.chosen:
+                self._choose(pc, floor)
+
+    def _push(self, pc: int, floor: int) -> None:
+        heapq.heappush(self._queue, (-self.code.visits(pc), len(self._queue), pc, floor))
+
+    def _follow(self, target: int, floor: int) -> None:
+        if self.growth.wanted(target) and target >= floor:
+            self._push(target, floor)
+
+    def _choose(self, pc: int, floor: int) -> None:
+        block = self.code.block(pc)
+        if self._covered and self._covered + len(block.instructions) > self.growth.max_instructions:
+            return
+        self.chosen[pc] = block
+        self._covered += len(block.instructions)
+        terminator = block.terminator
         if is_call(block):
-            calls.add(block.end)
-            if wanted(block.end):
-                following.append(block.end)
-            if block.terminator.name == "indirect":
-                unresolved_returns.add(block.end)
-        for target in following:
-            order += 1
-            heapq.heappush(queue, (-code.visits(target), order, target))
-    blocks = _split(chosen)
-    region = Region([seed], blocks, {r for r in calls if r in blocks})
-    for pc, goals in indirect.items():
+            self.calls.add(block.end)
+            for callee in block.successors():
+                if _inlined(self.code, callee, self.growth):
+                    self._follow(callee, 0 if self.growth.whole_function else callee)
+            if terminator.name == "indirect":
+                self.from_outside.add(block.end)
+            self._follow(block.end, floor)
+        elif terminator.name in ("ecall", "fence_i"):
+            self.from_outside.add(block.end)
+            self._follow(block.end, floor)
+        else:
+            for target in block.successors():
+                self._follow(target, floor)
+        if terminator.name == "indirect" and terminator.data != "return":
+            called = terminator.data == "call"
+            self.indirect[pc] = [t for t in self.code.indirect_targets(pc) if self.growth.wanted(t)]
+            for target in self.indirect[pc]:
+                self._follow(target, target if called and not self.growth.whole_function else floor)
+
+
+def form_region(code: CodeView, seed: int, growth: Growth) -> Region:
+    """Grow a region from the block at `seed`, the most visited blocks first."""
+    grown = _Grower(code, seed, growth)
+    blocks = _split(grown.chosen)
+    region = Region([seed], blocks, {r for r in grown.calls if r in blocks})
+    for pc, goals in grown.indirect.items():
         # The jump stands at the end of the last piece of a block that was split.
-        region.indirect[_piece_with_end(blocks, chosen[pc])] = [g for g in goals if g in blocks]
-    region.entries += sorted(_outside_returns(region, unresolved_returns) - {seed})
+        region.indirect[_piece_with_end(blocks, grown.chosen[pc])] = [g for g in goals if g in blocks]
+    region.entries += sorted(_entered_from_outside(region, grown.from_outside) - {seed})
     return region
 
 
-def _outside_returns(region: Region, unresolved: set[int]) -> set[int]:
-    """Return points of calls whose callee is not inside: control comes back to them from elsewhere."""
-    found = {r for r in unresolved if r in region.blocks}
+def loop_head(code: CodeView, pc: int) -> int:
+    """The first block of the innermost loop around the block at `pc`; `pc` itself if it is in none.
+
+    Loops are told by jumps back: compilers lay a loop out from its first block to the jump back to it.
+    """
+    best = -1
+    seen: set[int] = set()
+    todo = [pc]
+    while todo and len(seen) < MAX_REGION_BLOCKS:
+        place = todo.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        block = code.block(place)
+        goals = [block.end] if is_call(block) else [*block.successors(), *code.indirect_targets(place)]
+        for target in goals:
+            if code.visits(target) == 0:
+                continue
+            if best < target <= pc <= place and target <= place:
+                best = target
+            todo.append(target)
+    return best if best >= 0 else pc
+
+
+def _inlined(code: CodeView, callee: int, growth: Growth) -> bool:
+    """Whether a callee is grown into: by its size, counted up to its returns; one that calls on is not small."""
+    if growth.inline_up_to is None:
+        return True
+    size = 0
+    seen: set[int] = set()
+    todo = [callee]
+    while todo:
+        pc = todo.pop()
+        if pc in seen:
+            continue
+        seen.add(pc)
+        if not growth.wanted(pc):
+            return False
+        block = code.block(pc)
+        size += len(block.instructions)
+        leaves = block.terminator.name == "indirect" and block.terminator.data == "return"
+        if size > growth.inline_up_to or is_call(block) or (not block.successors() and not leaves):
+            return False
+        todo.extend(block.successors())
+    return True
+
+
+def _entered_from_outside(region: Region, known: set[int]) -> set[int]:
+    """`known` and the return points of calls whose callee is not inside."""
+    found = known & set(region.blocks)
     for block in region.blocks.values():
         if block.terminator.name == "jump" and is_call(block):
             (callee,) = block.successors()

@@ -66,9 +66,9 @@ def source_identity() -> str:
 
 
 def cache_key(kind: str, parts: Iterable[str]) -> str:
-    """Digest of `parts` and the versions, as hex."""
+    """Digest of `parts`, the versions and the sources that generate code, as hex."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    for part in (kind, *version_identity(), *parts):
+    for part in (kind, *version_identity(), source_identity(), *parts):
         data = part.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,19 +19,21 @@ from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter
 from vmjit.ir.block import Block
 from vmjit.kernels.layout import (
+    ENTRY_BYTES,
+    ENTRY_FUNCTION,
     ENTRY_LINKS,
     ENTRY_NUMBER,
     RECORD_COUNT,
+    RECORD_ENTRY,
     RECORD_HANDLER,
     RECORD_INTERPRET,
-    RECORD_LINKS,
     SLOT_BYTES,
     SLOT_OPERANDS,
     SLOT_WORDS,
     CodeSpaceBlock,
     register_offset,
 )
-from vmjit.translators.interpreter import UNSUPPORTED, fetch_fault, link_jump, template_key
+from vmjit.translators.interpreter import UNSUPPORTED, fetch_fault, link_jump, remembered, template_key
 
 _MASK64 = (1 << 64) - 1
 
@@ -40,9 +42,6 @@ _MAX_TABLE_SPAN = 256 << 20
 
 # Blocks decoded ahead along static edges when one is asked for.
 _DECODE_AHEAD = 256
-
-# Computed jumps and their targets within this many bytes are taken to be of one function.
-_SAME_FUNCTION = 4096
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class CompiledEntries:
     code: object
 
 
-class CodeSpaceFull(Exception):
+class CodeSpaceFullError(Exception):
     """The stream has no room: the owner drops this space and makes a new one."""
 
 
@@ -87,7 +86,8 @@ def _write_word(address: int, value: int) -> None:
 class CodeSpace:
     """The code stream of one version of the guest's code.
 
-    `visits_until_hot` 0 counts nothing. With `compiled_only`, blocks lead to a stop until code is installed for them.
+    `visits_until_hot` 0 counts nothing. With `compiled_only`, blocks lead to a stop until code is
+    installed for them, and are not counted, until `watch`.
     All methods may be called from any thread.
     """
 
@@ -107,12 +107,16 @@ class CodeSpace:
         self.compiled_only = compiled_only
         self.lock = threading.RLock()
         self._plans: dict[int, _Plan] = {}
+        self._jump_handlers: dict[int, int] = {}  # handler of a computed jump -> the one that remembers
         self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
         self._blocks: dict[int, Block] = {}
         self._mask = decoder.registers.type.mask
-        self._indirect: set[int] = set()
+        self._jumps: dict[int, set[int]] = {}  # guest address of a computed jump -> where it went
         self.compiled: list[CompiledEntries] = []
-        self.armed: dict[int, int] = {}
+        self._entries: set[int] = set()
+        self.watched = not compiled_only
+        self._counts: dict[int, tuple[int, int]] = {}  # pc -> (visits armed for, visits before that)
+        self.covered: dict[int, int] = {}  # block -> number of the last installed region that has it
         self._allocate()
 
     # -- storage
@@ -160,7 +164,7 @@ class CodeSpace:
 
     def _take(self, slots: int) -> int:
         if self.used + slots > self.capacity:
-            raise CodeSpaceFull
+            raise CodeSpaceFullError
         place, self.used = self.used, self.used + slots
         return place
 
@@ -183,11 +187,9 @@ class CodeSpace:
 
     # -- decoding
 
-    def decode(self, pc: int, *, indirect: bool = False) -> bool:
+    def decode(self, pc: int) -> bool:
         """Have a block at `pc`, and the blocks it leads to. False if nothing can be executed there."""
         with self.lock:
-            if indirect:
-                self._indirect.add(pc)
             if not self.executable(pc):
                 return False
             todo = [pc]
@@ -207,6 +209,8 @@ class CodeSpace:
         plan: _Plan | None = None
         plans: list[_Plan] = []
         while len(instructions) < MAX_BLOCK_INSTRUCTIONS and (plan is None or not plan.ends):
+            if instructions and not self.executable(place):
+                break
             instruction = self.decoder.decode(self.fetch, place)
             plan = self._plan(instruction)
             instructions.append(instruction)
@@ -223,8 +227,8 @@ class CodeSpace:
             jump = self.interpreter.handlers[link_jump(self.decoder.registers.type)]
             rows.append((jump, 0, 0, 0))
             links.append((self._address(record + 1 + size) + SLOT_OPERANDS, place))
-        handler = self.interpreter.need_code if self.compiled_only else rows[0][0]
-        head = (handler, rows[0][0], size | self.visits_until_hot << 32, 0)
+        handler = rows[0][0] if self.watched else self.interpreter.need_code
+        head = (handler, rows[0][0], size | (self.visits_until_hot << 32 if self.watched else 0), 0)
         end = record + 1 + len(rows)
         self.stream[record:end] = np.array([head, *rows], np.uint64)
         self.pcs[record] = pc
@@ -236,7 +240,7 @@ class CodeSpace:
         following = [target for _, target in links]
         if plans[-1].ends and instructions[-1].matched is not None:
             matched = instructions[-1].matched
-            if matched.base.name in ("jal", "jalr") and matched.values["rd"] != 0 or matched.base.name == "ecall":
+            if matched.base.name == "ecall" or matched.values.get("rd", 0) != 0:
                 following.append(place)  # where the call returns to
         return following
 
@@ -249,10 +253,15 @@ class CodeSpace:
         template = self.decoder.template(instruction)
         plan = self._plans.get(id(template))
         if plan is None:
-            handler = self.interpreter.handlers[template_key(template.ops, template.terminator)]
+            key = template_key(template.ops, template.terminator)
+            handler = self.interpreter.handlers[key]
+            if template.terminator is not None and template.terminator.name == "indirect":
+                self._jump_handlers[handler] = self.interpreter.handlers[remembered(key)]
             plan = _Plan(handler, template.constants, template.links, template.terminator is not None)
             self._plans[id(template)] = plan
             self._templates.append(template)
+        if plan.handler in self._jump_handlers and self.visits_until_hot and not self.decoder.returns(instruction):
+            return replace(plan, handler=self._jump_handlers[plan.handler])
         return plan
 
     def _encode(
@@ -317,16 +326,27 @@ class CodeSpace:
             return block
 
     def visits(self, pc: int) -> int:
+        """How often the block at `pc` was entered, as far as counted; 1 where nothing is counted."""
         record = self.records.get(pc)
         if record is None:
             return 0
-        if not self.visits_until_hot:
+        if not self.watched or not self.visits_until_hot:
             return 1
-        return max(self.armed.get(pc, self.visits_until_hot) - (int(self.stream[record, 2]) >> 32), 0)
+        armed, before = self._counts.get(pc, (self.visits_until_hot, 0))
+        return before + max(armed - (int(self.stream[record, 2]) >> 32), 0)
+
+    def note_jump(self, site: int, target: int) -> None:
+        """A computed jump was seen: `site` is its slot's host address or its guest address."""
+        slot = (site - self.base) // SLOT_BYTES
+        if 0 <= slot < self.used:
+            site = int(self.pcs[slot])
+        elif not self.executable(site):
+            return
+        if self.executable(target):
+            self._jumps.setdefault(site, set()).add(target)
 
     def indirect_targets(self, pc: int) -> list[int]:
-        """Computed jumps are not told apart: any address that one went to, near enough to be of the same function."""
-        return sorted(t for t in self._indirect if abs(t - pc) < _SAME_FUNCTION)
+        return sorted(self._jumps.get(self.block(pc).instructions[-1].pc, ()))
 
     # -- compiled code
 
@@ -336,15 +356,26 @@ class CodeSpace:
         return int(self.pcs[slot]) if 0 <= slot < self.used else None
 
     def has_compiled(self, pc: int) -> bool:
-        record = self.records.get(pc)
-        return record is not None and int(self.stream[record, RECORD_LINKS // 8]) != 0
+        return pc in self._entries
 
     def arm(self, pc: int, visits: int) -> None:
         """Have the block reported as hot after this many further visits (0: never)."""
         record = self.records.get(pc)
         if record is not None:
-            self.armed[pc] = visits
+            self._counts[pc] = (visits, self.visits(pc))
             ctypes.c_uint32.from_address(self._address(record) + RECORD_COUNT).value = visits
+
+    def watch(self) -> None:
+        """Lead all blocks back to the interpreter, counting visits: compiled code that ran before anything was known of
+        the program gives way to regions formed by what is visited."""
+        with self.lock:
+            self.watched = True
+            self._entries.clear()
+            self.covered.clear()
+            for pc in self.records:
+                self.arm(pc, self.visits_until_hot)
+                self.interpret_only(pc)
+            self._counts.clear()
 
     def interpret_only(self, pc: int) -> None:
         """Let lanes interpret the block at `pc`: it could not be compiled."""
@@ -374,12 +405,14 @@ class CodeSpace:
                 table[i] = self._link(pc, int(table.ctypes.data) + 8 * i)
             kept = CompiledEntries(table, [], code)
             for number, pc in entries:
-                words = np.zeros(2, np.uint64)
-                words[ENTRY_NUMBER // 8] = number
+                words = np.zeros(ENTRY_BYTES // 8, np.uint64)
+                words[ENTRY_FUNCTION // 8] = function
                 words[ENTRY_LINKS // 8] = table.ctypes.data
+                words[ENTRY_NUMBER // 8] = number
                 kept.entries.append(words)
                 address = self._address(self.records[pc])
-                _write_word(address + RECORD_LINKS, int(words.ctypes.data))
-                _write_word(address + RECORD_HANDLER, function)
+                _write_word(address + RECORD_ENTRY, int(words.ctypes.data))
+                _write_word(address + RECORD_HANDLER, self.interpreter.enter_compiled)
+                self._entries.add(pc)
                 self.arm(pc, 0)
             self.compiled.append(kept)

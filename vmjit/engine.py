@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.cache import CodeCache, process_cache
-from vmjit.code_space import CodeSpace, CodeSpaceFull, CodeSpan
+from vmjit.code_space import CodeSpace, CodeSpaceFullError, CodeSpan
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
-from vmjit.kernels.layout import STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING, Frame, Hot, MachineBlock
+from vmjit.kernels.layout import JUMP_ENTRIES, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING, Frame, Hot, MachineBlock
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import UNLIMITED, LaneState
 from vmjit.stops import Access, Stop
@@ -82,6 +82,17 @@ class _Worker:
         self._memory = HostMemory(Frame.BYTES)
         self.frame: NDArray[np.uint64] = self._memory.array.view(np.uint64)
         self.address = self._memory.address
+        self.jumps = np.zeros((JUMP_ENTRIES, 2), np.uint64)
+        self.frame[Frame.JUMPS // 8] = self.jumps.ctypes.data
+        self._jumps_seen = 0
+
+    def new_jumps(self) -> NDArray[np.uint64] | None:
+        """The computed jumps (site, target) remembered lately, if there are new ones."""
+        count = int(self.frame[Frame.JUMP_COUNT // 8])
+        if count == self._jumps_seen:
+            return None
+        self._jumps_seen = count
+        return np.unique(self.jumps[: min(count, JUMP_ENTRIES)], axis=0)
 
     def take_compiled(self) -> int:
         count = int(self.frame[Frame.COMPILED // 8])
@@ -116,7 +127,7 @@ class Engine:
         self.outside = outside
         self.decoder = Decoder(isa)
         self.interpreter: Interpreter = interpreter_for(isa.xlen)
-        self.visits_until_hot = visits_until_hot if tier == "auto" else 0
+        self.visits_until_hot = 0 if tier == "interpreter" else visits_until_hot
         self.compiler = RegionCompiler(cache or process_cache(), CompileOptions(memory.layout.window_plan()))
         self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
         self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
@@ -269,6 +280,7 @@ class Engine:
                 (Frame.GOTO_TAIL, "goto_tail"),
                 (Frame.GOTO_COUNT, "goto_count"),
                 (Frame.GOTO_INDIRECT, "goto_indirect"),
+                (Frame.GOTO_COMPUTED, "goto_computed"),
                 (Frame.SLOW_LOAD, "slow_load"),
                 (Frame.SLOW_STORE, "slow_store"),
             ):
@@ -317,6 +329,14 @@ class Engine:
 
     def _handle_hot(self) -> None:
         head = int(self._hot[Hot.HEAD // 8])
+        if head == self._hot_seen:
+            return
+        for worker in self._workers:
+            if (jumps := worker.new_jumps()) is not None:
+                for site, target in jumps.tolist():
+                    for space in self.spaces:
+                        space.note_jump(site, target)
+        head = int(self._hot[Hot.HEAD // 8])
         for position in range(max(self._hot_seen, head - _HOT_ENTRIES), head):
             address = int(self._hot[Hot.ENTRIES // 8 + position % _HOT_ENTRIES])
             for space in self.spaces:
@@ -353,13 +373,12 @@ class Engine:
         for attempt in range(2):
             space = self.spaces[index]
             try:
-                known = pc in space.records
-                if not space.decode(pc, indirect=not known):
+                if not space.decode(pc):
                     return False
-                if self.tier == "scalar" and not self.compiler.compile(space, pc, everything=True):
+                if not space.watched and not self.compiler.compile_now(space, pc):
                     space.interpret_only(pc)
                 return True
-            except CodeSpaceFull:
+            except CodeSpaceFullError:
                 if attempt:
                     raise
                 self._renew(index)

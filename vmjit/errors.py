@@ -29,10 +29,9 @@ class VmjitError(Exception):
         return (_rebuild, (type(self), self.message, self.details))
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and (self.message, self.details) == (
-            other.message,  # type: ignore[attr-defined]
-            other.details,  # type: ignore[attr-defined]
-        )
+        if not isinstance(other, VmjitError) or type(self) is not type(other):
+            return False
+        return self.message == other.message and self.details == other.details
 
     def __hash__(self) -> int:
         return hash((type(self), self.message))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -25,10 +26,8 @@ class HostMemory:
         self.array: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)
         self.address = int(self.array.ctypes.data)
         if sparse_unit > _SPARSE and hasattr(mmap, "MADV_NOHUGEPAGE"):
-            try:
+            with contextlib.suppress(OSError):  # a kernel without huge pages
                 self._map.madvise(mmap.MADV_NOHUGEPAGE)
-            except OSError:
-                pass  # a kernel without huge pages
 
     def discard(self) -> None:
         """Make every byte zero again, giving the memory back to the operating system where it can be."""

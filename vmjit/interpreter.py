@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vmjit.cache import CodeCache, cache_key, process_cache, source_identity
+from vmjit.cache import CodeCache, cache_key, process_cache
 from vmjit.decoders.riscv.decoder import all_templates
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.interpreter import (
+    ENTER_COMPILED,
     EXPORTED,
     NEED_CODE,
     TemplateKey,
@@ -30,6 +31,7 @@ class Interpreter:
 
     handlers: dict[TemplateKey, int]
     need_code: int
+    enter_compiled: int
     symbols: dict[str, int]
     run_lanes: Callable[..., Any]
     code: LoadedCode
@@ -41,7 +43,7 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
     keys = interpreter_keys(registers, templates)
     target = cpu_target()
     # Generating the IR takes longer than loading the code, so the sources that generate it stand for it in the key.
-    key = cache_key("interpreter", (str(xlen), source_identity(), *target.identity))
+    key = cache_key("interpreter", (str(xlen), *target.identity))
     code = cache.get(key)
     if code is None:
         image = cache.load_image(key)
@@ -54,6 +56,7 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
     return Interpreter(
         dict(zip(keys, (int(a) for a in table), strict=True)),
         code.addresses[NEED_CODE],
+        code.addresses[ENTER_COMPILED],
         code.addresses,
         _RUN_LANES(code.addresses["run_lanes"]),
         code,

@@ -92,7 +92,7 @@ class LaneMemory:
                     break
             else:
                 raise GuestAddressError(
-                    f"guest address {place:#x} is outside the program's memory (asked for {size} bytes at {address:#x})",
+                    f"guest address {place:#x} is outside the program's memory (wanted: {size} bytes at {address:#x})",
                     address=place,
                 )
         return pieces
@@ -108,7 +108,7 @@ class LaneMemory:
         return np.concatenate(parts, axis=1) if parts else np.zeros((self.lanes, 0), np.uint8)
 
     def write(self, address: int, data: Bytes) -> tuple[list[MemorySpan], list[MemorySpan]]:
-        """Write (n,) for all lanes or (lanes, n). Gives (spans touched, shared spans that need different bytes by lane);
+        """Write (n,) for all lanes or (lanes, n). Gives (spans touched, shared spans that need other bytes by lane);
         nothing is written if there are any of the latter."""
         pieces = self._pieces(address, data.shape[-1])
         split = [span for span, _, _ in pieces if span.shared] if data.ndim == 2 and self.lanes > 1 else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ class LaneState:
     def __init__(self, lanes: int, registers: int, xlen: int, rows: NDArray[np.unsignedinteger] | None = None) -> None:
         dtype = np.uint32 if xlen == 32 else np.uint64
         self.lanes = lanes
-        self.registers = np.zeros((registers, lanes), dtype) if rows is None else rows
+        self.registers: NDArray[Any] = np.zeros((registers, lanes), dtype) if rows is None else rows
         self.pc = np.zeros(lanes, np.uint64)
         self.stop = np.zeros(lanes, np.int32)
         self.budget = np.zeros(lanes, np.int64)

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from vmjit.engine import TIERS, Engine
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.errors import ArgumentError, MemoryLimitError
-from vmjit.host_memory import HostMemory
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, LaneMemory, as_bytes
 from vmjit.lane_state import LaneState
@@ -46,7 +45,8 @@ class Registers:
         return index
 
     def __getitem__(self, name: str | int) -> NDArray[Any]:
-        return self._state.registers[self._index(name)].copy()
+        values: NDArray[Any] = self._state.registers[self._index(name)].copy()
+        return values
 
     def __setitem__(self, name: str | int, values: ArrayLike) -> None:
         """(lanes,) integers or a scalar; negative numbers are two's complement. x0 stays zero."""
@@ -60,7 +60,8 @@ class Registers:
 
     def array(self) -> NDArray[Any]:
         """A copy of all registers, (32, lanes)."""
-        return self._state.registers[: len(self._file) - len(self._file.hidden)].copy()
+        values: NDArray[Any] = self._state.registers[: len(self._file) - len(self._file.hidden)].copy()
+        return values
 
 
 def _as_unsigned(values: ArrayLike, dtype: np.dtype[Any], lanes: int) -> NDArray[Any]:
@@ -198,7 +199,8 @@ class Machine:
     @property
     def pc(self) -> NDArray[np.uint64]:
         """The lanes' program counters, (lanes,) uint64. Assign (lanes,) integers or a scalar to move lanes."""
-        return self._state.pc.copy()
+        values: NDArray[np.uint64] = self._state.pc.copy()
+        return values
 
     @pc.setter
     def pc(self, values: ArrayLike) -> None:
@@ -208,12 +210,14 @@ class Machine:
     @property
     def retired(self) -> NDArray[np.uint64]:
         """Instructions each lane retired since it was loaded or reset, (lanes,) uint64."""
-        return self._state.retired.copy()
+        values: NDArray[np.uint64] = self._state.retired.copy()
+        return values
 
     @property
     def stop(self) -> NDArray[np.int32]:
         """Why each lane is not running (`vmjit.Stop`), (lanes,) int32."""
-        return self._state.stop.copy()
+        values: NDArray[np.int32] = self._state.stop.copy()
+        return values
 
     def set_input(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
         """Standard input: bytes for every lane, a sequence with one bytes object a lane, or (lanes, n) uint8."""
@@ -271,4 +275,4 @@ class Machine:
         return int(self._layout.private_bytes + 33 * state.registers.itemsize + sum(a.itemsize for a in arrays))
 
 
-__all__ = ["GuestMemory", "HostMemory", "Machine", "Registers"]
+__all__ = ["GuestMemory", "Machine", "Registers"]

@@ -69,7 +69,7 @@ class MemoryLayout:
     shared_window: tuple[int, int, int]
 
     def window_plan(self) -> WindowPlan:
-        """The windows for compiled code. Code that is read as data and lies in no window is too rare to be compiled for:
+        """The windows for compiled code. Code that is read as data and lies in no window is too rare to compile for:
         such a load leaves to the interpreter."""
         windows = (self.private_window, self.shared_window)
         outside = [
@@ -103,12 +103,19 @@ def _arena(program: Program, memory: int) -> int:
 
 
 def plan_memory(
-    program: Program, memory: int, lanes: int = 1, *, own: frozenset[int] = frozenset(), arena: bool = True
+    program: Program,
+    memory: int,
+    lanes: int = 1,
+    *,
+    own: frozenset[int] = frozenset(),
+    arena: bool = True,
+    aligned: bool = True,
 ) -> MemoryLayout:
     """Lay out a program for lanes with `memory` bytes of heap and stack each.
 
     `own` are addresses of read-only segments that must be each lane's own all the same (the host wrote different data
-    into them). Raises `ArgumentError` for a size that cannot be.
+    into them). Without `arena` there is no heap and stack; without `aligned` the spans lie at the host back to back, as
+    memory of somebody else's does. Raises `ArgumentError` for a size that cannot be.
     """
     if memory < MIN_MEMORY and arena:
         raise ArgumentError(f"memory must be at least {MIN_MEMORY} bytes, got {memory}")
@@ -128,7 +135,7 @@ def plan_memory(
         base = shared if is_shared else private
         # Keep the guest's alignment on the host, and neighbours in the guest neighbours on the host.
         touching = bool(spans) and spans[-1].end == piece.address and spans[-1].shared == is_shared
-        if not touching:
+        if aligned and not touching:
             base = _round_up(base, _HOST_ALIGNMENT) + piece.address % _HOST_ALIGNMENT
         spans.append(MemorySpan(piece.address, piece.size, piece.permissions, is_shared, base, piece.data))
         if is_shared:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmjit.cache import CodeCache, cache_key
-from vmjit.code_space import CodeSpace, CodeSpaceFull
+from vmjit.code_space import CodeSpace, CodeSpaceFullError
 from vmjit.errors import CompileError
 from vmjit.ir.text import format_block
 from vmjit.translators.compile_region import REGION_SYMBOL, WindowPlan, emit_region
 from vmjit.translators.cpu import LoadedCode, cpu_target
-from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Region, form_region
+from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region, loop_head, visited
 
 log = logging.getLogger("vmjit")
 
@@ -29,6 +29,12 @@ VISITS_UNTIL_HOT = 1000
 
 # A block inside a region that is still visited from outside: how often until it becomes an entry itself.
 VISITS_UNTIL_ENTRY = 20_000
+
+# Code that was compiled before it ran is formed anew, by what is visited, once a block was entered this often.
+VISITS_UNTIL_WATCHED = 20_000
+
+# Before anything ran, only callees this small are compiled into their callers.
+_INLINE_BEFORE_RUNNING = 48
 
 
 @dataclass(frozen=True)
@@ -66,16 +72,50 @@ class RegionCompiler:
         self.options = options
         self.statistics = CompileStatistics()
 
-    def compile(self, space: CodeSpace, pc: int, *, everything: bool = False) -> bool:
-        """Have compiled code entered at `pc`. False where that failed; the block stays with the interpreter then."""
+    def compile_hot(self, space: CodeSpace, pc: int, reported: int) -> bool:
+        """Compile the region around a block that was reported as hot when `reported` regions had been installed."""
+        if space.covered.get(pc, -1) >= reported:
+            return True  # a region that has the block came in while the report waited
+        if not space.watched:
+            space.watch()
+            return True
         if space.has_compiled(pc):
             return True
+        head = loop_head(space, pc)
+        # A block that is hot although the head of its loop is compiled is entered some other way.
+        pc = pc if space.has_compiled(head) else head
+        region = form_region(space, pc, visited(space, self.options.max_instructions))
+        installed = self._install(space, region, pc)
+        if installed:
+            for inner in region.blocks:
+                if inner not in region.entries and not space.has_compiled(inner):
+                    space.arm(inner, VISITS_UNTIL_ENTRY)
+        return installed
+
+    def compile_now(self, space: CodeSpace, pc: int) -> bool:
+        """Compile the code that starts at `pc` before it runs: what of its function is not compiled yet.
+
+        False where that failed; the block stays with the interpreter then.
+        """
+        if space.has_compiled(pc):
+            return True
+        fresh = pc not in space.covered
+
+        def wanted(place: int) -> bool:
+            if not space.executable(place) or space.has_compiled(place):
+                return False
+            return not fresh or place not in space.covered
+
         region = form_region(
-            space,
-            pc,
-            wanted=space.executable if everything else None,
-            max_instructions=self.options.max_instructions,
+            space, pc, Growth(wanted, self.options.max_instructions, _INLINE_BEFORE_RUNNING, whole_function=True)
         )
+        installed = self._install(space, region, pc)
+        if installed:
+            for entry in region.entries:
+                space.arm(entry, VISITS_UNTIL_WATCHED)
+        return installed
+
+    def _install(self, space: CodeSpace, region: Region, pc: int) -> bool:
         try:
             code, links = self._code(space, region)
         except CompileError as error:
@@ -83,11 +123,8 @@ class RegionCompiler:
             log.warning("the region at %#x could not be compiled and stays interpreted: %s", pc, error)
             return False
         entries = [(n, e) for n, e in enumerate(region.entries) if e == pc or not space.has_compiled(e)]
+        space.covered.update(dict.fromkeys(region.blocks, len(space.compiled)))
         space.install(entries, region.blocks, links, code.addresses[REGION_SYMBOL], code)
-        if not everything:
-            for inner in region.blocks:
-                if inner not in region.entries and not space.has_compiled(inner):
-                    space.arm(inner, VISITS_UNTIL_ENTRY)
         self.statistics.regions += 1
         self.statistics.guest_instructions += region.size
         return True
@@ -137,7 +174,7 @@ class CompileThread:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except CodeSpaceFull:
+            except CodeSpaceFullError:
                 pass  # the next miss makes room
             except Exception:
                 log.exception("compiling in the background failed; the lanes stay with the interpreter")
@@ -169,10 +206,11 @@ COMPILE_THREAD = CompileThread()
 def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:
     """Compile in the background, unless the machine is gone by then."""
     weak = weakref.ref(space)
+    reported = len(space.compiled)
 
     def job() -> None:
         alive = weak()
         if alive is not None:
-            compiler.compile(alive, pc)
+            compiler.compile_hot(alive, pc, reported)
 
     COMPILE_THREAD.submit(job)

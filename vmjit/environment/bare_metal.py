@@ -74,7 +74,8 @@ class BareMetal:
                 result = handler(call)
                 if result is not None:
                     call.give(result)
-        return lanes[state.stop[lanes] != Stop.EXIT]
+        going_on: Lanes = lanes[state.stop[lanes] != Stop.EXIT]
+        return going_on
 
     def output(self, lane: int, descriptor: int = _STDOUT) -> bytes:
         return self.outputs[descriptor].of(lane)
@@ -91,10 +92,12 @@ class _Call:
 
     def signed(self, index: int) -> Values:
         register = self.state.registers[_A0 + index, self.lanes]
-        return register.view(np.int32 if self.environment.xlen == 32 else np.int64).astype(np.int64)
+        values: Values = register.view(np.int32 if self.environment.xlen == 32 else np.int64).astype(np.int64)
+        return values
 
     def address(self, index: int) -> NDArray[np.uint64]:
-        return self.state.registers[_A0 + index, self.lanes].astype(np.uint64)
+        values: NDArray[np.uint64] = self.state.registers[_A0 + index, self.lanes].astype(np.uint64)
+        return values
 
     def descriptor(self) -> Values:
         """The descriptors, -1 where there is none open under the number. File descriptors are 32-bit ints in C."""

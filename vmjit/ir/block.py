@@ -39,5 +39,7 @@ class Block:
             yield from instruction.ops
 
     def successors(self) -> tuple[int, ...]:
-        """Static guest addresses this block can go to."""
+        """Static guest addresses this block can go to by itself: by a jump or a branch."""
+        if self.terminator.name not in ("jump", "branch"):
+            return ()
         return tuple(t.value for t in self.terminator.targets if isinstance(t, Const))

@@ -132,7 +132,8 @@ class _Parser:
     def block(self) -> Block:
         block: Block | None = None
         terminator: Terminator | None = None
-        for self.number, raw in enumerate(self.lines, 1):
+        for number, raw in enumerate(self.lines, 1):
+            self.number = number
             line, _, comment = (part.strip() for part in raw.partition(";"))
             if not line:
                 continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from vmjit.decoders.riscv.disassemble import format_instruction
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS, Operands, Row
 from vmjit.decoders.riscv.tables import ALL_ROWS
+from vmjit.decoders.riscv.tables.base import LINK_REGISTERS
 from vmjit.ir.block import Block, GuestInstruction
 from vmjit.ir.builder import Builder
 from vmjit.ir.registers import RegisterFile
@@ -93,7 +94,7 @@ class Decoder:
         return Instruction(pc, size, raw, matched, target, misaligned)
 
     def match(self, raw: int) -> Matched | None:
-        """The row that a word (16 or 32 bits) matches, with its operands; None if there is none with a meaning or name."""
+        """The row that a word (16 or 32 bits) matches, with its operands; None if there is none."""
         try:
             return self._matched[raw]
         except KeyError:
@@ -129,6 +130,11 @@ class Decoder:
     def has_meaning(self, instruction: Instruction) -> bool:
         return instruction.matched is not None and instruction.matched.base.meaning is not None
 
+    def returns(self, instruction: Instruction) -> bool:
+        """Whether a computed jump is a return from a call, by its registers."""
+        values = instruction.matched.values if instruction.matched is not None else {}
+        return values.get("rd") not in LINK_REGISTERS and values.get("rs1") in LINK_REGISTERS
+
     def lift(self, instruction: Instruction) -> tuple[GuestInstruction, Terminator | None]:
         """The instruction's ops, and its terminator if it ends a block."""
         builder = Builder(self.registers)
@@ -151,9 +157,9 @@ class Decoder:
         return guest, builder.terminator
 
     def block(self, fetch: Fetch, pc: int, limit: int = MAX_BLOCK_INSTRUCTIONS) -> Block:
-        """The block at `pc` as IR: up to its control transfer, or `limit` instructions and a jump behind them."""
+        """The block at `pc` as IR: up to its control transfer, to `limit` instructions or to the last one there is."""
         block = Block(pc, self.registers)
-        while len(block.instructions) < limit:
+        while len(block.instructions) < limit and (not block.instructions or fetch(pc, 1)):
             guest, terminator = self.lift(self.decode(fetch, pc))
             block.instructions.append(guest)
             if terminator is not None:
@@ -189,7 +195,7 @@ class _TemplateOperands(Operands):
         return ConstSlot(self.constants.index(name), self._builder.xlen)
 
 
-@lru_cache(maxsize=None)
+@cache
 def row_template(base: Row, xlen: int, rd_is_zero: bool, misaligned: bool) -> Template:
     """The template of a base row. `rest` among its constants is the number of instructions left in the block."""
     assert base.meaning is not None

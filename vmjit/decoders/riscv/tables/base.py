@@ -52,14 +52,14 @@ def _jal(b: Builder, o: Operands) -> None:
     b.jump(o.target)
 
 
-_LINK_REGISTERS = frozenset({1, 5})
+LINK_REGISTERS = frozenset({1, 5})
 
 
 def _hint(o: Operands) -> str:
     """Calls and returns by their link registers (specification, "Return-address stack prediction hints")."""
-    if isinstance(o.rd, Register) and o.rd.index in _LINK_REGISTERS:
+    if isinstance(o.rd, Register) and o.rd.index in LINK_REGISTERS:
         return "call"
-    return "return" if isinstance(o.rs1, Register) and o.rs1.index in _LINK_REGISTERS else ""
+    return "return" if isinstance(o.rs1, Register) and o.rs1.index in LINK_REGISTERS else ""
 
 
 def _jalr(*, aligned: bool) -> Meaning:

@@ -88,13 +88,13 @@ _row("rorw", "0110000 rs2 rs1 101 rd 0111011", "rd, rs1, rs2", with_register(wor
 _row("rori", "0110000 shamt[4:0] rs1 101 rd 0010011", "rd, rs1, shamt", with_shamt(Builder.rotr), xlens=RV32)
 _row("rori", "011000 shamt[5:0] rs1 101 rd 0010011", "rd, rs1, shamt", with_shamt(Builder.rotr), xlens=RV64)
 _row("roriw", "0110000 shamt[4:0] rs1 101 rd 0011011", "rd, rs1, shamt", with_shamt(word(Builder.rotr)), xlens=RV64)
-for _name, _funct12, _compute in (
+for _name, _funct12, _count in (
     ("clz", "011000000000", Builder.clz),
     ("ctz", "011000000001", Builder.ctz),
     ("cpop", "011000000010", Builder.popcount),
 ):
-    _row(_name, f"{_funct12} rs1 001 rd 0010011", "rd, rs1", _unary(_compute))
-    _row(f"{_name}w", f"{_funct12} rs1 001 rd 0011011", "rd, rs1", _unary_word(_compute), xlens=RV64)
+    _row(_name, f"{_funct12} rs1 001 rd 0010011", "rd, rs1", _unary(_count))
+    _row(f"{_name}w", f"{_funct12} rs1 001 rd 0011011", "rd, rs1", _unary_word(_count), xlens=RV64)
 _row("sext.b", "011000000100 rs1 001 rd 0010011", "rd, rs1", _unary(_narrow(I8, signed=True)))
 _row("sext.h", "011000000101 rs1 001 rd 0010011", "rd, rs1", _unary(_narrow(I16, signed=True)))
 _row("zext.h", "000010000000 rs1 100 rd 0110011", "rd, rs1", _unary(_narrow(I16, signed=False)), xlens=RV32)

@@ -1,0 +1,151 @@
+"""`vmjit run`: a guest program on one lane as if it were a program of this machine, or on many lanes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vmjit.cli.arguments import Parser, add_isa, command_parser, integer
+from vmjit.stops import Stop
+
+if TYPE_CHECKING:
+    from vmjit.cli.report import Report
+
+_STATUS = {
+    Stop.RUNNING: 130,
+    Stop.BUDGET: 124,  # as timeout(1) has it
+    Stop.FAULT: 139,  # 128 + SIGSEGV
+    Stop.UNSUPPORTED: 132,  # 128 + SIGILL
+    Stop.EBREAK: 133,  # 128 + SIGTRAP
+}
+"""The exit status for the stop of a single lane that did not exit."""
+
+_INTERRUPTED = 130
+
+_DESCRIPTION = """\
+Runs a guest program.
+
+With one lane it behaves like a program of this machine: its standard streams are ours, and its exit code is our exit
+status. If it does not exit, a line on standard error says why, and the status is 124 for the end of the budget, 139 for
+a fault, 132 for an unsupported instruction, 133 for a breakpoint. With more lanes the status is 0 if every lane exited
+with 0, else 1, and a table sums up. 130 after Ctrl-C, 2 for a mistake on the command line.
+
+Options may stand before or behind PROGRAM; what stands behind -- goes to the guest as it is. Every lane has argv[0] =
+PROGRAM and the same arguments, and finds its number in a0 and the number of lanes in a1."""
+
+_EXAMPLES = """\
+vmjit run guest.elf --input corpus/seed
+vmjit run guest.elf --lanes 4096 --max-instructions 1e8 --json -- -v file
+vmjit run guest.elf --inputs corpus/ --dump results:64=results.npy --dump __bss_start.._end=bss.npy"""
+
+
+def parser() -> Parser:
+    made = command_parser(
+        "run",
+        _DESCRIPTION,
+        _EXAMPLES,
+        usage="vmjit run [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]",
+    )
+    made.add_argument("program", metavar="PROGRAM", nargs="?", help="a static RISC-V ELF executable")
+    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made.add_argument("--lanes", type=integer, metavar="N", help="how many lanes (default: as many as inputs, else 1)")
+    made.add_argument("--device", default="auto", metavar="auto|cpu", help="where to run (default auto)")
+    made.add_argument("--tier", default="auto", metavar="auto|interpreter|scalar", help="how to execute (default auto)")
+    made.add_argument("--threads", type=integer, metavar="N", help="threads that run lanes (default: one per core)")
+    made.add_argument("--max-instructions", type=integer, metavar="K", help="stop every lane after K instructions")
+    made.add_argument("--memory", default="1MiB", metavar="SIZE", help="heap and stack of a lane (default 1MiB)")
+    add_isa(made)
+    given = made.add_mutually_exclusive_group()
+    given.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
+    given.add_argument(
+        "--inputs",
+        metavar="DIR|FILE.npy",
+        help="one standard input a lane: a folder's files by name (without hidden ones), or the rows of a uint8 array",
+    )
+    made.add_argument(
+        "--dump",
+        action="append",
+        default=[],
+        metavar="PLACE:LENGTH=FILE.npy|PLACE..PLACE=FILE.npy",
+        help="save guest memory as a uint8 array (lanes, bytes); a place is a symbol or an address; may be repeated",
+    )
+    made.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object; up to 64 lanes: with what they wrote, bytes that are no UTF-8 as backslash escapes",
+    )
+    return made
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options; `arguments` are the guest's, those behind -- too."""
+    made = parser()
+    cut = list(words).index("--") if "--" in words else len(words)
+    options = made.parse_intermixed_args(list(words[:cut]))
+    names = [options.program] if options.program is not None else []
+    names += [*options.arguments, *words[cut + 1 :]]
+    if not names:
+        made.error("PROGRAM is missing")
+    options.program, options.arguments = names[0], names[1:]
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    import vmjit
+    from vmjit.cli.dumps import check_dumps, parse_dump
+    from vmjit.cli.inputs import give_inputs, read_inputs
+    from vmjit.cli.progress import run_with_progress
+    from vmjit.cli.report import Report
+
+    program = vmjit.load(options.program, options.isa)
+    inputs = read_inputs(options.input, options.inputs)
+    lanes = inputs.lanes(options.lanes, options.inputs)
+    dumps = [parse_dump(program, text) for text in options.dump]
+    machine = vmjit.Machine(
+        program,
+        lanes,
+        options.device,
+        options.tier,
+        options.memory,
+        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
+        threads=options.threads,
+    )
+    check_dumps(dumps, program, options.memory, lanes)
+    give_inputs(machine, inputs)
+    result = run_with_progress(machine, options.max_instructions)
+    report = Report(machine, result, inputs.names)
+    for dump in dumps:
+        dump.save(machine)
+    _show(report, as_json=options.json)
+    return _status(report)
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    from vmjit.cli.console import stdout_console, write_bytes
+
+    if as_json:
+        print(json.dumps(report.json()))
+    elif report.machine.lanes > 1:
+        report.print(stdout_console())
+        if report.result.interrupted:
+            print("vmjit: interrupted", file=sys.stderr)
+    else:
+        write_bytes(sys.stdout, report.result.output(0))
+        write_bytes(sys.stderr, report.result.error_output(0))
+        if report.result.stop[0] != Stop.EXIT:
+            print(f"vmjit: {report.line(0)}", file=sys.stderr)
+
+
+def _status(report: Report) -> int:
+    result = report.result
+    if result.interrupted:
+        return _INTERRUPTED
+    if report.machine.lanes > 1:
+        return 0 if bool((result.exit_code == 0).all()) else 1
+    stop = Stop(int(result.stop[0]))
+    return int(result.exit_code[0]) if stop is Stop.EXIT else _STATUS[stop]
