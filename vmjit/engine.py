@@ -135,6 +135,7 @@ class Engine:
         self._block = np.zeros(MachineBlock.BYTES // 8, np.uint64)
         self._workers = [_Worker()]
         self._cursor = np.zeros(1, np.int64)
+        self._bound: tuple[int, tuple[int, ...]] | None = None
         self._alignment = 1 if isa.compressed else 3
         self.reset_code()
 
@@ -153,6 +154,7 @@ class Engine:
     def replace_memory(self, memory: LaneMemory) -> None:
         """Go on with another layout of the same guest memory; no lane runs now."""
         self.memory = memory
+        self._bound = None
         self.compiler = RegionCompiler(self.compiler.cache, CompileOptions(memory.layout.window_plan()))
         self.reset_code()
 
@@ -220,7 +222,6 @@ class Engine:
         max_instructions: int | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
-        deadline: float | None = None,
     ) -> RunReport:
         """Run every lane that has not exited until it stops.
 
@@ -244,8 +245,6 @@ class Engine:
                 self._serve()
                 if progress is not None:
                     progress(int((state.stop != STOP_RUNNING).sum()), self._retired_in(report))
-                if deadline is not None and time.perf_counter() > deadline:
-                    break
         except KeyboardInterrupt:
             report.interrupted = True
             self._serve()
@@ -267,7 +266,11 @@ class Engine:
         self.state.fault_access[lanes] = access
 
     def _prepare(self) -> None:
-        """Write the machine block and the frames: addresses may have changed since the last run."""
+        """Write the machine block and the frames, unless nothing has moved since the last run."""
+        bound = (self.memory.rows.ctypes.data, self.memory.rows.strides)
+        if bound == self._bound:
+            return
+        self._bound = bound
         self.state.fill_block(self._block)
         self.memory.fill_block(self._block)
         while len(self._workers) < self.threads:
@@ -358,9 +361,11 @@ class Engine:
 
     def _serve_code(self, lanes: Lanes) -> None:
         state = self.state
-        wanted = np.stack([state.code_index[lanes].astype(np.uint64), state.pc[lanes]], axis=1)
-        for index, pc in np.unique(wanted, axis=0):
-            these = lanes[(wanted[:, 0] == index) & (wanted[:, 1] == pc)]
+        while len(lanes):
+            # Most often all lanes want the same: take the first one's wish, and all who share it.
+            index, pc = state.code_index[lanes[0]], state.pc[lanes[0]]
+            alike = (state.code_index[lanes] == index) & (state.pc[lanes] == pc)
+            these, lanes = lanes[alike], lanes[~alike]
             if self._provide(int(index), int(pc)):
                 state.stop[these] = STOP_RUNNING
             elif self.outside is Stop.FAULT:

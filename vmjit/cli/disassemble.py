@@ -40,11 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     program = vmjit.load(options.program, options.isa)
     listing = Listing(program)
-    print(f"{printable(program.name)}: {program.isa}, entry {program.entry:#x}")
     if options.at is None:
         lines = listing.lines(options.count)
     else:
         lines = listing.lines_at(code_address(program, options.at), options.count)
+    print(f"{printable(program.name)}: {program.isa}, entry {program.entry:#x}")
     for line in lines:
         sys.stdout.write(line + "\n")
     return 0

@@ -28,7 +28,7 @@ class Dump:
     def save(self, machine: Machine) -> None:
         """Write the (lanes, size) uint8 array, under exactly this name."""
         with open(self.path, "wb") as file:
-            np.save(file, machine.memory.read(self.address, self.size))
+            np.save(file, np.ascontiguousarray(machine.memory.read(self.address, self.size)))
 
 
 def parse_dump(program: Program, text: str) -> Dump:

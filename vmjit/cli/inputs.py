@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def _folder(folder: Path) -> Inputs:
 def _array(path: str) -> Inputs:
     try:
         array: Any = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise ArgumentError(f"{path}: not a folder, and not an .npy file that can be read ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 2 or not len(array):
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"

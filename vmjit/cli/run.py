@@ -76,7 +76,7 @@ def parser() -> Parser:
     made.add_argument(
         "--json",
         action="store_true",
-        help="print one JSON object; up to 64 lanes: with what they wrote, bytes that are no UTF-8 as backslash escapes",
+        help="print one JSON object; up to 64 lanes: with what they wrote, bytes that are no UTF-8 as \\x...",
     )
     return made
 

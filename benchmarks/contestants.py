@@ -1,0 +1,168 @@
+"""What is compared: vmjit's tiers, QEMU's user mode and the native build, behind one interface."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.guests.build import BIN_DIR
+
+QEMU = {"rv32im": "qemu-riscv32", "rv64imac": "qemu-riscv64"}
+
+# Guest memory of a lane: heap and stack. The guests need 2 KiB of stack.
+LANE_MEMORY = "64KiB"
+
+# Runs after which a vmjit contestant is measured even if the compiler still finds something to do.
+_WARM_RUNS = 12
+
+Inputs = Sequence[bytes]
+
+
+def make_input(seed: int, repeat: int) -> bytes:
+    """A guest's standard input."""
+    return struct.pack("<II", seed & 0xFFFFFFFF, repeat)
+
+
+def elf_path(guest: str, isa: str) -> Path:
+    return BIN_DIR / f"{guest}.{isa}.elf"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured run.
+
+    seconds: what the contestant's own clock says: vmjit's `result.seconds`, CPU time of the others.
+    cpu_seconds: CPU time of all its threads.
+    answer: 4 bytes a lane, one lane after the other.
+    instructions: guest instructions retired by all lanes, 0 where the contestant cannot say.
+    tiers: vmjit's instructions by tier.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    answer: bytes
+    instructions: int = 0
+    tiers: dict[str, int] = field(default_factory=dict)
+
+
+class Contestant(Protocol):
+    """Runs one guest. `inputs` has one input a lane."""
+
+    name: str
+
+    def warm(self, inputs: Inputs) -> None:
+        """Do what is done once, such as compiling, so that `measure` does not see it."""
+
+    def measure(self, inputs: Inputs) -> Run: ...
+
+    def close(self) -> None: ...
+
+
+class VmjitContestant:
+    """A machine of this project, reset between runs."""
+
+    def __init__(self, name: str, elf: Path, tier: str, lanes: int, threads: int | None) -> None:
+        import vmjit
+
+        self.name = name
+        self._lanes = lanes
+        self._machine = vmjit.Machine(vmjit.load(elf), lanes, tier=tier, memory=LANE_MEMORY, threads=threads)
+
+    def warm(self, inputs: Inputs) -> None:
+        """Run until all hot code is compiled: until two runs in a row have the same share of each tier."""
+        from vmjit.tiering import COMPILE_THREAD
+
+        last = None
+        for _ in range(_WARM_RUNS):
+            run = self.measure(inputs)
+            COMPILE_THREAD.wait()
+            share = round(run.tiers["interpreter"] / max(run.instructions, 1), 3)
+            if share == last:
+                return
+            last = share
+
+    def measure(self, inputs: Inputs) -> Run:
+        machine = self._machine
+        machine.reset()
+        machine.set_input(list(inputs))
+        before = time.process_time()
+        result = machine.run()
+        cpu_seconds = time.process_time() - before
+        answer = b"".join(result.output(lane).ljust(4, b"?") for lane in range(self._lanes))
+        return Run(result.seconds, cpu_seconds, answer, result.instructions, dict(result.tiers))
+
+    def close(self) -> None:
+        pass
+
+
+class QemuContestant:
+    """`qemu-riscv32` or `qemu-riscv64`, one process a run.
+
+    What a run with repeat=1 costs is taken off, so that neither the process start nor QEMU's translation is charged.
+    User and system time count together: the kernel knows their sum exactly and samples only how it is divided.
+    """
+
+    def __init__(self, name: str, elf: Path, isa: str) -> None:
+        self.name = name
+        self._command = [QEMU[isa], str(elf)]
+
+    def warm(self, inputs: Inputs) -> None:
+        self._run(inputs[0])
+
+    def measure(self, inputs: Inputs) -> Run:
+        (data,) = inputs
+        seed, repeat = struct.unpack("<II", data)
+        shorter = 1 if repeat > 1 else 0
+        start_up, _ = self._run(make_input(seed, shorter))
+        total, answer = self._run(data)
+        seconds = max(total - start_up, 1e-6) * repeat / (repeat - shorter)
+        return Run(seconds, seconds, answer)
+
+    def _run(self, data: bytes) -> tuple[float, bytes]:
+        with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(data)
+            process.stdin.close()
+            answer = process.stdout.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        return usage.ru_utime + usage.ru_stime, answer
+
+    def close(self) -> None:
+        pass
+
+
+class NativeContestant:
+    """The same C compiled for this machine; any number of inputs in one process, which times its own calls."""
+
+    def __init__(self, name: str, program: Path) -> None:
+        self.name = name
+        self._program = program
+
+    def warm(self, inputs: Inputs) -> None:
+        self.measure(inputs)
+
+    def measure(self, inputs: Inputs) -> Run:
+        stream = b"".join(struct.pack("<I", len(data)) + data for data in inputs)
+        done = subprocess.run([self._program], input=stream, capture_output=True, check=True)
+        seconds = max(float(done.stderr), 1e-9)
+        return Run(seconds, seconds, done.stdout)
+
+    def close(self) -> None:
+        pass
+
+
+def missing_peers(isas: Sequence[str]) -> dict[str, str]:
+    """The tools that are not installed, and what stays empty therefore."""
+    missing = {QEMU[isa]: f"not installed, no qemu column for {isa}" for isa in isas if not shutil.which(QEMU[isa])}
+    if not shutil.which("gcc"):
+        missing["gcc"] = "not installed, no native columns"
+    return missing

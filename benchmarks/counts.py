@@ -1,0 +1,391 @@
+"""Host instructions per guest instruction, which a busy machine does not change: `python -m benchmarks.counts`.
+
+`perf stat` counts where the kernel lets it; else valgrind's callgrind does, which also tells generated code from the
+rest. Only runs of warm machines are counted, and what a run costs whatever its length cancels out: what is shown is the
+difference between two numbers of repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contestants import LANE_MEMORY, QEMU, elf_path, make_input
+from benchmarks.guests.build import BENCHMARKS, build_native
+from benchmarks.machine_info import PROJECT, machine_info
+from benchmarks.parts import SEED
+from benchmarks.report import number
+from benchmarks.results_file import RESULTS_DIR, geometric_mean
+from benchmarks.run import TIERS
+
+if TYPE_CHECKING:
+    from vmjit import Machine
+
+# The two runs whose difference counts. callgrind runs fifty times as slowly.
+REPEATS = {"perf": (64, 1024), "callgrind": (2, 12)}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Host instructions of a process: all of them, and those in generated code (only callgrind knows)."""
+
+    total: int
+    generated: int | None = None
+
+
+def perf_works() -> bool:
+    """Many virtual machines have no instruction counter, and perf says so only in its output."""
+    if shutil.which("perf") is None:
+        return False
+    return perf_count(subprocess.run(perf_command(["true"]), capture_output=True, text=True, check=False).stderr) > 0
+
+
+def perf_command(command: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    return ["perf", "stat", "-x", ",", "-e", "instructions:u", *options, "--", *command]
+
+
+def perf_count(output: str) -> int:
+    """The count in `perf stat -x ,` output, 0 if there is none."""
+    found = re.search(r"^(\d+),[^,]*,instructions", output, re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
+def callgrind_counts(lines: Iterable[str]) -> Counted:
+    """Sum up a callgrind output file. Generated code has no object file: its `ob=` is `???`.
+
+    The line after `calls=` is what the callee cost, which the callee's own lines have already.
+    """
+    names: dict[str, str] = {}
+    total = generated = 0
+    is_generated = skip = False
+    for line in lines:
+        if line.startswith("ob="):
+            number_, _, name = line[3:].strip().partition(" ")
+            if name:
+                names[number_] = name
+            is_generated = names.get(number_, number_) == "???"
+        elif line.startswith("cob="):
+            number_, _, name = line[4:].strip().partition(" ")
+            if name:
+                names[number_] = name
+        elif line.startswith("calls="):
+            skip = True
+        elif line[:1].isdigit() or line[:1] in "+-*":
+            if not skip:
+                cost = int(line.split()[1])
+                total += cost
+                generated += cost if is_generated else 0
+            skip = False
+    return Counted(total, generated)
+
+
+def _run(
+    command: Sequence[str], data: bytes, environment: Mapping[str, str], inherited: Sequence[int] = ()
+) -> tuple[str, str]:
+    """What the command wrote to standard output (as Latin-1: native code writes bytes) and to standard error."""
+    done = subprocess.run(
+        command, input=data, capture_output=True, cwd=PROJECT, env=environment, pass_fds=inherited, check=False
+    )
+    errors = done.stderr.decode(errors="replace")
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {errors[-2000:]}")
+    return done.stdout.decode("latin-1"), errors
+
+
+class Counter(Protocol):
+    """One of the tools."""
+
+    tool: str
+
+    def program(self, command: Sequence[str], data: bytes) -> Counted:
+        """Host instructions of a whole process."""
+
+    def probe(self, arguments: Sequence[str], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
+        """(guest instructions, host instructions) of each of REPEATS on a warm machine."""
+
+
+class PerfCounter:
+    """`perf stat`, switched on by the probe for the run alone."""
+
+    tool = "perf"
+
+    def program(self, command: Sequence[str], data: bytes) -> Counted:
+        return Counted(perf_count(_run(perf_command(command), data, os.environ)[1]))
+
+    def probe(self, arguments: Sequence[str], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
+        return [self._probe(arguments, repeat, environment) for repeat in REPEATS[self.tool]]
+
+    def _probe(self, arguments: Sequence[str], repeat: int, environment: Mapping[str, str]) -> tuple[int, Counted]:
+        control, tell = os.pipe()
+        hear, acknowledge = os.pipe()
+        told = {**environment, "VMJIT_COUNTS_CONTROL": f"{tell},{hear}"}
+        options = ["-D", "-1", "--control", f"fd:{control},{acknowledge}"]
+        command = perf_command(probe_command([*arguments, str(repeat)]), options)
+        try:
+            output, errors = _run(command, b"", told, (control, tell, hear, acknowledge))
+        finally:
+            for descriptor in (control, tell, hear, acknowledge):
+                os.close(descriptor)
+        return int(output), Counted(perf_count(errors))
+
+
+class CallgrindCounter:
+    """callgrind, which writes a file at each call of the probe's marker: what was executed since the last one."""
+
+    tool = "callgrind"
+
+    def program(self, command: Sequence[str], data: bytes) -> Counted:
+        with tempfile.TemporaryDirectory() as scratch:
+            _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={scratch}/out", *command], data, os.environ)
+            return callgrind_counts(Path(scratch, "out").read_text().splitlines())
+
+    def probe(self, arguments: Sequence[str], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
+        repeats = REPEATS[self.tool]
+        with tempfile.TemporaryDirectory() as scratch:
+            options = [f"--callgrind-out-file={scratch}/out", f"--dump-before={MARKER}"]
+            command = probe_command([*arguments, *map(str, repeats)])
+            output, _ = _run(["valgrind", "--tool=callgrind", *options, *command], b"", environment)
+            # Two markers a run: the even files are the runs, the odd ones what was before and between them.
+            files = [Path(scratch, f"out.{2 * n}") for n in range(1, len(repeats) + 1)]
+            counted = [callgrind_counts(file.read_text().splitlines()) for file in files]
+        return list(zip(map(int, output.split()), counted, strict=True))
+
+
+COUNTERS: dict[str, type[Counter]] = {"perf": PerfCounter, "callgrind": CallgrindCounter}
+
+
+# -- what runs inside
+
+# A function of the C library that Python does not call by itself.
+MARKER = "getsid"
+
+# Instructions between two looks at what is hot, so that the same regions are compiled however slow the machine is.
+_SLICE = 100_000
+_WARM_REPEAT = 64
+_WARM_RUNS = 3
+
+
+def probe_command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.counts", "--probe", *arguments]
+
+
+def probe(arguments: Sequence[str]) -> int:
+    """`guest isa tier repeat…`: warm a machine, then run each repeat between two marks; prints guest instructions."""
+    guest, isa, tier, *repeats = arguments
+    _host_as_told()
+    import vmjit
+
+    machine = vmjit.Machine(vmjit.load(elf_path(guest, isa)), tier=tier, memory=LANE_MEMORY, threads=1)
+    for _ in range(_WARM_RUNS if tier == "auto" else 0):
+        _warm(machine)
+    mark = _marker()
+    for repeat in repeats:
+        machine.reset()
+        machine.set_input(make_input(SEED, int(repeat)))
+        if tier == "scalar" and repeat == repeats[0]:
+            machine.run()  # what is compiled before it runs is compiled here
+            machine.reset()
+        mark("enable")
+        result = machine.run()
+        mark("disable")
+        print(result.instructions)
+    return 0
+
+
+def _warm(machine: Machine) -> None:
+    from vmjit import Stop
+    from vmjit.tiering import COMPILE_THREAD
+
+    machine.reset()
+    machine.set_input(make_input(SEED, _WARM_REPEAT))
+    while int(machine.stop[0]) in (Stop.RUNNING, Stop.BUDGET):
+        machine.run(_SLICE)
+        COMPILE_THREAD.wait()
+
+
+def _marker() -> Callable[[str], None]:
+    """Tells the tool where the run that counts begins ("enable") and ends ("disable")."""
+    control = os.environ.get("VMJIT_COUNTS_CONTROL")
+    if control is None:
+        function = ctypes.CDLL(None)[MARKER]
+        return lambda _: None if function(0) else None
+    tell, hear = map(int, control.split(","))
+
+    def mark(command: str) -> None:
+        os.write(tell, f"{command}\n".encode())
+        os.read(hear, 16)
+
+    return mark
+
+
+def _host_as_told() -> None:
+    """Compile for the CPU that valgrind shows: so the cache can be filled outside it, fifty times as fast."""
+    if told := os.environ.get("VMJIT_COUNTS_HOST"):
+        import llvmlite.binding as llvm
+
+        cpu, features = json.loads(told)
+        llvm.get_host_cpu_name = lambda: cpu
+        llvm.get_host_cpu_features = lambda: _Features(features)
+
+
+class _Features:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def flatten(self) -> str:
+        return self._text
+
+
+_ASK_HOST = """
+import json, llvmlite.binding as llvm
+llvm.initialize_native_target()
+print(json.dumps([llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]))
+"""
+
+
+# -- the table
+
+
+def probe_environment(tool: str, cache: str) -> dict[str, str]:
+    """What the probes need so that two of them do the same."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "VMJIT_CACHE_DIR": cache}
+    if tool == "callgrind":
+        command = ["valgrind", "--tool=none", "-q", sys.executable, "-c", _ASK_HOST]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        environment["VMJIT_COUNTS_HOST"] = done.stdout.strip()
+    return environment
+
+
+@dataclass(frozen=True)
+class Row:
+    """Host instructions per guest instruction; `generated` of them in generated code."""
+
+    guest: str
+    isa: str
+    contestant: str
+    total: float
+    generated: float | None
+
+    @property
+    def figure(self) -> float:
+        """What is shown. Under callgrind the engine's clock-driven polling would drown the rest of `total`."""
+        return self.total if self.generated is None else self.generated
+
+
+def difference(low: Counted, high: Counted, instructions: int) -> tuple[float, float | None]:
+    """Per guest instruction, from the counts of two runs that are `instructions` guest instructions apart."""
+    total = (high.total - low.total) / instructions
+    if low.generated is None or high.generated is None:
+        return total, None
+    return total, (high.generated - low.generated) / instructions
+
+
+def count_tier(counter: Counter, guest: str, isa: str, tier: str, environment: Mapping[str, str]) -> tuple[Row, int]:
+    """One row, and how many guest instructions its two runs are apart."""
+    # Once without the tool: it leaves the compiled code in the cache.
+    _run(probe_command([guest, isa, tier, "1"]), b"", environment)
+    (low_instructions, low), (high_instructions, high) = counter.probe([guest, isa, tier], environment)
+    instructions = high_instructions - low_instructions
+    return Row(guest, isa, tier, *difference(low, high, instructions)), instructions
+
+
+def count_native(counter: Counter, program: Path, isa: str, instructions: int) -> Row:
+    """Native code for the same work, in host instructions per guest instruction."""
+    counted = []
+    for repeat in REPEATS[counter.tool]:
+        data = make_input(SEED, repeat)
+        counted.append(counter.program([str(program)], len(data).to_bytes(4, "little") + data))
+    return Row(program.name, isa, "native", difference(counted[0], counted[1], instructions)[0], None)
+
+
+def count_guest(
+    counter: Counter, guest: str, isa: str, tiers: Sequence[str], native: Path | None, environment: Mapping[str, str]
+) -> list[Row]:
+    """All rows of a guest."""
+    rows = []
+    instructions = 0
+    for tier in tiers:
+        row, instructions = count_tier(counter, guest, isa, tier, environment)
+        rows.append(row)
+    if native is not None and instructions:
+        rows.append(count_native(counter, native / guest, isa, instructions))
+    return rows
+
+
+def counts_table(isa: str, rows: Sequence[Row]) -> Table:
+    """By guest and contestant: in generated code where the tool can tell it from the rest, else in all."""
+    names = list(dict.fromkeys(row.contestant for row in rows))
+    table = Table(title=f"{isa}: host instructions per guest instruction", title_justify="left")
+    table.add_column("guest")
+    for name in names:
+        table.add_column(name, justify="right")
+    for guest in dict.fromkeys(row.guest for row in rows):
+        found = {row.contestant: row for row in rows if row.guest == guest}
+        table.add_row(guest, *(number(found[name].figure) if name in found else "" for name in names))
+    table.add_section()
+    means = [geometric_mean([row.figure for row in rows if row.contestant == name]) for name in names]
+    table.add_row("geom. mean", *("" if m is None else number(m) for m in means))
+    return table
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.counts", description=__doc__)
+    parser.add_argument("guests", nargs="*", metavar="guest", help="which guests (all)")
+    parser.add_argument("--isa", nargs="+", choices=tuple(QEMU), default=["rv64imac"], help="guest ISAs (rv64imac)")
+    parser.add_argument("--tiers", nargs="+", choices=TIERS, default=list(TIERS))
+    parser.add_argument("--tool", choices=tuple(REPEATS), help="what counts (perf if it works here, else callgrind)")
+    parser.add_argument("--cache", type=Path, help="code cache of the probes (a fresh one)")
+    parser.add_argument("--json", type=Path, default=RESULTS_DIR / "counts.json", metavar="FILE")
+    parsed = parser.parse_args(arguments)
+    if unknown := [guest for guest in parsed.guests if guest not in BENCHMARKS]:
+        parser.error(f"no guest {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    parsed.guests = parsed.guests or list(BENCHMARKS)
+    return parsed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 2 where nothing here can count."""
+    options = parse_arguments(arguments)
+    tool = options.tool or ("perf" if perf_works() else "callgrind")
+    if tool == "callgrind" and shutil.which("valgrind") is None:
+        print("perf has no instruction counter here, and valgrind is not installed", file=sys.stderr)
+        return 2
+    counter = COUNTERS[tool]()
+    rows: list[Row] = []
+    errors = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as scratch, errors.status("starting") as status:
+        native = None
+        if shutil.which("gcc"):
+            native = Path(scratch) / "native"
+            build_native(native, options.guests)
+        environment = probe_environment(tool, str(options.cache or Path(scratch) / "cache"))
+        for isa in options.isa:
+            for guest in options.guests:
+                status.update(f"{guest} {isa} under {tool}")
+                rows += count_guest(counter, guest, isa, options.tiers, native, environment)
+    console = Console() if sys.stdout.isatty() else Console(width=110)
+    for isa in options.isa:
+        console.print(counts_table(isa, [row for row in rows if row.isa == isa]))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine_info(), "tool": tool, "rows": [asdict(row) for row in rows]}
+    options.json.write_text(json.dumps(content, indent=1) + "\n")
+    print(options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(probe(sys.argv[2:]) if sys.argv[1:2] == ["--probe"] else main())

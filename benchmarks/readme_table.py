@@ -1,0 +1,105 @@
+"""The README's tables from a result file: `python -m benchmarks.readme_table benchmarks/results/FILE.json`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.report import groups, means, mips_of, names_in, number
+from benchmarks.results_file import Results, Row, load
+
+BEGIN = "<!-- benchmarks:begin -->"
+END = "<!-- benchmarks:end -->"
+
+# The README shows the tier that users get beside the peers; the result file has the rest.
+_SPEEDS = ("auto", "one core", "all cores", "qemu", "native")
+_RATIOS = ("auto : qemu", "auto : native", "one core : native", "all cores : native")
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, the others, which are numbers, to the right."""
+    parts = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    return "\n".join("| " + " | ".join(part) + " |" for part in parts)
+
+
+def rows_markdown(rows: Sequence[Row]) -> str:
+    """Medians by guest, and their geometric means."""
+    speeds = [name for name in _SPEEDS if name in names_in(rows, "contestants")]
+    ratios = [name for name in _RATIOS if name in names_in(rows, "ratios")]
+    lines = []
+    for row in rows:
+        if not row["agree"]:
+            lines.append([row["guest"], *["answers differ"] * (len(speeds) + len(ratios))])
+            continue
+        found = [mips_of(row, name) for name in speeds] + [row["ratios"].get(name) for name in ratios]
+        lines.append([row["guest"], *("" if s is None else number(s["median"]) for s in found)])
+    mean = means(rows)
+    last = [mean[name] for name in (*speeds, *ratios)]
+    lines.append(["**geometric mean**", *("" if m is None else f"**{number(m)}**" for m in last)])
+    return markdown_table(["guest", *(f"{name}, MIPS" for name in speeds), *ratios], lines)
+
+
+def conditions(results: Results) -> str:
+    """On what and how this was measured."""
+    machine = results["machine"]
+    runs = results["options"]["runs"]
+    peers = [f"{name} {machine[key]}" for key, name in (("qemu", "QEMU"), ("gcc", "gcc")) if machine[key]]
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; vmjit {machine['vmjit']}, "
+        f"Python {machine['python']}, LLVM {machine['llvm']}{''.join(', ' + p for p in peers)}. "
+        f"Medians of {runs} rounds; MIPS are millions of guest instructions a second."
+    )
+
+
+def readme_text(results: Results) -> str:
+    """All of it, without the markers."""
+    parts = [conditions(results)]
+    title: Callable[[str, int], str]
+    for part, title in (
+        (results["one_lane"], lambda isa, _: f"One lane on one core, {isa}:"),
+        (results["batch"], lambda isa, lanes: f"{lanes:,} lanes with an input each, all lanes together, {isa}:"),
+    ):
+        for (isa, lanes), rows in groups(part).items():
+            parts += [title(isa, lanes), rows_markdown(rows)]
+    if costs := results["small_costs"]:
+        lines = [[cost["name"], f"{number(cost['value']['median'])} {cost['unit']}"] for cost in costs]
+        parts += ["Small costs:", markdown_table(["cost", "median"], lines)]
+    return "\n\n".join(parts)
+
+
+def replaced(readme: str, text: str) -> str:
+    """The README with `text` between the markers. ValueError where they are missing or in the wrong order."""
+    begin, end = readme.find(BEGIN), readme.find(END)
+    if begin < 0 or end < begin:
+        raise ValueError(f"there is no {BEGIN} … {END}")
+    return f"{readme[: begin + len(BEGIN)]}\n{text}\n{readme[end:]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 1 where `--check` finds a difference, 2 where a file is not what it should be."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme_table", description=__doc__)
+    parser.add_argument("results", type=Path, help="a result file")
+    parser.add_argument("--write", type=Path, metavar="README", help="put the tables between the file's markers")
+    parser.add_argument("--check", type=Path, metavar="README", help="only say whether the file has these tables")
+    options = parser.parse_args(arguments)
+    try:
+        text = readme_text(load(options.results))
+        if options.check:
+            readme = options.check.read_text()
+            same = replaced(readme, text) == readme
+            print(f"{options.check} {'has' if same else 'does not have'} the tables of {options.results}")
+            return 0 if same else 1
+        if options.write:
+            options.write.write_text(replaced(options.write.read_text(), text))
+            return 0
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""The instruction tables, row by row."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+import capstone
+import pytest
+
+from vmjit.decoders.riscv.decoder import Decoder, Template, all_templates, row_template
+from vmjit.decoders.riscv.isa import IMPLEMENTED, parse_isa
+from vmjit.decoders.riscv.patterns import parse_pattern
+from vmjit.decoders.riscv.registers import ABI_NAMES, REGISTERS
+from vmjit.decoders.riscv.row import REGISTER_OPERANDS, Row
+from vmjit.decoders.riscv.tables import ALL_ROWS
+from vmjit.ir.block import Block, GuestInstruction
+from vmjit.ir.values import Const, ConstSlot, Op, Register, RegisterSlot, Terminator
+from vmjit.ir.verify import verify_block
+
+ALL = {
+    xlen: parse_isa(f"rv{xlen}imacb_zbc_zicond_zcb_zicntr_zifencei_zihintpause_zihintntl") for xlen in (32, 64)
+}
+WITHOUT_C = {xlen: parse_isa(f"rv{xlen}imab_zbc_zicond_zicntr_zifencei") for xlen in (32, 64)}
+
+
+def rows(xlen: int) -> list[Row]:
+    return [r for r in ALL_ROWS if xlen in r.xlens]
+
+
+def _id(value: object) -> str | None:
+    return f"{value.name}-{'/'.join(map(str, sorted(value.xlens)))}" if isinstance(value, Row) else None
+
+
+ROWS_AND_XLENS = [(row, xlen) for xlen in (32, 64) for row in rows(xlen)]
+
+
+def words(row: Row, count: int, seed: int = 1) -> Iterator[int]:
+    """Random words that the row's pattern accepts."""
+    source = random.Random(f"{row.name}{seed}")
+    bits = 8 * row.size
+    found = 0
+    while found < count:
+        word = source.getrandbits(bits) & ~row.pattern.mask | row.pattern.match
+        if source.randrange(4) == 0:  # also small and extreme operands
+            for field in row.pattern.fields:
+                word = word & ~field.insert(-1 + field.base) | field.insert(source.choice((0, 1, -1)) + field.base)
+        if row.pattern.accepts(word):
+            found += 1
+            yield word
+
+
+def decoder_for(row: Row, xlen: int) -> Decoder:
+    return Decoder(WITHOUT_C[xlen] if row.extensions == "!zca" else ALL[xlen])
+
+
+@pytest.mark.parametrize("row", ALL_ROWS, ids=_id)
+def test_pattern_covers_every_bit_once(row: Row) -> None:
+    pattern = row.pattern
+    assert pattern.size in (2, 4)
+    taken = pattern.mask
+    for field in pattern.fields:
+        targets = [(t, w) for _, t, w in field.pieces]
+        value_bits = [b for t, w in targets for b in range(t, t + w)]
+        assert len(value_bits) == len(set(value_bits)), "a bit of the operand is given twice"
+        for source, _, width in field.pieces:
+            bits = ((1 << width) - 1) << source
+            assert not taken & bits, "a bit of the word is used twice"
+            taken |= bits
+    assert taken < 1 << (8 * pattern.size)
+    assert pattern.match & ~pattern.mask == 0
+    assert (pattern.match & 3 == 3) == (pattern.size == 4), "the low bits say the size"
+
+
+@pytest.mark.parametrize("row", ALL_ROWS, ids=_id)
+def test_fields_insert_what_they_extract(row: Row) -> None:
+    for word in words(row, 20):
+        for field in row.pattern.fields:
+            own = field.insert(-1 + field.base)
+            assert field.insert(field.extract(word)) == word & own
+
+
+@pytest.mark.parametrize("row", ALL_ROWS, ids=_id)
+def test_extensions_of_rows_are_implemented(row: Row) -> None:
+    for word in row.extensions.split("+"):
+        assert word.lstrip("!") in IMPLEMENTED
+    assert row.xlens <= {32, 64}
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_rows_do_not_overlap(xlen: int) -> None:
+    """Two rows of one ISA accept the same word only where the first is the more special one: counters before csrrs,
+    c.nop and c.addi16sp beside their general forms, which exclude them."""
+    first_wins = {(f"rd{c}{h}", f"csrr{op}{i}") for c in ("cycle", "time", "instret") for h in ("", "h") for op in "sc" for i in ("", "i")}
+    listed = rows(xlen)
+    for n, left in enumerate(listed):
+        for right in listed[n + 1 :]:
+            if left.size != right.size or {left.extensions, right.extensions} == {"zca", "!zca"}:
+                continue
+            common = left.pattern.mask & right.pattern.mask
+            if (left.pattern.match ^ right.pattern.match) & common or (left.name, right.name) in first_wins:
+                continue
+            both = left.pattern.match | right.pattern.match
+            free = ~(left.pattern.mask | right.pattern.mask) & ((1 << 8 * left.size) - 1)
+            source = random.Random(n)
+            for _ in range(300):
+                word = both | source.getrandbits(32) & free
+                assert not (left.pattern.accepts(word) and right.pattern.accepts(word)), f"{left.name} and {right.name}: {word:#x}"
+            if left.size == 2:
+                sub = free
+                while True:
+                    word = both | sub
+                    assert not (left.pattern.accepts(word) and right.pattern.accepts(word)), f"{left.name}, {right.name}: {word:#x}"
+                    if not sub:
+                        break
+                    sub = (sub - 1) & free
+
+
+@pytest.mark.parametrize(("row", "xlen"), ROWS_AND_XLENS, ids=_id)
+def test_words_of_a_row_decode_to_it(row: Row, xlen: int) -> None:
+    decoder = decoder_for(row, xlen)
+    for word in words(row, 60):
+        data = word.to_bytes(row.size, "little")
+        instruction = decoder.decode(lambda pc, n, data=data: data[:n], 0x1000)
+        assert instruction.size == row.size
+        assert instruction.missing == 0
+        assert instruction.matched is not None
+        found = instruction.matched.row
+        if row.name.startswith("csrr"):
+            assert found.name == row.name or found.name.startswith("rd")
+        else:
+            assert found is row
+        guest, terminator = decoder.lift(instruction)
+        block = Block(0x1000, decoder.registers, [guest], terminator or _jump(decoder, 0x1000 + row.size))
+        verify_block(block)
+        assert guest.text.split()[0] == found.name
+
+
+def _jump(decoder: Decoder, pc: int) -> Terminator:
+    return Terminator("jump", (), (Const(pc, decoder.registers.type),))
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_templates_verify(xlen: int) -> None:
+    registers = REGISTERS[xlen]
+    templates = all_templates(xlen)
+    assert len(templates) > 100
+    for template in templates:
+        instruction = GuestInstruction(0, 4, 0, list(template.ops))
+        terminator = template.terminator or Terminator("jump", (), (Const(4, registers.type),))
+        verify_block(Block(0, registers, [instruction], terminator))
+        assert len(template.constants) <= 2, "a slot of the code stream holds two constants"
+
+
+def _row_templates(xlen: int) -> Iterator[tuple[str, Template]]:
+    for row in rows(xlen):
+        if row.meaning is not None:
+            for rd_is_zero in (False, True):
+                for misaligned in (False, True):
+                    yield row.name, row_template(row, xlen, rd_is_zero, misaligned)
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_nothing_traps_after_a_register_was_written(xlen: int) -> None:
+    """Registers are as before the instruction at a fault, and the tiers do not undo writes."""
+    for name, template in _row_templates(xlen):
+        written = False
+        stored = False
+        for op in template.ops:
+            can_trap = op.name in ("load", "store", "store_if", "trap_if")
+            assert not (written and can_trap), f"{name}: {op.name} after a register write"
+            assert not (stored and can_trap), f"{name}: {op.name} after a store"
+            written |= isinstance(op.dest, Register | RegisterSlot)
+            stored |= op.name in ("store", "store_if")
+        if template.terminator is not None and template.terminator.name == "trap":
+            assert not written
+            assert not stored
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_templates_read_operands_before_they_are_overwritten(xlen: int) -> None:
+    """rd may be rs1 or rs2: no operand register is read after rd was written."""
+    for name, template in _row_templates(xlen):
+        written = False
+        for op in template.ops:
+            if written:
+                assert not any(isinstance(a, RegisterSlot) for a in op.args), name
+            written |= isinstance(op.dest, RegisterSlot)
+        if written and template.terminator is not None:
+            assert not any(isinstance(a, RegisterSlot) for a in template.terminator.args), name
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_a_template_is_the_lifted_instruction_over_slots(xlen: int) -> None:
+    """Filling the template's slots with the operands gives the ops of `lift`."""
+    for row in rows(xlen):
+        if row.meaning is None:
+            continue
+        decoder = decoder_for(row, xlen)
+        for word in words(row, 4):
+            data = word.to_bytes(row.size, "little")
+            instruction = decoder.decode(lambda pc, n, data=data: data[:n], 0x2000)
+            assert instruction.matched is not None
+            template = decoder.template(instruction)
+            values = {**instruction.matched.values, "target": instruction.target, "next_pc": 0x2000 + instruction.size}
+
+            def fill(operand: object, template: Template = template, values: dict[str, int] = values) -> object:
+                if isinstance(operand, RegisterSlot):
+                    return Register(values[REGISTER_OPERANDS[operand.slot]])
+                if isinstance(operand, ConstSlot):
+                    return Const(values[template.constants[operand.slot]], operand.type)
+                return operand
+
+            ops = [Op(o.name, o.type, fill(o.dest), tuple(map(fill, o.args)), o.kind) for o in template.ops]  # type: ignore[arg-type,misc]
+            guest, terminator = decoder.lift(instruction)
+            if row.name in ("lr.w", "lr.d") and instruction.matched.values["rd"] == 0:
+                continue  # the lifted form drops nothing either, but keeps another numbering
+            assert [str(o) for o in ops] == [str(o) for o in guest.ops], row.name
+            if terminator is not None and terminator.name in ("jump", "branch"):
+                assert template.terminator is not None
+                assert [fill(t) for t in template.terminator.targets] == list(terminator.targets)
+
+
+def test_patterns_that_do_not_add_up_are_refused() -> None:
+    for text in ("0000 rd 0110011", "imm[11:0] rs1 000 rd 001001", "0000 %% 11"):
+        with pytest.raises(ValueError, match=r"bits|cannot read"):
+            parse_pattern(text)
+
+
+# -- disassembly against capstone
+
+# capstone prints pseudo instructions; each maps back to what the specification calls the instruction.
+_CAPSTONE_SKIPS = re.compile(r"^(c\.nop|c\.unimp|fence|fence\.i)$")
+
+
+def _capstone(xlen: int) -> capstone.Cs:
+    mode = capstone.CS_MODE_RISCV64 if xlen == 64 else capstone.CS_MODE_RISCV32
+    return capstone.Cs(capstone.CS_ARCH_RISCV, mode | capstone.CS_MODE_RISCVC)
+
+
+def _tokens(operands: str) -> list[object]:
+    """Operands without spelling: registers by name, numbers by value."""
+    found: list[object] = []
+    for word in re.findall(r"[A-Za-z_][\w.]*|-?0x[0-9a-f]+|-?\d+", operands):
+        found.append("s0" if word == "fp" else int(word, 0) if re.match(r"-?\d", word) else word)
+    return found
+
+
+_ALIASES = {
+    # alias: (instruction, its operands from the alias's)
+    "nop": ("addi", lambda o: ["zero", "zero", 0]),
+    "li": ("addi", lambda o: [o[0], "zero", o[1]]),
+    "mv": ("addi", lambda o: [*o, 0]),
+    "not": ("xori", lambda o: [*o, -1]),
+    "neg": ("sub", lambda o: [o[0], "zero", o[1]]),
+    "negw": ("subw", lambda o: [o[0], "zero", o[1]]),
+    "sext.w": ("addiw", lambda o: [*o, 0]),
+    "seqz": ("sltiu", lambda o: [*o, 1]),
+    "snez": ("sltu", lambda o: [o[0], "zero", o[1]]),
+    "sltz": ("slt", lambda o: [*o, "zero"]),
+    "sgtz": ("slt", lambda o: [o[0], "zero", o[1]]),
+    "beqz": ("beq", lambda o: [o[0], "zero", o[1]]),
+    "bnez": ("bne", lambda o: [o[0], "zero", o[1]]),
+    "blez": ("bge", lambda o: ["zero", *o]),
+    "bgez": ("bge", lambda o: [o[0], "zero", o[1]]),
+    "bltz": ("blt", lambda o: [o[0], "zero", o[1]]),
+    "bgtz": ("blt", lambda o: ["zero", *o]),
+    "j": ("jal", lambda o: ["zero", *o]),
+    "ret": ("jalr", lambda o: ["zero", 0, "ra"]),
+    "jr": ("jalr", lambda o: ["zero", 0, o[0]]),
+}
+
+
+def _plain(name: str, operands: list[object]) -> tuple[str, list[object]]:
+    if name == "jal" and len(operands) == 1:
+        return name, ["ra", *operands]
+    if name == "jalr" and len(operands) == 1:
+        return name, ["ra", 0, *operands]
+    if name == "jalr" and len(operands) == 3 and isinstance(operands[1], str):
+        return name, [operands[0], operands[2], operands[1]]
+    if name in ("jr",) and len(operands) == 2:
+        return "jalr", ["zero", operands[1], operands[0]] if isinstance(operands[0], str) else ["zero", *operands]
+    if name in _ALIASES:
+        base, rebuild = _ALIASES[name]
+        return base, rebuild(operands)
+    return name, operands
+
+
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_disassembly_agrees_with_capstone(xlen: int) -> None:
+    """Mnemonic and operands of random words of each row, where capstone knows the instruction."""
+    reader = _capstone(xlen)
+    pc = 0x10000
+    compared: set[str] = set()
+    wrong: list[str] = []
+    for row in rows(xlen):
+        decoder = decoder_for(row, xlen)
+        for word in words(row, 40, seed=2):
+            data = word.to_bytes(row.size, "little")
+            found = next(reader.disasm(data, pc), None)
+            if found is None or found.mnemonic.startswith(("csr", "rd", "unimp")) or row.name.startswith(("csr", "rd")):
+                continue
+            text = decoder.text(decoder.decode(lambda p, n, data=data: data[:n], pc))
+            name, _, rest = text.partition(" ")
+            if _CAPSTONE_SKIPS.match(name) or _CAPSTONE_SKIPS.match(found.mnemonic):
+                compared.add(name)
+                if name.split(".")[-1] != found.mnemonic.split(".")[-1] and found.mnemonic != "c.nop":
+                    wrong.append(f"{word:#x}: {text!r}, capstone {found.mnemonic}")
+                continue
+            ours, theirs = _tokens(rest), _tokens(found.op_str)
+            mnemonic = re.sub(r"\.(aq|rl|aqrl)$", "", found.mnemonic)
+            mnemonic = re.sub(r"\.aq\.rl$", "", mnemonic)
+            mnemonic, theirs = _plain(mnemonic, theirs)
+            if re.match(r"(c\.)?(j|jal|b[a-z]+)$", mnemonic) and theirs and isinstance(theirs[-1], int) and "jalr" not in mnemonic:
+                theirs[-1] = (pc + theirs[-1]) & ((1 << xlen) - 1)  # capstone prints offsets
+            if mnemonic == "c.lui" and isinstance(theirs[-1], int):
+                theirs[-1] &= 0xFFFFF
+            if mnemonic in ("c.addi4spn", "c.addi16sp", "c.addi", "c.nop") and ours != theirs:
+                theirs = [t for t in theirs if t != "sp"] if "sp" not in ours else theirs
+            compared.add(name)
+            if (mnemonic, theirs) != (name, ours):
+                wrong.append(f"{word:#x}: {text!r}, capstone {found.mnemonic} {found.op_str!r}")
+    assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong[:40])
+    expected = {r.name for r in rows(xlen) if r.extensions in ("i", "m", "zmmul", "zaamo", "zalrsc", "zca")}
+    assert expected - compared <= {"c.nop"}
+
+
+def test_abi_names() -> None:
+    assert len(ABI_NAMES) == len(set(ABI_NAMES)) == 32
+    assert [ABI_NAMES.index(n) for n in ("zero", "ra", "sp", "a0", "a7", "s2", "t3", "t6")] == [0, 1, 2, 10, 17, 18, 28, 31]
