@@ -23,6 +23,7 @@ ISAS = ("rv32im", "rv64imac")
 _COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+{}
 from vmjit.cli.main import main
 sys.exit(main())
 """
@@ -78,11 +79,13 @@ def cli(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPa
     return run
 
 
-def process(*words: object, **settings: Any) -> subprocess.Popen[bytes]:
+def process(*words: object, preamble: str = "", **settings: Any) -> subprocess.Popen[bytes]:
     """Starts a command line in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     environment.pop("COLUMNS", None)
-    return subprocess.Popen([sys.executable, "-c", _COMMAND, *map(str, words)], env=environment, **settings)
+    return subprocess.Popen(
+        [sys.executable, "-c", _COMMAND.format(preamble), *map(str, words)], env=environment, **settings
+    )
 
 
 def in_process(*words: object, stdin: bytes = b"") -> Ended:

@@ -83,6 +83,17 @@ def test_a_full_disk_is_one_line() -> None:
     assert running.returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "status"), [(("run", "nowhere"), 2), (("run", guest("hello"), "--max-instructions", 1), 124)]
+)
+def test_without_standard_error_nothing_goes_elsewhere(words: tuple[object, ...], status: int) -> None:
+    with process(
+        *words, stdin=subprocess.DEVNULL, stdout=-1, preamble="import os; os.close(2); sys.stderr = None"
+    ) as running:
+        assert running.communicate(timeout=60)[0] == b""
+    assert running.returncode == status
+
+
 def test_raw_bytes_pass_through_a_process() -> None:
     every = bytes(range(256)).replace(b"abcdefghijklmnopqrstuvwxyz", b"")
     ended = in_process("run", guest("echo"), stdin=every)

@@ -120,7 +120,9 @@ def have_qemu(xlen: int) -> bool:
     return shutil.which(f"qemu-riscv{xlen}") is not None
 
 
-def run_qemu(xlen: int, elf: bytes, folder: Path, stdin: bytes = b"", cpu: str = "") -> subprocess.CompletedProcess[bytes]:
+def run_qemu(
+    xlen: int, elf: bytes, folder: Path, stdin: bytes = b"", cpu: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     path = folder / "guest.elf"
     path.write_bytes(elf)
     command = [f"qemu-riscv{xlen}", *(["-cpu", cpu] if cpu else []), str(path)]

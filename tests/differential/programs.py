@@ -15,8 +15,8 @@ DATA = 0x40000
 WINDOW = 256
 POINTER_AT = 64
 
-RA, SP, OUTER, INNER, POINTER = 1, 2, 8, 9, 15
-_COUNTERS = (OUTER, INNER)
+RA, SP, OUTER, INNER, IN_FUNCTION, POINTER = 1, 2, 8, 9, 14, 15
+_COUNTERS = (OUTER, INNER, IN_FUNCTION)  # by nesting; functions start at the third
 _DESTINATIONS = st.sampled_from([10, 11, 12, 13, 5, 6, 7, 3, 17, 31, 0])
 _SOURCES = st.sampled_from([10, 11, 12, 13, 5, 6, 7, 3, 17, 31, 0, RA, SP, OUTER, INNER, POINTER])
 _SHORT = st.sampled_from([10, 11, 12, 13])
@@ -156,7 +156,9 @@ def _compressed(xlen: int, zcb: bool, bitmanip: bool) -> st.SearchStrategy[Instr
         if bitmanip:
             forms.append(
                 st.builds(
-                    lambda k, d: Instruction(k, d, d, short=f"c.{k}"), st.sampled_from(["sext.b", "sext.h", "zext.h"]), _SHORT
+                    lambda k, d: Instruction(k, d, d, short=f"c.{k}"),
+                    st.sampled_from(["sext.b", "sext.h", "zext.h"]),
+                    _SHORT,
                 )
             )
             if xlen == 64:
@@ -179,7 +181,9 @@ def _single(xlen: int, extensions: set[str]) -> st.SearchStrategy[Instruction]:
     load, store = (st.sampled_from([n for n in group if there(n)]) for group in (asm.LOADS, asm.STORES))
     amo = st.sampled_from([n for n in asm.AMOS if there(n)])
     width = st.sampled_from(["w", "d"] if xlen == 64 else ["w"])
-    offset = st.one_of(st.integers(-POINTER_AT, WINDOW - POINTER_AT - 8), st.integers(-POINTER_AT - 2, WINDOW - POINTER_AT))
+    offset = st.one_of(
+        st.integers(-POINTER_AT, WINDOW - POINTER_AT - 8), st.integers(-POINTER_AT - 2, WINDOW - POINTER_AT)
+    )
     base = st.sampled_from([POINTER, POINTER, SP])
     forms = [
         st.builds(Instruction, register, _DESTINATIONS, _SOURCES, _SOURCES),
@@ -195,7 +199,9 @@ def _single(xlen: int, extensions: set[str]) -> st.SearchStrategy[Instruction]:
         st.sampled_from([Instruction("fence"), Instruction("fence.i")]),
     ]  # fmt: skip
     if "counters" in extensions:
-        forms.append(st.builds(lambda n, d: Instruction(n, d), st.sampled_from(["rdinstret", "rdcycle"]), _DESTINATIONS))
+        forms.append(
+            st.builds(lambda n, d: Instruction(n, d), st.sampled_from(["rdinstret", "rdcycle"]), _DESTINATIONS)
+        )
     if "ecall" in extensions:
         forms.append(st.just(Instruction("ecall")))
     if unary:
@@ -318,7 +324,7 @@ def cases(draw: st.DrawFn, xlen: int, extensions: frozenset[str], *, lanes: int 
     layout = _Layout(xlen, "c" in extensions)
     for function in functions:
         start = layout.pc
-        layout.items(function)
+        layout.items(function, 2)
         short = "c.jr" if "c" in extensions and len(function) % 2 else ""
         layout.put(Instruction("jalr", 0, RA, short=short))
         layout.functions.append(start)

@@ -27,7 +27,7 @@ from tests.differential.oracles import (
     settle,
     write_elf,
 )
-from tests.differential.reference import AMO, BRANCHES, LOADS, STORES, Instruction, Memory, Reference, compute
+from tests.differential.reference import AMO, BRANCHES, LOADS, Instruction, Memory, Reference, compute
 
 ISA = "imacb_zbc_zicond_zcb"
 CODE, DATA = 0x10000, 0x40000
@@ -89,7 +89,11 @@ def slots(xlen: int) -> list[tuple[str, int | None, list[Instruction]]]:
         found.append((f"{name} rd=rs2", None, [move, Instruction(name, RESULT, A, RESULT)]))
     # A destination of x0 changes nothing.
     for name in ("add", "mul", "div", "andn", "clmul"):
-        body = [Instruction("addi", RESULT, 0, imm=77), Instruction(name, 0, A, B), Instruction("add", RESULT, 0, RESULT)]
+        body = [
+            Instruction("addi", RESULT, 0, imm=77),
+            Instruction(name, 0, A, B),
+            Instruction("add", RESULT, 0, RESULT),
+        ]
         found.append((f"{name} x0", None, body))
     return found
 
@@ -141,7 +145,9 @@ def complain(xlen: int, got: np.ndarray, who: str, leave_out: set[str] = frozens
         if name in leave_out:
             continue
         a, b = operands(xlen)[pair]
-        lines.append(f"rv{xlen} {name} imm={imm} a={a:#x} b={b:#x}: {got[slot, pair]:#x}, reference {table(xlen)[slot, pair]:#x}")
+        lines.append(
+            f"rv{xlen} {name} imm={imm} a={a:#x} b={b:#x}: {got[slot, pair]:#x}, reference {table(xlen)[slot, pair]:#x}"
+        )
     assert not lines, f"{who}: {len(lines)} differ\n" + "\n".join(lines[:20])
 
 
@@ -188,7 +194,9 @@ def test_reference_agrees_with_unicorn(xlen: int) -> None:
             registers[A], registers[B] = a, b
             got = emulator.run(registers, starts[slot]).registers[RESULT]
             if got != int(table(xlen)[slot, column]):
-                lines.append(f"{listed[slot][:2]} a={a:#x} b={b:#x}: unicorn {got:#x}, reference {table(xlen)[slot, column]:#x}")
+                lines.append(
+                    f"{listed[slot][:2]} a={a:#x} b={b:#x}: unicorn {got:#x}, reference {table(xlen)[slot, column]:#x}"
+                )
     assert not lines, "\n".join(lines[:20])
 
 
@@ -360,7 +368,9 @@ def test_load_reserved_store_conditional(xlen: int, tier: str) -> None:
     for i in range(1, 32):
         m.registers[i] = start[i]
     assert m.run().stops() == {"EBREAK": lanes}
-    hart = Reference(xlen, {CODE + 4 * k: i for k, i in enumerate(listing)}, CODE, start, Memory([(DATA, bytearray(64), True)]))
+    hart = Reference(
+        xlen, {CODE + 4 * k: i for k, i in enumerate(listing)}, CODE, start, Memory([(DATA, bytearray(64), True)])
+    )
     hart.run()
     assert hart.stop == "ebreak"
     assert [int(v) for v in m.registers.array()[:, 3]] == hart.x

@@ -56,7 +56,11 @@ def check_state(case: Case, m: Machine, harts: list[Reference], tier: str, piece
         got = (int(m.pc[lane]), int(m.retired[lane]), Stop(int(result[lane])).name)
         want = (hart.pc, hart.retired, STOPS[hart.stop or ""].name)
         assert got == want, f"{tier}, lane {lane}, {piece}: (pc, retired, stop)"
-        wrong = {f"x{i}": (hex(int(registers[i, lane])), hex(v)) for i, v in enumerate(hart.x) if int(registers[i, lane]) != v}
+        wrong = {
+            f"x{i}": (hex(int(registers[i, lane])), hex(v))
+            for i, v in enumerate(hart.x)
+            if int(registers[i, lane]) != v
+        }
         assert not wrong, f"{tier}, lane {lane}, {piece}: (got, want)"
         assert memory[lane].tobytes() == bytes(hart.memory.spans[1][1]), f"{tier}, lane {lane}, {piece}: memory"
 

@@ -19,9 +19,7 @@ from vmjit.ir.block import Block, GuestInstruction
 from vmjit.ir.values import Const, ConstSlot, Op, Register, RegisterSlot, Terminator
 from vmjit.ir.verify import verify_block
 
-ALL = {
-    xlen: parse_isa(f"rv{xlen}imacb_zbc_zicond_zcb_zicntr_zifencei_zihintpause_zihintntl") for xlen in (32, 64)
-}
+ALL = {xlen: parse_isa(f"rv{xlen}imacb_zbc_zicond_zcb_zicntr_zifencei_zihintpause_zihintntl") for xlen in (32, 64)}
 WITHOUT_C = {xlen: parse_isa(f"rv{xlen}imab_zbc_zicond_zicntr_zifencei") for xlen in (32, 64)}
 
 
@@ -92,7 +90,13 @@ def test_extensions_of_rows_are_implemented(row: Row) -> None:
 def test_rows_do_not_overlap(xlen: int) -> None:
     """Two rows of one ISA accept the same word only where the first is the more special one: counters before csrrs,
     c.nop and c.addi16sp beside their general forms, which exclude them."""
-    first_wins = {(f"rd{c}{h}", f"csrr{op}{i}") for c in ("cycle", "time", "instret") for h in ("", "h") for op in "sc" for i in ("", "i")}
+    first_wins = {
+        (f"rd{c}{h}", f"csrr{op}{i}")
+        for c in ("cycle", "time", "instret")
+        for h in ("", "h")
+        for op in "sc"
+        for i in ("", "i")
+    }
     listed = rows(xlen)
     for n, left in enumerate(listed):
         for right in listed[n + 1 :]:
@@ -106,12 +110,16 @@ def test_rows_do_not_overlap(xlen: int) -> None:
             source = random.Random(n)
             for _ in range(300):
                 word = both | source.getrandbits(32) & free
-                assert not (left.pattern.accepts(word) and right.pattern.accepts(word)), f"{left.name} and {right.name}: {word:#x}"
+                assert not (left.pattern.accepts(word) and right.pattern.accepts(word)), (
+                    f"{left.name} and {right.name}: {word:#x}"
+                )
             if left.size == 2:
                 sub = free
                 while True:
                     word = both | sub
-                    assert not (left.pattern.accepts(word) and right.pattern.accepts(word)), f"{left.name}, {right.name}: {word:#x}"
+                    assert not (left.pattern.accepts(word) and right.pattern.accepts(word)), (
+                        f"{left.name}, {right.name}: {word:#x}"
+                    )
                     if not sub:
                         break
                     sub = (sub - 1) & free
@@ -312,7 +320,12 @@ def test_disassembly_agrees_with_capstone(xlen: int) -> None:
             mnemonic = re.sub(r"\.(aq|rl|aqrl)$", "", found.mnemonic)
             mnemonic = re.sub(r"\.aq\.rl$", "", mnemonic)
             mnemonic, theirs = _plain(mnemonic, theirs)
-            if re.match(r"(c\.)?(j|jal|b[a-z]+)$", mnemonic) and theirs and isinstance(theirs[-1], int) and "jalr" not in mnemonic:
+            if (
+                re.match(r"(c\.)?(j|jal|b[a-z]+)$", mnemonic)
+                and theirs
+                and isinstance(theirs[-1], int)
+                and "jalr" not in mnemonic
+            ):
                 theirs[-1] = (pc + theirs[-1]) & ((1 << xlen) - 1)  # capstone prints offsets
             if mnemonic == "c.lui" and isinstance(theirs[-1], int):
                 theirs[-1] &= 0xFFFFF
@@ -328,4 +341,13 @@ def test_disassembly_agrees_with_capstone(xlen: int) -> None:
 
 def test_abi_names() -> None:
     assert len(ABI_NAMES) == len(set(ABI_NAMES)) == 32
-    assert [ABI_NAMES.index(n) for n in ("zero", "ra", "sp", "a0", "a7", "s2", "t3", "t6")] == [0, 1, 2, 10, 17, 18, 28, 31]
+    assert [ABI_NAMES.index(n) for n in ("zero", "ra", "sp", "a0", "a7", "s2", "t3", "t6")] == [
+        0,
+        1,
+        2,
+        10,
+        17,
+        18,
+        28,
+        31,
+    ]

@@ -35,6 +35,13 @@ def write_bytes(stream: IO[str] | None, data: bytes) -> None:
         stream.flush()
 
 
+def remark(message: str) -> None:
+    """One line on standard error, if there is one: `print` to a closed one would go to standard output."""
+    if sys.stderr is not None:
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        print(f"vmjit: {line}", file=sys.stderr, flush=True)
+
+
 def printable(name: str) -> str:
     """A file's name that any UTF-8 stream takes: bytes that are no text appear as \\x…"""
     return os.fsencode(name).decode(errors="backslashreplace")

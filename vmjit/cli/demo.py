@@ -7,7 +7,6 @@ repeat and writes their CRC-32. Here the same data are generated in Python and g
 from __future__ import annotations
 
 import struct
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -43,7 +42,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     import vmjit
-    from vmjit.cli.console import stdout_console
+    from vmjit.cli.console import remark, stdout_console
     from vmjit.cli.progress import run_with_progress
     from vmjit.cli.report import Report
 
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     report = Report(machine, result)
     report.print(stdout_console())
     if result.interrupted:
-        print("vmjit: interrupted", file=sys.stderr)
+        remark("interrupted")
         return 130
     return _check(report)
 

@@ -12,6 +12,7 @@ from importlib import import_module
 
 import vmjit
 from vmjit.cli.arguments import Parser
+from vmjit.cli.console import remark
 from vmjit.errors import ArgumentError, CacheWarning, VmjitError
 
 USAGE = 2
@@ -96,9 +97,8 @@ def _os_error(error: OSError) -> str:
 
 
 def _complain(message: str, status: int) -> int:
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
     with contextlib.suppress(OSError):
-        print(f"vmjit: {line}", file=sys.stderr, flush=True)
+        remark(message)
     try:
         _flush()
     except OSError:

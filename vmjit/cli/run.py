@@ -126,19 +126,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _show(report: Report, *, as_json: bool) -> None:
-    from vmjit.cli.console import stdout_console, write_bytes
+    from vmjit.cli.console import remark, stdout_console, write_bytes
 
     if as_json:
         print(json.dumps(report.json()))
     elif report.machine.lanes > 1:
         report.print(stdout_console())
         if report.result.interrupted:
-            print("vmjit: interrupted", file=sys.stderr)
+            remark("interrupted")
     else:
         write_bytes(sys.stdout, report.result.output(0))
         write_bytes(sys.stderr, report.result.error_output(0))
         if report.result.stop[0] != Stop.EXIT:
-            print(f"vmjit: {report.line(0)}", file=sys.stderr)
+            remark(report.line(0))
 
 
 def _status(report: Report) -> int:
