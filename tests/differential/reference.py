@@ -215,7 +215,7 @@ class Memory:
         return int.from_bytes(bytes(d[i] for d, i in self.places(address, size, xlen, False)), "little")
 
     def write(self, address: int, value: int, size: int, xlen: int) -> None:
-        for (data, i), byte in zip(self.places(address, size, xlen, True), (value & (1 << 8 * size) - 1).to_bytes(size, "little"), strict=True):  # fmt: skip  # noqa: E501
+        for (data, i), byte in zip(self.places(address, size, xlen, True), (value & (1 << 8 * size) - 1).to_bytes(size, "little"), strict=True):  # fmt: skip
             data[i] = byte
 
 
