@@ -11,12 +11,11 @@ import pytest
 
 from vmjit.decoders.riscv.decoder import Decoder, Template, all_templates, row_template
 from vmjit.decoders.riscv.isa import IMPLEMENTED, parse_isa
-from vmjit.decoders.riscv.patterns import parse_pattern
 from vmjit.decoders.riscv.registers import ABI_NAMES, REGISTERS
-from vmjit.decoders.riscv.row import REGISTER_OPERANDS, Row
+from vmjit.decoders.riscv.row import Row
 from vmjit.decoders.riscv.tables import ALL_ROWS
 from vmjit.ir.block import Block, GuestInstruction
-from vmjit.ir.values import Const, ConstSlot, Op, Register, RegisterSlot, Terminator
+from vmjit.ir.values import Const, Register, RegisterSlot, Terminator
 from vmjit.ir.verify import verify_block
 
 ALL = {xlen: parse_isa(f"rv{xlen}imacb_zbc_zicond_zcb_zicntr_zifencei_zihintpause_zihintntl") for xlen in (32, 64)}
@@ -199,46 +198,6 @@ def test_templates_read_operands_before_they_are_overwritten(xlen: int) -> None:
             assert not any(isinstance(a, RegisterSlot) for a in template.terminator.args), name
 
 
-@pytest.mark.parametrize("xlen", [32, 64])
-def test_a_template_is_the_lifted_instruction_over_slots(xlen: int) -> None:
-    """Filling the template's slots with the operands gives the ops of `lift`."""
-    for row in rows(xlen):
-        if row.meaning is None:
-            continue
-        decoder = decoder_for(row, xlen)
-        for word in words(row, 4):
-            data = word.to_bytes(row.size, "little")
-            instruction = decoder.decode(lambda pc, n, data=data: data[:n], 0x2000)
-            assert instruction.matched is not None
-            template = decoder.template(instruction)
-            values = {**instruction.matched.values, "target": instruction.target, "next_pc": 0x2000 + instruction.size}
-
-            def fill(operand: object, template: Template = template, values: dict[str, int] = values) -> object:
-                if isinstance(operand, RegisterSlot):
-                    return Register(values[REGISTER_OPERANDS[operand.slot]])
-                if isinstance(operand, ConstSlot):
-                    return Const(values[template.constants[operand.slot]], operand.type)
-                return operand
-
-            ops = [Op(o.name, o.type, fill(o.dest), tuple(map(fill, o.args)), o.kind) for o in template.ops]  # type: ignore[arg-type,misc]
-            guest, terminator = decoder.lift(instruction)
-            if row.name in ("lr.w", "lr.d") and instruction.matched.values["rd"] == 0:
-                continue  # the lifted form drops nothing either, but keeps another numbering
-            assert [str(o) for o in ops] == [str(o) for o in guest.ops], row.name
-            if terminator is not None and terminator.name in ("jump", "branch"):
-                assert template.terminator is not None
-                assert [fill(t) for t in template.terminator.targets] == list(terminator.targets)
-
-
-def test_patterns_that_do_not_add_up_are_refused() -> None:
-    for text in ("0000 rd 0110011", "imm[11:0] rs1 000 rd 001001", "0000 %% 11"):
-        with pytest.raises(ValueError, match=r"bits|cannot read"):
-            parse_pattern(text)
-
-
-# -- disassembly against capstone
-
-# capstone prints pseudo instructions; each maps back to what the specification calls the instruction.
 _CAPSTONE_SKIPS = re.compile(r"^(c\.nop|c\.unimp|fence|fence\.i)$")
 
 
@@ -336,7 +295,7 @@ def test_disassembly_agrees_with_capstone(xlen: int) -> None:
                 wrong.append(f"{word:#x}: {text!r}, capstone {found.mnemonic} {found.op_str!r}")
     assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong[:40])
     expected = {r.name for r in rows(xlen) if r.extensions in ("i", "m", "zmmul", "zaamo", "zalrsc", "zca")}
-    assert expected - compared <= {"c.nop"}
+    assert expected - compared <= {"c.nop", "fence"}
 
 
 def test_abi_names() -> None:

@@ -172,7 +172,7 @@ class Decoder:
     def text(self, instruction: Instruction) -> str:
         """The disassembly, in the specification's names."""
         if instruction.missing or instruction.matched is None:
-            return f".{2 * instruction.size}byte {instruction.raw:#x}"
+            return f".{instruction.size}byte {instruction.raw:#x}"
         return format_instruction(instruction.matched.row, instruction.raw, instruction.pc, self.isa.xlen)
 
 
