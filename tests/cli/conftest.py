@@ -93,3 +93,9 @@ def in_process(*words: object, stdin: bytes = b"") -> Ended:
     with process(*words, stdin=-1, stdout=-1, stderr=-1) as running:
         out, err = running.communicate(stdin, timeout=60)
     return Ended(running.returncode, out, err)
+
+
+@pytest.fixture(autouse=True)
+def _wide_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables fold at the width of the terminal that a test happens to have."""
+    monkeypatch.setenv("COLUMNS", "160")
