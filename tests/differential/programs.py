@@ -14,6 +14,8 @@ CODE = 0x10000
 DATA = 0x40000
 WINDOW = 256
 POINTER_AT = 64
+GUARD = 16  # bytes behind the window that keep heap and stack away from it: readable in every other case
+UNKNOWN_CALL = 1000
 
 RA, SP, OUTER, INNER, IN_FUNCTION, POINTER = 1, 2, 8, 9, 14, 15
 _COUNTERS = (OUTER, INNER, IN_FUNCTION)  # by nesting; functions start at the third
@@ -75,7 +77,23 @@ class Case:
         return random.Random(self.seed * 1000 + lane + 500).randbytes(WINDOW)
 
     def reference_memory(self, lane: int) -> Memory:
-        return Memory([(CODE, bytearray(self.code), False), (DATA, bytearray(self.memory(lane)), True)])
+        spans = [(CODE, bytearray(self.code), False), (DATA, bytearray(self.memory(lane)), True)]
+        if self.guard_permissions:
+            spans.append((DATA + WINDOW, bytearray(GUARD), False))
+        return Memory(spans)
+
+    @property
+    def guard_permissions(self) -> int:
+        return self.seed % 2
+
+    @property
+    def segments(self) -> list[tuple[int, int, bytes, int]]:
+        """(address, size, data, permissions) of what a machine loads."""
+        return [
+            (CODE, len(self.code), self.code, 5),
+            (DATA, WINDOW, b"", 3),
+            (DATA + WINDOW, GUARD, b"", self.guard_permissions),
+        ]
 
     def uses(self, *names: str) -> bool:
         return any(i.name in names for i in self.listing.values())
@@ -92,7 +110,8 @@ from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.program import Program, Segment
 {listing}
 code = bytes.fromhex("{self.code.hex()}")
-program = Program((Segment({CODE:#x}, len(code), code, 5), Segment({DATA:#x}, {WINDOW}, b"", 3)), {self.entry:#x}, parse_isa("{self.isa}"))
+segments = (Segment({CODE:#x}, len(code), code, 5), Segment({DATA:#x}, {WINDOW}, b"", 3), Segment({DATA + WINDOW:#x}, {GUARD}, b"", {self.guard_permissions}))
+program = Program(segments, {self.entry:#x}, parse_isa("{self.isa}"))
 m = vmjit.Machine(program, lanes={self.lanes}, tier="{tier}", memory=4096)
 registers = {[self.registers(lane) for lane in range(self.lanes)]}
 for i in range(1, 32):
@@ -252,6 +271,8 @@ class _Layout:
         self.functions: list[int] = []
 
     def put(self, i: Instruction) -> None:
+        if i.name == "ecall":  # whatever the program has in a7, the call is one that nobody knows
+            self.put(Instruction("addi", 17, 0, imm=UNKNOWN_CALL))
         self.listing[self.pc] = i
         self.pc += i.size
 

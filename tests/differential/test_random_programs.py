@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, note, settings
 
-from tests.differential.oracles import READ, TIERS, WRITE, Unicorn, machine, settle
+from tests.differential.oracles import TIERS, Unicorn, machine, settle
 from tests.differential.programs import CODE, DATA, WINDOW, Case, cases
 from tests.differential.reference import Reference
 from vmjit import Access, Machine, Stop
@@ -32,8 +32,7 @@ CONFIGURATIONS = {
 
 
 def new_machine(case: Case, tier: str) -> Machine:
-    segments = (Segment(CODE, len(case.code), case.code, 5), Segment(DATA, WINDOW, b"", READ | WRITE))
-    m = machine(Program(segments, case.entry, parse_isa(case.isa)), case.lanes, tier)
+    m = machine(Program(tuple(Segment(*s) for s in case.segments), case.entry, parse_isa(case.isa)), case.lanes, tier)
     start(case, m)
     return m
 
@@ -55,7 +54,7 @@ def check_state(case: Case, m: Machine, harts: list[Reference], tier: str, piece
     for lane, hart in enumerate(harts):
         got = (int(m.pc[lane]), int(m.retired[lane]), Stop(int(result[lane])).name)
         want = (hart.pc, hart.retired, STOPS[hart.stop or ""].name)
-        assert got == want, f"{tier}, lane {lane}, {piece}: (pc, retired, stop)"
+        assert got == want, f"{tier}, lane {lane}, {piece}: (pc, retired, stop) {got}, want {want}"
         wrong = {
             f"x{i}": (hex(int(registers[i, lane])), hex(v))
             for i, v in enumerate(hart.x)
