@@ -152,6 +152,7 @@ class CodeSpace:
         }
         for place, value in fields.items():
             self.descriptor[place // 8] = value
+        self.descriptor_address = int(self.descriptor.ctypes.data)
 
     def _table_ranges(self) -> list[tuple[int, int]]:
         ranges: list[tuple[int, int]] = []

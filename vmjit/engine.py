@@ -24,6 +24,7 @@ from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
+from vmjit.interrupts import DeferredInterrupt
 from vmjit.kernels.layout import JUMP_ENTRIES, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING, Frame, Hot, MachineBlock
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import UNLIMITED, LaneState
@@ -43,6 +44,9 @@ _FIRST_LANES = 16
 _POLL_SECONDS = 0.002
 _HOT_ENTRIES = 1024
 _KEPT_SPACES = 64
+
+# As plain numbers: comparing an array with an enum's member takes numpy several times as long.
+_EXIT, _ECALL = int(Stop.EXIT), int(Stop.ECALL)
 
 Lanes = NDArray[np.intp]
 
@@ -132,11 +136,17 @@ class Engine:
         self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
         self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
         self._hot_seen = 0
-        self._block = np.zeros(MachineBlock.BYTES // 8, np.uint64)
         self._workers = [_Worker()]
+        # Taking an array's address costs as much as a short run, so what never moves has its address beside it.
+        self._block = np.zeros(MachineBlock.BYTES // 8, np.uint64)
+        self._block_address = int(self._block.ctypes.data)
         self._cursor = np.zeros(1, np.int64)
+        self._cursor_address = int(self._cursor.ctypes.data)
+        self._lane_list = np.zeros(state.lanes, np.int32)
+        self._lane_list_address = int(self._lane_list.ctypes.data)
+        self._listed_spaces: list[int] = []
         self._bound: tuple[int, tuple[int, ...]] | None = None
-        self._alignment = 1 if isa.compressed else 3
+        self._alignment = np.uint64(1 if isa.compressed else 3)
         self.reset_code()
 
     # -- code
@@ -226,25 +236,27 @@ class Engine:
         """Run every lane that has not exited until it stops.
 
         `progress` is called a few times a second with (lanes that stopped, instructions retired in this run).
-        KeyboardInterrupt ends the run at once; the lanes that had not stopped stay RUNNING.
+        Ctrl-C ends the run at once; the lanes that had not stopped stay RUNNING.
         """
         state = self.state
         report = RunReport(retired_before=state.retired.copy())
         started = time.perf_counter()
-        active = state.stop != Stop.EXIT
+        active = state.stop != _EXIT
         state.stop[active] = STOP_RUNNING
         state.fault_access[active] = 0
         state.fault_address[active] = 0
         state.budget[:] = UNLIMITED if max_instructions is None else max_instructions
         state.attention[0] = 0
-        self._stop_misaligned(np.flatnonzero(active))
-        self._prepare()
+        self._stop_misaligned(active)
         try:
-            while len(lanes := np.flatnonzero(state.stop == STOP_RUNNING)):
-                self._pass(lanes, report, progress)
-                self._serve()
-                if progress is not None:
-                    progress(int((state.stop != STOP_RUNNING).sum()), self._retired_in(report))
+            with DeferredInterrupt(state.attention) as interrupt:
+                self._prepare()
+                while len(lanes := (state.stop == STOP_RUNNING).nonzero()[0]) and not interrupt.raised:
+                    self._pass(lanes, report, progress)
+                    self._serve()
+                    if progress is not None:
+                        progress(int((state.stop != STOP_RUNNING).sum()), self._retired_in(report))
+                report.interrupted = interrupt.raised
         except KeyboardInterrupt:
             report.interrupted = True
             self._serve()
@@ -255,10 +267,11 @@ class Engine:
     def _retired_in(self, report: RunReport) -> int:
         return int((self.state.retired - report.retired_before).sum())
 
-    def _stop_misaligned(self, lanes: Lanes) -> None:
+    def _stop_misaligned(self, active: NDArray[np.bool_]) -> None:
         """Lanes whose pc the host set to where no instruction can start."""
-        bad = lanes[(self.state.pc[lanes] & np.uint64(self._alignment)) != 0]
-        self._fault(bad, self.state.pc[bad], Access.MISALIGNED_FETCH)
+        bad = (active & ((self.state.pc & self._alignment) != 0)).nonzero()[0]
+        if len(bad):
+            self._fault(bad, self.state.pc[bad], Access.MISALIGNED_FETCH)
 
     def _fault(self, lanes: Lanes, addresses: NDArray[np.uint64], access: Access) -> None:
         self.state.stop[lanes] = Stop.FAULT
@@ -295,11 +308,14 @@ class Engine:
         if first:
             lanes = lanes[:_FIRST_LANES]
         self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else QUANTUM
-        self._spaces_table = np.array([s.descriptor.ctypes.data for s in self.spaces], np.uint64)
-        self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
-        listed = lanes.astype(np.int32)
+        spaces = [s.descriptor_address for s in self.spaces]
+        if spaces != self._listed_spaces:
+            self._listed_spaces = spaces
+            self._spaces_table = np.array(spaces, np.uint64)
+            self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
+        self._lane_list[: len(lanes)] = lanes
         self._cursor[0] = 0
-        arguments = (self._block.ctypes.data, listed.ctypes.data, len(listed), self._cursor.ctypes.data)
+        arguments = (self._block_address, self._lane_list_address, len(lanes), self._cursor_address)
         threads = min(self.threads, len(lanes))
         if first:
             self._call(self._workers[0], *arguments)
@@ -351,13 +367,13 @@ class Engine:
     # -- serving lanes that stopped for something
 
     def _serve(self) -> None:
-        stop = self.state.stop
-        if len(lanes := np.flatnonzero(stop == STOP_NEED_CODE)):
-            self._serve_code(lanes)
-        if len(lanes := np.flatnonzero(stop == STOP_FENCE_I)):
-            self._serve_fence(lanes)
-        if len(lanes := np.flatnonzero(stop == Stop.ECALL)):
-            self._serve_calls(lanes)
+        for kind, serve in (
+            (STOP_NEED_CODE, self._serve_code),
+            (STOP_FENCE_I, self._serve_fence),
+            (_ECALL, self._serve_calls),
+        ):
+            if len(lanes := (self.state.stop == kind).nonzero()[0]):
+                serve(lanes)
 
     def _serve_code(self, lanes: Lanes) -> None:
         state = self.state
@@ -371,7 +387,7 @@ class Engine:
             elif self.outside is Stop.FAULT:
                 self._fault(these, state.pc[these], Access.EXECUTE)
             else:
-                state.stop[these] = self.outside
+                state.stop[these] = int(self.outside)
 
     def _provide(self, index: int, pc: int) -> bool:
         """Have code at `pc`. False if nothing can be executed there."""

@@ -30,6 +30,7 @@ from vmjit.stops import Stop
 
 _GUEST_REGISTERS = 32
 _KEPT_ENGINES = 64
+_RUNNING, _FAULT, _UNSUPPORTED = int(Stop.RUNNING), int(Stop.FAULT), int(Stop.UNSUPPORTED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +145,7 @@ class Executor:
         state.registers[0] = 0
         state.registers[RESERVATION] = 0
         state.pc[:] = np.asarray(address if pc is None else pc).astype(np.uint64)
-        state.stop[:] = Stop.RUNNING
+        state.stop[:] = _RUNNING
         state.retired[:] = 0
         engine.run(max_instructions)
         rows[1:] = state.registers[1:_GUEST_REGISTERS]
@@ -207,7 +208,7 @@ class Executor:
         return _Bound(engine, state, memory)
 
     def _error(self, state: LaneState, code: bytes, address: int) -> str | None:
-        bad = np.flatnonzero((state.stop == Stop.FAULT) | (state.stop == Stop.UNSUPPORTED))
+        bad = ((state.stop == _FAULT) | (state.stop == _UNSUPPORTED)).nonzero()[0]
         if not len(bad):
             return None
         lane = int(bad[0])
@@ -215,6 +216,6 @@ class Executor:
         instruction = self.decoder.decode(lambda p, n: code[p - address : p - address + n] if p >= address else b"", pc)
         text = self.decoder.text(instruction)
         what = f"lane {lane} stopped with {Stop(int(state.stop[lane])).name} at {pc:#x} ({text})"
-        if state.stop[lane] == Stop.FAULT:
+        if state.stop[lane] == _FAULT:
             what += f", address {int(state.fault_address[lane]):#x}"
         return what + (f"; {len(bad)} lanes in all" if len(bad) > 1 else "")
