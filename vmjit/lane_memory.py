@@ -99,13 +99,13 @@ class LaneMemory:
 
     def read(self, address: int, size: int) -> Bytes:
         """A copy, (lanes, size) uint8."""
-        parts = []
+        result = np.empty((self.lanes, size), np.uint8)
+        start = 0
         for span, offset, count in self._pieces(address, size):
-            if span.shared:
-                parts.append(np.broadcast_to(self.shared[offset : offset + count], (self.lanes, count)))
-            else:
-                parts.append(self.rows[:, offset : offset + count])
-        return np.concatenate(parts, axis=1) if parts else np.zeros((self.lanes, 0), np.uint8)
+            source = self.shared if span.shared else self.rows
+            result[:, start : start + count] = source[..., offset : offset + count]
+            start += count
+        return result
 
     def write(self, address: int, data: Bytes) -> tuple[list[MemorySpan], list[MemorySpan]]:
         """Write (n,) for all lanes or (lanes, n). Gives (spans touched, shared spans that need other bytes by lane);

@@ -27,6 +27,8 @@ _SP, _A0, _A1 = 2, 10, 11
 # More lanes than any host has memory for: a slip of the keyboard.
 MAX_LANES = 1 << 26
 
+MAX_THREADS = 1024
+
 
 class Registers:
     """The guest's registers by ABI name, `x` name or number. Reading gives a copy, (lanes,) uint32 or uint64."""
@@ -111,7 +113,7 @@ class Machine:
         tier: "auto", "interpreter" (tier 0 only) or "scalar" (everything compiled before it runs).
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
         arguments: put on every lane's stack as a C program's argc and argv.
-        threads: how many threads run lanes; None: one per core.
+        threads: how many threads run lanes, 1 to 1024; None: one per core.
 
     On entry `sp` is the top of the stack, `a0` the lane's number and `a1` the number of lanes.
 
@@ -135,8 +137,10 @@ class Machine:
             raise ArgumentError(f"lanes must be a number from 1 to {MAX_LANES}, got {lanes!r}")
         if tier not in TIERS:
             raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
-        if threads is not None and threads < 1:
-            raise ArgumentError(f"threads must be at least 1, got {threads}")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int | np.integer)):
+            raise ArgumentError(f"threads must be a number or None, got {threads!r}")
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise ArgumentError(f"threads must be from 1 to {MAX_THREADS}, got {threads}")
         self.program = program
         self.lanes = int(lanes)
         self.tier = tier

@@ -29,9 +29,10 @@ def parse_size(size: int | str) -> int:
     if isinstance(size, bool) or not isinstance(size, int | str):
         raise ArgumentError(f"a memory size is a number of bytes or text such as '1MiB', got {size!r}")
     if isinstance(size, str):
-        match = re.fullmatch(r"\s*(\d+)\s*([a-z]*)\s*", size.lower())
+        match = re.fullmatch(r"\s*([0-9]{1,20})\s*([a-z]*)\s*", size.lower())
         if match is None or match[2] not in _UNITS:
-            raise ArgumentError(f"cannot read the memory size {size!r}; write bytes, or a number with KiB, MiB or GiB")
+            shown = repr(size if len(size) <= 40 else f"{size[:40]}…")
+            raise ArgumentError(f"cannot read the memory size {shown}; write bytes, or a number with KiB, MiB or GiB")
         size = int(match[1]) * _UNITS[match[2]]
     return size
 

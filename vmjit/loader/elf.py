@@ -17,7 +17,8 @@ from vmjit.program import Program, Segment
 
 _EF_RISCV_RVC = 1
 _PF = ((4, PERMISSION_READ), (2, PERMISSION_WRITE | PERMISSION_READ), (1, PERMISSION_EXECUTE))
-_FLOAT_OR_MACHINE = {0: "no machine", 3: "x86", 8: "MIPS", 20: "PowerPC", 40: "Arm", 62: "x86-64", 183: "AArch64"}
+_MACHINE_NAMES = {"EM_NONE": "no machine", "EM_386": "x86", "EM_PPC": "PowerPC", "EM_PPC64": "64-bit PowerPC",
+                  "EM_ARM": "Arm", "EM_X86_64": "x86-64", "EM_LOONGARCH": "LoongArch"}  # fmt: skip
 
 
 def read_elf(data: bytes, path: str, isa: str | None = None) -> Program:
@@ -43,7 +44,8 @@ def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
     header = elf.header
     if header["e_machine"] != "EM_RISCV":
         machine = header["e_machine"]
-        name = _FLOAT_OR_MACHINE.get(machine, str(machine).removeprefix("EM_"))
+        name = f"machine {machine}" if isinstance(machine, int) else machine.removeprefix("EM_")
+        name = _MACHINE_NAMES.get(machine, name)
         raise ProgramError(f"{path}: built for {name}, not for RISC-V", path=path)
     if not elf.little_endian:
         raise ProgramError(f"{path}: big-endian RISC-V is not supported", path=path)

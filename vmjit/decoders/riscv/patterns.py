@@ -11,7 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"(?P<bits>[01-]+)$|(?P<name>[a-z]+[0-9]?'?)(?:\[(?P<range>[\d:|]+)\])?(?:!=(?P<not>[\d{},]+))?$")
+_RANGES = r"\d+(?::\d+)?(?:\|\d+(?::\d+)?)*"
+_EXCLUDED = r"\d+|\{\d+(?:,\d+)*\}"
+_TOKEN = re.compile(
+    rf"(?P<bits>[01-]+)|(?P<name>[a-z]+[0-9]?'?)(?:\[(?P<range>{_RANGES})\])?(?:!=(?P<not>{_EXCLUDED}))?"
+)
 _WIDTH = {"rd": 5, "rs1": 5, "rs2": 5, "rd'": 3, "rs1'": 3, "rs2'": 3, "pred": 4, "succ": 4, "csr": 12, "zimm": 5}
 
 
@@ -56,10 +60,14 @@ class Pattern:
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Compile a pattern; ValueError if its widths do not add up to 16 or 32 bits."""
+    """Compile a pattern.
+
+    Raises ValueError for a word that cannot be read, a field of unknown width, a range that runs upwards, and widths
+    that do not add up to 16 or 32 bits.
+    """
     tokens = []
     for word in text.split():
-        match = _TOKEN.match(word)
+        match = _TOKEN.fullmatch(word)
         if match is None:
             raise ValueError(f"cannot read {word!r} in pattern {text!r}")
         tokens.append(match)
@@ -93,6 +101,8 @@ def _ranges(text: str) -> list[tuple[int, int]]:
     for part in text.split("|"):
         high, _, low = part.partition(":")
         bottom = int(low) if low else int(high)
+        if bottom > int(high):
+            raise ValueError(f"the range {part!r} runs upwards; the specification writes high:low")
         found.append((bottom, int(high) - bottom + 1))
     return found
 
@@ -102,6 +112,8 @@ def _token_width(token: re.Match[str]) -> int:
         return len(token["bits"])
     if token["range"]:
         return sum(width for _, width in _ranges(token["range"]))
+    if token["name"] not in _WIDTH:
+        raise ValueError(f"the width of {token['name']!r} is not known; give its bits, as in imm[11:0]")
     return _WIDTH[token["name"]]
 
 
