@@ -232,6 +232,10 @@ class Reference:
         self.memory = memory
         self.retired = 0
         self.reservation: int | None = None
+        self.reserved_value = 0
+        # An sc found its reservation held and another value there, which this hart itself had stored meanwhile. The
+        # specification leaves open whether it succeeds: here it does, QEMU compares values and lets it fail.
+        self.disputed = False
         self.stop: str | None = None
         self.fault: Fault | None = None
 
@@ -299,12 +303,13 @@ class Reference:
         if stem == "sc":
             held = self.reservation == a
             if held:
+                self.disputed |= self.memory.read(a, size, self.xlen) != self.reserved_value % (1 << 8 * size)
                 self.memory.write(a, b, size, self.xlen)
             self.reservation = None
             return 0 if held else 1
         old = self.memory.read(a, size, self.xlen)
         if stem == "lr":
-            self.reservation = a
+            self.reservation, self.reserved_value = a, old
         else:
             bits = 8 * size
             self.memory.write(a, AMO[stem](old, b & (1 << bits) - 1, bits), size, self.xlen)
