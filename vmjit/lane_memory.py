@@ -124,6 +124,15 @@ class LaneMemory:
                 self.rows[:, offset : offset + count] = part
         return [span for span, _, _ in pieces], []
 
+    def own_bytes(self, span: MemorySpan, lanes: Index) -> Bytes:
+        """What lanes hold in a span of their own, (len(lanes), span.size) uint8."""
+        rows: Bytes = self.rows[lanes, span.offset : span.offset + span.size]
+        return rows
+
+    def shared_bytes(self, span: MemorySpan) -> Bytes:
+        """What a shared span holds, (span.size,) uint8."""
+        return self.shared[span.offset : span.offset + span.size]
+
     # -- access by the environment: another address in each lane
 
     def gather(

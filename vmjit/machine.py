@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vmjit.engine import TIERS, Engine
+from vmjit.cpu_engine import CpuEngine
+from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.errors import ArgumentError, MemoryLimitError
 from vmjit.ir.registers import RegisterFile
@@ -157,7 +158,7 @@ class Machine:
                 raise
             raise MemoryLimitError(f"the host cannot give memory for {lanes} lanes") from error
         self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
-        self._engine = Engine(
+        self._engine = CpuEngine(
             program.isa_config,
             self._state,
             self._lane_memory,
