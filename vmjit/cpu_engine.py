@@ -115,13 +115,6 @@ class CpuEngine(Engine[CodeSpace]):
     def lane_memory(self) -> LaneMemory:
         return self.memory
 
-    def replace_memory(self, memory: LaneMemory) -> None:
-        """Go on with another layout of the same guest memory; no lane runs now."""
-        self.memory = memory
-        self._bound = None
-        self.compiler = RegionCompiler(self.compiler.cache, CompileOptions(memory.layout.window_plan()))
-        self.reset_code()
-
     # -- code
 
     def _new_space(self, spans: Sequence[CodeSpan]) -> CodeSpace:
