@@ -82,7 +82,7 @@ def window_access(b: Builder, window: DeviceWindow, address: Value, size: int) -
         aligned = b.icmp_unsigned("==", b.and_(b.trunc(offset, I32), ir.Constant(I32, size - 1)), ir.Constant(I32, 0))
         inside = b.and_(b.icmp_unsigned("<", offset, window.size), aligned)
         index = b.lshr(offset, ir.Constant(xlen, shift))
-    return _place(b, window, index, size, xlen.width // 8), inside
+    return _place(b, window, offset, index, size), inside
 
 
 def _rotate_right(b: Builder, value: Value, amount: int) -> Value:
@@ -91,17 +91,27 @@ def _rotate_right(b: Builder, value: Value, amount: int) -> Value:
     return b.call(function, [value, value, ir.Constant(type_, amount)])
 
 
-def _place(b: Builder, window: DeviceWindow, index: Value, size: int, word: int) -> Value:
-    """Where element `index` of `size` bytes lies. Windows are smaller than 4 GiB, so 32 bits of the index count."""
-    low = index if index.type.width == 32 else b.trunc(index, I32)
+def _place(b: Builder, window: DeviceWindow, offset: Value, index: Value, size: int) -> Value:
+    """Where the element at `offset`, number `index` of its size, lies.
+
+    Windows are smaller than 4 GiB, so that 32 bits count, and a product of 32 bits added to 64 is one instruction.
+    """
+    word = offset.type.width // 8
     if not window.interleaved or size == word:
         step = size * (GROUP if window.interleaved else 1)
-        return b.add(window.base, b.mul(b.zext(low, I64), ir.Constant(I64, step)))
-    per_word = word // size
-    within = b.and_(low, ir.Constant(I32, per_word - 1))
-    words = b.lshr(low, ir.Constant(I32, per_word.bit_length() - 1))
-    first = b.add(window.base, b.mul(b.zext(words, I64), ir.Constant(I64, word * GROUP)))
-    return b.add(first, b.mul(b.zext(within, I64), ir.Constant(I64, size)))
+        return b.add(window.base, b.mul(b.zext(_narrow(b, index), I64), ir.Constant(I64, step)))
+    # The word starts 32 times as far from the base; the offset itself is in the sum once.
+    start = b.and_(_narrow(b, offset), ir.Constant(I32, -word))
+    return b.add(b.add(window.base, _low(b, offset)), b.mul(b.zext(start, I64), ir.Constant(I64, GROUP - 1)))
+
+
+def _narrow(b: Builder, value: Value) -> Value:
+    return value if value.type.width == 32 else b.trunc(value, I32)
+
+
+def _low(b: Builder, value: Value) -> Value:
+    """An offset inside a window as an i64."""
+    return b.zext(value, I64) if value.type.width == 32 else value
 
 
 # -- accesses in no window

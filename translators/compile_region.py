@@ -9,6 +9,7 @@ from llvmlite import ir
 
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
+from vmjit.ir.values import Op
 from vmjit.kernels.emit import (
     I32,
     I64,
@@ -226,7 +227,8 @@ class _CpuRegionContext(RegionContext):
             found.append((Window(e.shared_base, lo, None), e.windows.shared_size))
         return found
 
-    def load(self, type_: Type, address: Value) -> Value:
+    def load(self, op: Op, address: Value) -> Value:
+        type_ = op.type
         b, llvm_type = self.builder, int_type(type_.bits)
         done = b.append_basic_block("loaded")
         incoming: list[tuple[Value, Any]] = []
@@ -253,8 +255,8 @@ class _CpuRegionContext(RegionContext):
             value.add_incoming(result, block)
         return value
 
-    def store(self, type_: Type, address: Value, value: Value) -> None:
-        b = self.builder
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        b, type_ = self.builder, op.type
         done = b.append_basic_block("stored")
         for window, size in self._windows(shared=False):
             offset, inside = window_offset(b, window, address, type_.bits // 8, exact=size)

@@ -12,8 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.ir.registers import RegisterFile
-from vmjit.ir.types import Type
-from vmjit.ir.values import ConstSlot, Operand, Register, RegisterSlot, Terminator
+from vmjit.ir.values import ConstSlot, Op, Operand, Register, RegisterSlot, Terminator
 from vmjit.kernels.device_code import code_space, find_slot
 from vmjit.kernels.device_layout import (
     GROUP,
@@ -270,7 +269,8 @@ class _TemplateContext:
         b = self.builder
         return b.sub(load_field(b, self.interpreter.fields, LaneField.LIMIT), self.interpreter.slice_left)
 
-    def load(self, type_: Type, address: Value) -> Value:
+    def load(self, op: Op, address: Value) -> Value:
+        type_ = op.type
         i, b, llvm_type = self.interpreter, self.builder, int_type(type_.bits)
         done = b.append_basic_block("loaded")
         incoming = []
@@ -293,8 +293,8 @@ class _TemplateContext:
             result.add_incoming(found, block)
         return result
 
-    def store(self, type_: Type, address: Value, value: Value) -> None:
-        i, b = self.interpreter, self.builder
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        i, b, type_ = self.interpreter, self.builder, op.type
         place, inside = window_access(b, i.windows[0], address, type_.bits // 8)
         hit, miss, done = (b.append_basic_block(n) for n in ("hit", "miss", "stored"))
         b.cbranch(inside, hit, miss)

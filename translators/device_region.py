@@ -14,8 +14,8 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.ir.registers import RegisterFile
-from vmjit.ir.types import Type
-from vmjit.kernels.device_layout import FORCE_INTERPRETER, DeviceMachine, LaneField, register_offset
+from vmjit.ir.values import Op, Register
+from vmjit.kernels.device_layout import FORCE_INTERPRETER, GROUP, DeviceMachine, LaneField, register_offset
 from vmjit.kernels.device_memory import (
     I32,
     I64,
@@ -27,6 +27,7 @@ from vmjit.kernels.device_memory import (
     store_global,
     window_access,
 )
+from vmjit.translators.access_groups import AccessGroup, access_groups
 from vmjit.translators.lowering import Builder, Value, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
@@ -63,6 +64,7 @@ class DeviceRegion(RegionBody):
         self.done = b.append_basic_block("done")
         with b.goto_block(self.done):
             self.result = b.phi(I64)
+        self.shared_base = load_global(b, self.machine, offset=DeviceMachine.SHARED)
         for index, cell in self.cells.items():
             b.store(load_global(b, self.lane_registers, self.xlen, register_offset(index, xlen)), cell)
         b.store(self.left, self.remaining)
@@ -82,7 +84,7 @@ class DeviceRegion(RegionBody):
         dirty = frozenset(self.dirty)
         if dirty not in self.exits:
             self.exits[dirty] = _Exit(self, dirty)
-        self.exits[dirty].leave(pc, ir.Constant(I64, refund), ir.Constant(I64, flags))
+        self.exits[dirty].leave(pc, refund, flags)
 
     def leave_to(self, pc: int) -> None:
         self._leave(constant(self.registers.type, pc), 0, 0)
@@ -96,7 +98,8 @@ class DeviceRegion(RegionBody):
 
 
 class _Exit:
-    """Leaving with one set of registers to store; pc, refund and flags arrive from the places that leave."""
+    """Leaving with one set of registers to store. What the places that leave tell is stored where they are: a block of
+    its own for each, so that handing values over costs nothing on the way that does not leave."""
 
     def __init__(self, region: DeviceRegion, dirty: frozenset[int]) -> None:
         self.region = region
@@ -104,24 +107,22 @@ class _Exit:
         b = region.builder
         self.block = b.append_basic_block("exit")
         with b.goto_block(self.block):
-            self.operands = [b.phi(t) for t in (region.xlen, I64, I64)]
+            self.result = b.phi(I64)
 
-    def leave(self, *values: Value) -> None:
-        b = self.region.builder
-        for phi, value in zip(self.operands, values, strict=True):
-            phi.add_incoming(value, b.block)
+    def leave(self, pc: Value, refund: int, flags: int) -> None:
+        region, b = self.region, self.region.builder
+        store_field(b, region.fields, LaneField.PC, pc if region.xlen.width == 64 else b.zext(pc, I64))
+        left = b.add(b.load(region.remaining, typ=I64), ir.Constant(I64, refund))
+        self.result.add_incoming(b.or_(left, ir.Constant(I64, flags)), b.block)
         b.branch(self.block)
 
     def finish(self) -> None:
         region, b = self.region, self.region.builder
         b.position_at_end(self.block)
-        pc, refund, flags = self.operands
         for index in sorted(self.dirty):
             offset = register_offset(index, region.registers.type.bits)
             store_global(b, b.load(region.cells[index], typ=region.xlen), region.lane_registers, offset)
-        store_field(b, region.fields, LaneField.PC, pc if region.xlen.width == 64 else b.zext(pc, I64))
-        left = b.add(b.load(region.remaining, typ=I64), refund)
-        region.result.add_incoming(b.or_(left, flags), b.block)
+        region.result.add_incoming(self.result, b.block)
         b.branch(region.done)
 
 
@@ -129,6 +130,49 @@ class _DeviceContext(RegionContext):
     """Windows as constants; whatever they do not decide leaves to the interpreter."""
 
     body: DeviceRegion
+
+    def __init__(self, body: DeviceRegion, pc: int, size: int) -> None:
+        super().__init__(body, pc, size)
+        self._groups: dict[int, AccessGroup] = {}
+        self._bases: dict[AccessGroup, Value] = {}
+        if body.private[1]:
+            for group in access_groups(body.region.blocks[pc], body.registers.stack):
+                self._groups.update(dict.fromkeys(group.members, group))
+
+    def _in_group(self, op: Op) -> Value | None:
+        """Where an access of a group takes place; the first one checks for all. None for an access of its own."""
+        group = self._groups.get(id(op))
+        if group is None:
+            return None
+        word = self.body.registers.type.bits // 8
+        if group not in self._bases:
+            self._bases[group] = self._check_group(group)
+        distance = group.members[id(op)] - group.low
+        place = distance // word * word * GROUP + distance % word
+        return self.builder.add(self._bases[group], ir.Constant(I64, place))
+
+    def _check_group(self, group: AccessGroup) -> Value:
+        """Leave unless the whole group lies in the lane's own window; gives where its first word is."""
+        b, body = self.builder, self.body
+        lo, size, offset = body.private
+        extent = group.hi - group.low
+        word = body.registers.type.bits // 8
+        room = (size - extent) // word * word + word if size >= extent else 0
+        window = DeviceWindow(
+            b.add(body.memory, ir.Constant(I64, offset * GROUP)),
+            ir.Constant(body.xlen, lo),
+            ir.Constant(body.xlen, room),
+            interleaved=True,
+        )
+        value = self.operand(Register(group.register))
+        address = b.add(value, ir.Constant(body.xlen, group.low))
+        place, inside = window_access(b, window, address, word)
+        hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
+        body.branch(inside, hit, miss, rare=False)
+        b.position_at_end(miss)
+        self.leave_here()
+        b.position_at_end(hit)
+        return place
 
     def limit(self) -> Value:
         return load_field(self.builder, self.body.fields, LaneField.LIMIT)
@@ -139,13 +183,16 @@ class _DeviceContext(RegionContext):
             return None
         b, body = self.builder, self.body
         if shared:
-            base = b.add(load_global(b, body.machine, offset=DeviceMachine.SHARED), ir.Constant(I64, offset))
+            base = b.add(body.shared_base, ir.Constant(I64, offset))
         else:
             base = b.add(body.memory, ir.Constant(I64, offset * 32))
         return DeviceWindow(base, ir.Constant(body.xlen, lo), ir.Constant(body.xlen, size), not shared)
 
-    def load(self, type_: Type, address: Value) -> Value:
-        b, llvm_type = self.builder, int_type(type_.bits)
+    def load(self, op: Op, address: Value) -> Value:
+        b, type_ = self.builder, op.type
+        llvm_type = int_type(type_.bits)
+        if (known := self._in_group(op)) is not None:
+            return load_global(b, known, llvm_type)
         done = b.append_basic_block("loaded")
         incoming: list[tuple[Value, Any]] = []
         for window, shared in ((self.body.private, False), (self.body.shared, True)):
@@ -170,8 +217,11 @@ class _DeviceContext(RegionContext):
             value.add_incoming(result, block)
         return value
 
-    def store(self, type_: Type, address: Value, value: Value) -> None:
-        b = self.builder
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        b, type_ = self.builder, op.type
+        if (known := self._in_group(op)) is not None:
+            store_global(b, value, known)
+            return
         found = self._window(self.body.private, shared=False)
         done = b.append_basic_block("stored")
         if found is not None:

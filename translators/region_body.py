@@ -15,8 +15,7 @@ from llvmlite import ir
 
 from vmjit.ir.block import Block
 from vmjit.ir.registers import RegisterFile
-from vmjit.ir.types import Type
-from vmjit.ir.values import Const, Operand, Register, RegisterSlot
+from vmjit.ir.values import Const, Op, Operand, Register, RegisterSlot
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 from vmjit.translators.regions import Region
 
@@ -167,10 +166,10 @@ class RegionContext:
         """The retired count at which the budget is used up, an i64."""
         raise NotImplementedError
 
-    def load(self, type_: Type, address: Value) -> Value:
+    def load(self, op: Op, address: Value) -> Value:
         raise NotImplementedError
 
-    def store(self, type_: Type, address: Value, value: Value) -> None:
+    def store(self, op: Op, address: Value, value: Value) -> None:
         raise NotImplementedError
 
     # -- what all have

@@ -21,9 +21,8 @@ _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
 class HostDevice(AddressableDevice):
     """One object; there is no state but what buffers hold."""
 
-    name = "host"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "host") -> None:
+        self.name = name
         self.target: DeviceTarget = HostDeviceTarget()
 
     def info(self) -> DeviceInfo:

@@ -12,6 +12,7 @@ from vmjit.errors import DeviceMissingError
 # name: (module, function or class that gives the device)
 BACK_ENDS: dict[str, tuple[str, str]] = {
     "host": ("vmjit.devices.host", "HostDevice"),
+    "ptx": ("vmjit.devices.ptx", "PtxDevice"),
 }
 
 
@@ -22,5 +23,5 @@ def open_device(name: str) -> Device:
     if kind not in BACK_ENDS:
         raise DeviceMissingError(f"no device {name!r}; there are: cpu, {', '.join(BACK_ENDS)}", device=name)
     module, attribute = BACK_ENDS[kind]
-    make: Callable[[], Device] = getattr(import_module(module), attribute)
-    return make()
+    make: Callable[[str], Device] = getattr(import_module(module), attribute)
+    return make(name)
