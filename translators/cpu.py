@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -60,16 +61,22 @@ class CpuTarget:
 
     def load(self, image: bytes, symbols: tuple[str, ...]) -> LoadedCode:
         """Link an object file into this process."""
+        return self.load_all([image], symbols)
+
+    def load_all(self, images: Sequence[bytes], symbols: tuple[str, ...]) -> LoadedCode:
+        """Link object files with each other and into this process."""
         with _COMPILE_LOCK:
             self._loaded += 1
-            library = llvm.JITLibraryBuilder().add_object_img(image)
+            library = llvm.JITLibraryBuilder()
+            for image in images:
+                library.add_object_img(image)
             for symbol in symbols:
                 library.export_symbol(symbol)
             try:
                 tracker = library.link(self._jit, f"code{self._loaded}")
             except RuntimeError as error:
                 raise CompileError(f"machine code cannot be loaded: {error}", log=str(error)) from error
-        return LoadedCode(tracker, {s: int(tracker[s]) for s in symbols}, len(image))
+        return LoadedCode(tracker, {s: int(tracker[s]) for s in symbols}, sum(map(len, images)))
 
 
 class LoadedCode:

@@ -167,7 +167,8 @@ class _HandlerContext:
             load_field(b, frame, Frame.WINDOW1_LIMIT, xlen),
         )
 
-    def load(self, type_: Type, address: Value) -> Value:
+    def load(self, op: Op, address: Value) -> Value:
+        type_ = op.type
         if self.slow is None:
             return self._load_slowly(type_, address)
         b, llvm_type = self.builder, int_type(type_.bits)
@@ -193,7 +194,8 @@ class _HandlerContext:
         value.add_incoming(value1, blocks["shared"])
         return value
 
-    def store(self, type_: Type, address: Value, value: Value) -> None:
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        type_ = op.type
         if self.slow is None:
             self._store_slowly(type_, address, value)
             return

@@ -149,9 +149,10 @@ class Context(Protocol):
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None: ...
 
-    def load(self, type_: Type, address: Value) -> Value: ...
+    def load(self, op: Op, address: Value) -> Value: ...
 
-    def store(self, type_: Type, address: Value, value: Value) -> None: ...
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        """`op` is a store or a store_if whose condition holds."""
 
     def trap_if(self, condition: Value, kind: str, address: Value) -> None: ...
 
@@ -161,8 +162,8 @@ class Context(Protocol):
 
 # Ops that act on lane state, in terms of the context.
 EFFECTS: dict[str, Callable[[Context, Op, list[Value]], Value | None]] = {
-    "load": lambda c, op, a: c.load(op.type, a[0]),
-    "store": lambda c, op, a: c.store(op.type, a[0], a[1]),
+    "load": lambda c, op, a: c.load(op, a[0]),
+    "store": lambda c, op, a: c.store(op, a[0], a[1]),
     "store_if": lambda c, op, a: _store_if(c, op, a),
     "trap_if": lambda c, op, a: c.trap_if(a[0], op.kind, a[1]),
     "retired": lambda c, op, a: c.retired(),
@@ -175,7 +176,7 @@ def _store_if(context: Context, op: Op, args: list[Value]) -> None:
     after = b.append_basic_block("after")
     b.cbranch(args[0], store, after)
     b.position_at_end(store)
-    context.store(op.type, args[1], args[2])
+    context.store(op, args[1], args[2])
     b.branch(after)
     b.position_at_end(after)
 

@@ -56,6 +56,16 @@ class CodeSpan:
         return self.lo + len(self.data)
 
 
+def fetch_from(spans: Iterable[CodeSpan], pc: int, size: int) -> bytes:
+    """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
+    for span in spans:
+        if span.lo <= pc < span.end:
+            data = span.data[pc - span.lo : pc - span.lo + size]
+            missing = size - len(data)
+            return data + fetch_from(spans, pc + len(data), missing) if missing and data else data
+    return b""
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """How the instructions of one template are written to slots."""
@@ -176,12 +186,7 @@ class CodeSpace:
 
     def fetch(self, pc: int, size: int) -> bytes:
         """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
-        for span in self.spans:
-            if span.lo <= pc < span.end:
-                data = span.data[pc - span.lo : pc - span.lo + size]
-                missing = size - len(data)
-                return data + self.fetch(pc + len(data), missing) if missing and data else data
-        return b""
+        return fetch_from(self.spans, pc, size)
 
     def executable(self, pc: int) -> bool:
         return any(span.lo <= pc < span.end for span in self.spans)

@@ -1,60 +1,67 @@
 """The engine: runs lanes until all have stopped, decoding, compiling and serving their calls in between.
 
-A run is a sequence of passes. A pass is one call of the `run_lanes` kernel over the lanes that can go on, on as many
-threads as pay; between passes the lanes that stopped for something are served in bulk.
+A run is a sequence of passes. A pass lets the lanes that can go on run on the device; between passes the lanes that
+stopped for something are served in bulk. What a pass is, and what code is on a device, its engine says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.cache import CodeCache, process_cache
-from vmjit.code_space import CodeSpace, CodeSpaceFullError, CodeSpan
+from vmjit.code_space import CodeSpan
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
-from vmjit.host_memory import HostMemory
-from vmjit.interpreter import Interpreter, interpreter_for
 from vmjit.interrupts import DeferredInterrupt
-from vmjit.kernels.layout import JUMP_ENTRIES, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING, Frame, Hot, MachineBlock
-from vmjit.lane_memory import LaneMemory
+from vmjit.kernels.layout import STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
 from vmjit.lane_state import UNLIMITED, LaneState
+from vmjit.memory_layout import MemoryLayout, MemorySpan
 from vmjit.stops import Access, Stop
-from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
 
 TIERS = ("auto", "interpreter", "scalar")
 
-# Instructions a lane runs before the next lane has its turn: long against the cost of a change, short against Ctrl-C.
-QUANTUM = 1 << 26
-
-# The first pass of a run is made by the calling thread, over a few lanes and with a short slice: a short run needs no
-# other thread, and a long one has its first code decoded before many threads ask for it.
-_FIRST_QUANTUM = 1 << 18
-_FIRST_LANES = 16
-
-_POLL_SECONDS = 0.002
-_HOT_ENTRIES = 1024
 _KEPT_SPACES = 64
 
 # As plain numbers: comparing an array with an enum's member takes numpy several times as long.
 _EXIT, _ECALL = int(Stop.EXIT), int(Stop.ECALL)
 
 Lanes = NDArray[np.intp]
+Progress = Callable[[int, int], None]
+
+
+class GuestMemory(Protocol):
+    """What engines and environments need of the lanes' memory, wherever it lies."""
+
+    layout: MemoryLayout
+
+    def gather(
+        self, lanes: NDArray[np.integer], addresses: NDArray[np.uint64], sizes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]: ...
+
+    def scatter(
+        self,
+        lanes: NDArray[np.integer],
+        addresses: NDArray[np.uint64],
+        sizes: NDArray[np.int64],
+        data: NDArray[np.uint8],
+    ) -> NDArray[np.bool_]: ...
+
+    def own_bytes(self, span: MemorySpan, lanes: Lanes) -> NDArray[np.uint8]: ...
+
+    def shared_bytes(self, span: MemorySpan) -> NDArray[np.uint8]: ...
 
 
 class Environment(Protocol):
     """Serves environment calls. Gives the lanes that go on behind their call; the others it has stopped."""
 
-    def serve(self, state: LaneState, memory: LaneMemory, lanes: Lanes) -> Lanes: ...
+    def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes: ...
 
 
 @dataclass
@@ -68,147 +75,104 @@ class RunReport:
     retired_before: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(_cores(), 1), thread_name_prefix="vmjit lanes")
+Space = TypeVar("Space")
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class _Worker:
-    """One thread's frame and cursor."""
-
-    def __init__(self) -> None:
-        self._memory = HostMemory(Frame.BYTES)
-        self.frame: NDArray[np.uint64] = self._memory.array.view(np.uint64)
-        self.address = self._memory.address
-        self.jumps = np.zeros((JUMP_ENTRIES, 2), np.uint64)
-        self.frame[Frame.JUMPS // 8] = self.jumps.ctypes.data
-        self._jumps_seen = 0
-
-    def new_jumps(self) -> NDArray[np.uint64] | None:
-        """The computed jumps (site, target) remembered lately, if there are new ones."""
-        count = int(self.frame[Frame.JUMP_COUNT // 8])
-        if count == self._jumps_seen:
-            return None
-        self._jumps_seen = count
-        return np.unique(self.jumps[: min(count, JUMP_ENTRIES)], axis=0)
-
-    def take_compiled(self) -> int:
-        count = int(self.frame[Frame.COMPILED // 8])
-        self.frame[Frame.COMPILED // 8] = 0
-        return count
-
-
-class Engine:
-    """Runs the lanes of `state` on `memory`.
-
-    `tier` is one of TIERS. `threads` is the number of threads that run lanes, by default one per core.
-    """
+class Engine(ABC, Generic[Space]):
+    """Runs the lanes of `state`. `tier` is one of TIERS; `outside` is the stop of a lane whose pc is in no code."""
 
     def __init__(
         self,
         isa: Isa,
         state: LaneState,
-        memory: LaneMemory,
         *,
-        tier: str = "auto",
-        environment: Environment | None = None,
-        threads: int | None = None,
-        cache: CodeCache | None = None,
-        visits_until_hot: int = VISITS_UNTIL_HOT,
-        outside: Stop = Stop.FAULT,
+        tier: str,
+        environment: Environment | None,
+        outside: Stop,
     ) -> None:
         self.state = state
-        self.memory = memory
         self.tier = tier
         self.environment = environment
-        self.threads = threads or _cores()
         self.outside = outside
         self.decoder = Decoder(isa)
-        self.interpreter: Interpreter = interpreter_for(isa.xlen)
-        self.visits_until_hot = 0 if tier == "interpreter" else visits_until_hot
-        self.compiler = RegionCompiler(cache or process_cache(), CompileOptions(memory.layout.window_plan()))
-        self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
-        self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
-        self._hot_seen = 0
-        self._workers = [_Worker()]
-        # Taking an array's address costs as much as a short run, so what never moves has its address beside it.
-        self._block = np.zeros(MachineBlock.BYTES // 8, np.uint64)
-        self._block_address = int(self._block.ctypes.data)
-        self._cursor = np.zeros(1, np.int64)
-        self._cursor_address = int(self._cursor.ctypes.data)
-        self._lane_list = np.zeros(state.lanes, np.int32)
-        self._lane_list_address = int(self._lane_list.ctypes.data)
-        self._listed_spaces: list[int] = []
-        self._bound: tuple[int, tuple[int, ...]] | None = None
         self._alignment = np.uint64(1 if isa.compressed else 3)
-        self.reset_code()
+        self.spaces: list[Space] = []
+        self._space_of: dict[bytes, int] = {}
+        self.code_was_written = False
+
+    # -- what an engine says
+
+    @property
+    @abstractmethod
+    def lane_memory(self) -> GuestMemory:
+        """The lanes' memory."""
+
+    @abstractmethod
+    def _new_space(self, spans: Sequence[CodeSpan]) -> Space:
+        """A code space for lanes whose executable memory holds this."""
+
+    @abstractmethod
+    def _provide(self, index: int, pc: int) -> bool:
+        """Have code at `pc` in a code space. False if nothing can be executed there."""
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Before the first pass of a run."""
+
+    @abstractmethod
+    def _pass(self, lanes: Lanes, report: RunReport, progress: Progress | None) -> None:
+        """Let lanes run until each has stopped or had its slice."""
+
+    @abstractmethod
+    def _finish(self, report: RunReport) -> None:
+        """After the last pass of a run."""
 
     # -- code
 
     def reset_code(self) -> None:
         """Forget all decoded code and what is bound to it; every lane has the code that is in its memory now."""
-        self.code_was_written = bool(getattr(self, "spaces", ()))
-        self._code_can_change = any(s.executable and not s.shared for s in self.memory.layout.spans)
-        self.spaces: list[CodeSpace] = []
-        self._space_of: dict[bytes, int] = {}
+        self.code_was_written = bool(self.spaces)
+        self._code_can_change = any(s.executable and not s.shared for s in self.lane_memory.layout.spans)
+        self.spaces = []
+        self._space_of = {}
         self.state.code_index[:] = 0
         if self.state.lanes:
             self.assign_code(np.arange(self.state.lanes))
 
-    def replace_memory(self, memory: LaneMemory) -> None:
-        """Go on with another layout of the same guest memory; no lane runs now."""
-        self.memory = memory
-        self._bound = None
-        self.compiler = RegionCompiler(self.compiler.cache, CompileOptions(memory.layout.window_plan()))
-        self.reset_code()
-
     def assign_code(self, lanes: Lanes) -> None:
         """Give each lane the code space of the code its memory holds."""
-        spans = [s for s in self.memory.layout.spans if s.executable]
+        spans = [s for s in self.lane_memory.layout.spans if s.executable]
         own = [s for s in spans if not s.shared]
         if not own:
             self.state.code_index[lanes] = self._space(spans, None)
             return
         self._drop_unused_spaces(lanes)
-        parts = [self.memory.rows[lanes[0], s.offset : s.offset + s.size].tobytes() for s in own]
         same = np.ones(len(lanes), bool)
-        for span, part in zip(own, parts, strict=True):
-            data = np.frombuffer(part, np.uint8)
+        for span in own:
+            first = self.lane_memory.own_bytes(span, lanes[:1])
             for i in range(0, len(lanes), 1024):
-                rows = self.memory.rows[lanes[i : i + 1024], span.offset : span.offset + span.size]
-                same[i : i + 1024] &= (rows == data).all(axis=1)
+                rows = self.lane_memory.own_bytes(span, lanes[i : i + 1024])
+                same[i : i + 1024] &= (rows == first).all(axis=1)
         self.state.code_index[lanes[same]] = self._space(spans, int(lanes[0]))
         for lane in lanes[~same]:
             self.state.code_index[lane] = self._space(spans, int(lane))
 
-    def _space(self, spans: list[Any], lane: int | None) -> int:
+    def _space(self, spans: list[MemorySpan], lane: int | None) -> int:
         """Index of the code space with the executable bytes that this lane sees."""
         code = []
-        for span in spans:
-            source = self.memory.shared if span.shared else self.memory.rows[lane]
-            code.append(CodeSpan(span.lo, source[span.offset : span.offset + span.size].tobytes()))
         digest = hashlib.blake2b(digest_size=16)
-        for part in code:
-            digest.update(part.lo.to_bytes(8, "little") + part.data)
+        for span in spans:
+            if span.shared:
+                data = self.lane_memory.shared_bytes(span).tobytes()
+            else:
+                data = self.lane_memory.own_bytes(span, np.array([lane])).tobytes()
+            code.append(CodeSpan(span.lo, data))
+            digest.update(span.lo.to_bytes(8, "little") + data)
         key = digest.digest()
-        if key in self._space_of:
-            return self._space_of[key]
-        space = CodeSpace(
-            self.decoder,
-            self.interpreter,
-            code,
-            visits_until_hot=self.visits_until_hot,
-            compiled_only=self.tier == "scalar",
-        )
-        self.spaces.append(space)
-        self._space_of[key] = len(self.spaces) - 1
-        return len(self.spaces) - 1
+        if key not in self._space_of:
+            self.spaces.append(self._new_space(code))
+            self._space_of[key] = len(self.spaces) - 1
+        return self._space_of[key]
 
     def _drop_unused_spaces(self, moving: Lanes) -> None:
         """Lanes that keep changing their code leave spaces behind; keep only those in use once there are many."""
@@ -231,7 +195,7 @@ class Engine:
         self,
         max_instructions: int | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> RunReport:
         """Run every lane that has not exited until it stops.
 
@@ -260,7 +224,7 @@ class Engine:
         except KeyboardInterrupt:
             report.interrupted = True
             self._serve()
-        report.compiled_instructions = sum(w.take_compiled() for w in self._workers)
+        self._finish(report)
         report.seconds = time.perf_counter() - started
         return report
 
@@ -278,92 +242,6 @@ class Engine:
         self.state.fault_address[lanes] = addresses
         self.state.fault_access[lanes] = access
 
-    def _prepare(self) -> None:
-        """Write the machine block and the frames, unless nothing has moved since the last run."""
-        bound = (self.memory.rows.ctypes.data, self.memory.rows.strides)
-        if bound == self._bound:
-            return
-        self._bound = bound
-        self.state.fill_block(self._block)
-        self.memory.fill_block(self._block)
-        while len(self._workers) < self.threads:
-            self._workers.append(_Worker())
-        symbols = self.interpreter.symbols
-        for worker in self._workers:
-            self.memory.fill_frame(worker.frame)
-            worker.frame[Frame.HOT // 8] = self._hot.ctypes.data
-            for place, name in (
-                (Frame.GOTO_TAIL, "goto_tail"),
-                (Frame.GOTO_COUNT, "goto_count"),
-                (Frame.GOTO_INDIRECT, "goto_indirect"),
-                (Frame.GOTO_COMPUTED, "goto_computed"),
-                (Frame.SLOW_LOAD, "slow_load"),
-                (Frame.SLOW_STORE, "slow_store"),
-            ):
-                worker.frame[place // 8] = symbols[name]
-
-    def _pass(self, lanes: Lanes, report: RunReport, progress: Callable[[int, int], None] | None) -> None:
-        first = report.passes == 0
-        report.passes += 1
-        if first:
-            lanes = lanes[:_FIRST_LANES]
-        self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else QUANTUM
-        spaces = [s.descriptor_address for s in self.spaces]
-        if spaces != self._listed_spaces:
-            self._listed_spaces = spaces
-            self._spaces_table = np.array(spaces, np.uint64)
-            self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
-        self._lane_list[: len(lanes)] = lanes
-        self._cursor[0] = 0
-        arguments = (self._block_address, self._lane_list_address, len(lanes), self._cursor_address)
-        threads = min(self.threads, len(lanes))
-        if first:
-            self._call(self._workers[0], *arguments)
-            self._handle_hot()
-            return
-        futures = [_pool().submit(self._call, worker, *arguments) for worker in self._workers[:threads]]
-        self._supervise(futures, report, progress)
-
-    def _call(self, worker: _Worker, block: int, lanes: int, count: int, cursor: int) -> None:
-        self.interpreter.run_lanes(block, worker.address, lanes, count, cursor)
-
-    def _supervise(
-        self, futures: list[Future[None]], report: RunReport, progress: Callable[[int, int], None] | None
-    ) -> None:
-        """Wait for the workers; meanwhile have hot blocks compiled, and bring everything to a stop on Ctrl-C."""
-        last = time.perf_counter()
-        try:
-            while wait(futures, timeout=_POLL_SECONDS).not_done:
-                self._handle_hot()
-                if progress is not None and time.perf_counter() - last > 0.1:
-                    last = time.perf_counter()
-                    progress(int((self.state.stop != STOP_RUNNING).sum()), self._retired_in(report))
-        except BaseException:
-            self.state.attention[0] = 1
-            wait(futures)
-            raise
-        for future in futures:
-            future.result()
-        self._handle_hot()
-
-    def _handle_hot(self) -> None:
-        head = int(self._hot[Hot.HEAD // 8])
-        if head == self._hot_seen:
-            return
-        for worker in self._workers:
-            if (jumps := worker.new_jumps()) is not None:
-                for site, target in jumps.tolist():
-                    for space in self.spaces:
-                        space.note_jump(site, target)
-        head = int(self._hot[Hot.HEAD // 8])
-        for position in range(max(self._hot_seen, head - _HOT_ENTRIES), head):
-            address = int(self._hot[Hot.ENTRIES // 8 + position % _HOT_ENTRIES])
-            for space in self.spaces:
-                pc = space.pc_of_record(address)
-                if pc is not None:
-                    compile_later(self.compiler, space, pc)
-        self._hot_seen = head
-
     # -- serving lanes that stopped for something
 
     def _serve(self) -> None:
@@ -377,6 +255,10 @@ class Engine:
 
     def _serve_code(self, lanes: Lanes) -> None:
         state = self.state
+        # A jump to nowhere as the last instruction of the budget: the budget ends first.
+        spent = state.budget[lanes] <= 0
+        state.stop[lanes[spent]] = int(Stop.BUDGET)
+        lanes = lanes[~spent]
         while len(lanes):
             # Most often all lanes want the same: take the first one's wish, and all who share it.
             index, pc = state.code_index[lanes[0]], state.pc[lanes[0]]
@@ -388,33 +270,6 @@ class Engine:
                 self._fault(these, state.pc[these], Access.EXECUTE)
             else:
                 state.stop[these] = int(self.outside)
-
-    def _provide(self, index: int, pc: int) -> bool:
-        """Have code at `pc`. False if nothing can be executed there."""
-        for attempt in range(2):
-            space = self.spaces[index]
-            try:
-                if not space.decode(pc):
-                    return False
-                if not space.watched and not self.compiler.compile_now(space, pc):
-                    space.interpret_only(pc)
-                return True
-            except CodeSpaceFullError:
-                if attempt:
-                    raise
-                self._renew(index)
-        return True
-
-    def _renew(self, index: int) -> None:
-        """A code space without room starts afresh; no lane runs now."""
-        old = self.spaces[index]
-        self.spaces[index] = CodeSpace(
-            self.decoder,
-            self.interpreter,
-            old.spans,
-            visits_until_hot=old.visits_until_hot,
-            compiled_only=old.compiled_only,
-        )
 
     def _serve_fence(self, lanes: Lanes) -> None:
         if self._code_can_change:
@@ -430,7 +285,7 @@ class Engine:
             state.retired[lanes] -= np.uint64(1)
             state.budget[lanes] += 1
             return
-        going_on = self.environment.serve(state, self.memory, lanes)
+        going_on = self.environment.serve(state, self.lane_memory, lanes)
         state.pc[going_on] += np.uint64(4)
         self._wrap_pc(going_on)
         state.stop[going_on] = STOP_RUNNING

@@ -69,5 +69,37 @@ class CompileError(VmjitError):
     """LLVM refused a module; `log` has its words and `ir` the module."""
 
 
+class DeviceError(VmjitError):
+    """Something failed on a device; `device` names it."""
+
+
+class DeviceMissingError(DeviceError):
+    """The device asked for is not there; the message says what would bring it."""
+
+
+class DeviceInitializationError(DeviceError):
+    """The device is there and cannot be used: a driver that is too old, a context that cannot be made."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """The device cannot give the memory asked for; `bytes` says how much."""
+
+
+class DeviceCopyError(DeviceError):
+    """Copying to or from a device failed."""
+
+
+class KernelLoadError(DeviceError):
+    """Compiled code that the device does not take."""
+
+
+class KernelExecutionError(DeviceError):
+    """A kernel failed or the device was lost while it ran."""
+
+
+class UnsupportedFeatureError(DeviceError):
+    """The device has no such thing."""
+
+
 class CacheWarning(UserWarning):
     """A cached file was damaged or foreign and was ignored."""

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.decoders.riscv.registers import RESERVATION
-from vmjit.engine import TIERS, Engine
+from vmjit.engine import TIERS
 from vmjit.errors import ArgumentError, VmjitError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.lane_memory import LaneMemory
@@ -63,7 +64,7 @@ class ExecutionResult:
 class _Bound:
     """An engine with the code it was made for, and the arrays it runs on."""
 
-    engine: Engine
+    engine: CpuEngine
     state: LaneState
     memory: LaneMemory
 
@@ -204,7 +205,7 @@ class Executor:
         layout = plan_memory(program, 0, lanes, arena=False, aligned=False)
         memory = LaneMemory(layout, lanes, external=np.zeros((lanes, size), np.uint8))
         state = LaneState(lanes, len(self.decoder.registers), self.isa.xlen)
-        engine = Engine(self.isa, state, memory, tier=self.tier, outside=Stop.LEFT)
+        engine = CpuEngine(self.isa, state, memory, tier=self.tier, outside=Stop.LEFT)
         return _Bound(engine, state, memory)
 
     def _error(self, state: LaneState, code: bytes, address: int) -> str | None:

@@ -1,6 +1,12 @@
-"""The guest memory of all lanes: one shared image and each lane's own memory, side by side at a fixed stride."""
+"""The guest memory of all lanes: one shared image and each lane's own memory.
+
+`SpanMemory` knows guest addresses, permissions and the shared image; where the lanes' own memory lies is said by
+`LaneMemory` (this computer, side by side at a fixed stride) and `DeviceLaneMemory`.
+"""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,65 +23,52 @@ Index = NDArray[np.integer]
 _WIDEST = 8
 
 
-class LaneMemory:
-    """`rows` is (lanes, stride) uint8, `shared` the image that all lanes read.
+def span_table(layout: MemoryLayout) -> NDArray[np.uint64]:
+    """The table of spans as kernels read it: one row a span, the fields of `Span`."""
+    table = np.zeros((len(layout.spans), Span.BYTES // 8), np.uint64)
+    for row, span in zip(table, layout.spans, strict=True):
+        row[:] = (span.lo, span.end - 1, span.permissions, span.shared, span.offset)
+    return table
 
-    `external` is memory that somebody else owns, (lanes, n) uint8 and contiguous, for a layout whose private memory is
-    one span.
-    """
 
-    def __init__(self, layout: MemoryLayout, lanes: int, *, external: Bytes | None = None) -> None:
+class SpanMemory(ABC):
+    """Access to the lanes' memory by guest address. `shared` is the image that all lanes read."""
+
+    shared: Bytes
+
+    def __init__(self, layout: MemoryLayout, lanes: int) -> None:
         self.layout = layout
         self.lanes = lanes
-        if external is None:
-            self._private = HostMemory(lanes * layout.private_bytes, sparse_unit=layout.private_bytes)
-            self.rows: Bytes = self._private.array.reshape(lanes, layout.private_bytes)
-        else:
-            self.rows = external
-        self._owned = external is None
-        self._shared = HostMemory(layout.shared_bytes)
-        self.shared = self._shared.array
-        self._spans = np.zeros((len(layout.spans), Span.BYTES // 8), np.uint64)
-        for row, span in zip(self._spans, layout.spans, strict=True):
-            row[:] = (span.lo, span.end - 1, span.permissions, span.shared, span.offset)
-        self.fill()
 
-    def fill(self) -> None:
-        """Write the program's data; the memory is fresh or was discarded."""
-        for span in self.layout.spans:
-            if not span.data:
-                continue
-            data = np.frombuffer(span.data, np.uint8)
-            if span.shared:
-                self.shared[span.offset : span.offset + len(data)] = data
-            elif self._owned:
-                self.rows[:, span.offset : span.offset + len(data)] = data
+    # -- where the lanes' own memory lies
 
-    def reset(self) -> None:
-        """Back to the loaded program. Costs what was touched, not what could be."""
-        self._private.discard()
-        self.shared[:] = 0
-        self.fill()
+    @abstractmethod
+    def _read_own(self, offset: int, size: int) -> Bytes:
+        """(lanes, size): the same bytes of every lane's own memory."""
 
-    def fill_frame(self, frame: NDArray[np.uint64]) -> None:
-        """Write what accesses need to know to a worker's frame."""
-        (lo0, size0, _), (lo1, size1, offset1) = self.layout.private_window, self.layout.shared_window
-        for place, value in (
-            (Frame.SHARED, self._shared.address),
-            (Frame.SPANS, self._spans.ctypes.data),
-            (Frame.SPAN_COUNT, len(self._spans)),
-            (Frame.WINDOW0_LO, lo0),
-            (Frame.WINDOW0_LIMIT, max(size0 - _WIDEST + 1, 0)),
-            (Frame.WINDOW1_BASE, self._shared.address + offset1),
-            (Frame.WINDOW1_LO, lo1),
-            (Frame.WINDOW1_LIMIT, max(size1 - _WIDEST + 1, 0)),
-        ):
-            frame[place // 8] = value
+    @abstractmethod
+    def _write_own(self, offset: int, data: Bytes) -> None:
+        """Write (n,) or (lanes, n) to every lane's own memory."""
 
-    def fill_block(self, block: NDArray[np.uint64]) -> None:
-        block[MachineBlock.PRIVATE // 8] = self.rows.ctypes.data
-        block[MachineBlock.PRIVATE_STRIDE // 8] = self.rows.strides[0] if self.lanes > 1 else self.rows.shape[1]
-        block[MachineBlock.WINDOW0_OFFSET // 8] = self.layout.private_window[2]
+    @abstractmethod
+    def _take(self, lanes: NDArray[np.int64], columns: NDArray[np.int64]) -> Bytes:
+        """One byte of own memory for each pair of lane and offset."""
+
+    @abstractmethod
+    def _put(self, lanes: NDArray[np.int64], columns: NDArray[np.int64], data: Bytes) -> None:
+        """Write one byte of own memory for each pair of lane and offset."""
+
+    @abstractmethod
+    def own_bytes(self, span: MemorySpan, lanes: Index) -> Bytes:
+        """What lanes hold in a span of their own, (len(lanes), span.size) uint8."""
+
+    @abstractmethod
+    def _shared_written(self, offset: int, size: int) -> None:
+        """The shared image was changed there."""
+
+    def shared_bytes(self, span: MemorySpan) -> Bytes:
+        """What a shared span holds, (span.size,) uint8."""
+        return self.shared[span.offset : span.offset + span.size]
 
     # -- access by the host: all lanes at one address
 
@@ -102,8 +95,8 @@ class LaneMemory:
         result = np.empty((self.lanes, size), np.uint8)
         start = 0
         for span, offset, count in self._pieces(address, size):
-            source = self.shared if span.shared else self.rows
-            result[:, start : start + count] = source[..., offset : offset + count]
+            part = self.shared[offset : offset + count] if span.shared else self._read_own(offset, count)
+            result[:, start : start + count] = part
             start += count
         return result
 
@@ -120,8 +113,9 @@ class LaneMemory:
             start += count
             if span.shared:
                 self.shared[offset : offset + count] = part if part.ndim == 1 else part[0]
+                self._shared_written(offset, count)
             else:
-                self.rows[:, offset : offset + count] = part
+                self._write_own(offset, part)
         return [span for span, _, _ in pieces], []
 
     # -- access by the environment: another address in each lane
@@ -169,11 +163,11 @@ class LaneMemory:
         if data is None:
             result = np.empty(total, np.uint8)
             own = ~shared_byte
-            result[own] = self.rows[row[own], column[own]]
+            result[own] = self._take(row[own], column[own])
             result[shared_byte] = self.shared[column[shared_byte]]
             return result, good
         source_starts = np.cumsum(sizes.clip(0)) - sizes.clip(0)
-        self.rows[row, column] = data[np.repeat(source_starts, lengths) + within]
+        self._put(row, column, data[np.repeat(source_starts, lengths) + within])
         return data, good
 
     def _runs(self, permission: int) -> list[tuple[int, int, bool, int]]:
@@ -189,6 +183,86 @@ class LaneMemory:
                     continue
             runs.append((span.lo, span.end, span.shared, span.offset))
         return runs
+
+
+class LaneMemory(SpanMemory):
+    """`rows` is (lanes, stride) uint8 on this computer.
+
+    `external` is memory that somebody else owns, (lanes, n) uint8 and contiguous, for a layout whose private memory is
+    one span.
+    """
+
+    def __init__(self, layout: MemoryLayout, lanes: int, *, external: Bytes | None = None) -> None:
+        super().__init__(layout, lanes)
+        if external is None:
+            self._private = HostMemory(lanes * layout.private_bytes, sparse_unit=layout.private_bytes)
+            self.rows: Bytes = self._private.array.reshape(lanes, layout.private_bytes)
+        else:
+            self.rows = external
+        self._owned = external is None
+        self._shared = HostMemory(layout.shared_bytes)
+        self.shared = self._shared.array
+        self._spans = span_table(layout)
+        self.fill()
+
+    def fill(self) -> None:
+        """Write the program's data; the memory is fresh or was discarded."""
+        for span in self.layout.spans:
+            if not span.data:
+                continue
+            data = np.frombuffer(span.data, np.uint8)
+            if span.shared:
+                self.shared[span.offset : span.offset + len(data)] = data
+            elif self._owned:
+                self.rows[:, span.offset : span.offset + len(data)] = data
+
+    def reset(self) -> None:
+        """Back to the loaded program. Costs what was touched, not what could be."""
+        self._private.discard()
+        self.shared[:] = 0
+        self.fill()
+
+    def fill_frame(self, frame: NDArray[np.uint64]) -> None:
+        """Write what accesses need to know to a worker's frame."""
+        (lo0, size0, _), (lo1, size1, offset1) = self.layout.private_window, self.layout.shared_window
+        for place, value in (
+            (Frame.SHARED, self._shared.address),
+            (Frame.SPANS, self._spans.ctypes.data),
+            (Frame.SPAN_COUNT, len(self._spans)),
+            (Frame.WINDOW0_LO, lo0),
+            (Frame.WINDOW0_LIMIT, max(size0 - _WIDEST + 1, 0)),
+            (Frame.WINDOW1_BASE, self._shared.address + offset1),
+            (Frame.WINDOW1_LO, lo1),
+            (Frame.WINDOW1_LIMIT, max(size1 - _WIDEST + 1, 0)),
+        ):
+            frame[place // 8] = value
+
+    def fill_block(self, block: NDArray[np.uint64]) -> None:
+        block[MachineBlock.PRIVATE // 8] = self.rows.ctypes.data
+        block[MachineBlock.PRIVATE_STRIDE // 8] = self.rows.strides[0] if self.lanes > 1 else self.rows.shape[1]
+        block[MachineBlock.WINDOW0_OFFSET // 8] = self.layout.private_window[2]
+
+    # -- SpanMemory
+
+    def _read_own(self, offset: int, size: int) -> Bytes:
+        return self.rows[:, offset : offset + size]
+
+    def _write_own(self, offset: int, data: Bytes) -> None:
+        self.rows[:, offset : offset + data.shape[-1]] = data
+
+    def _take(self, lanes: NDArray[np.int64], columns: NDArray[np.int64]) -> Bytes:
+        found: Bytes = self.rows[lanes, columns]
+        return found
+
+    def _put(self, lanes: NDArray[np.int64], columns: NDArray[np.int64], data: Bytes) -> None:
+        self.rows[lanes, columns] = data
+
+    def _shared_written(self, offset: int, size: int) -> None:
+        """Kernels read this very array."""
+
+    def own_bytes(self, span: MemorySpan, lanes: Index) -> Bytes:
+        rows: Bytes = self.rows[lanes, span.offset : span.offset + span.size]
+        return rows
 
 
 def as_bytes(data: bytes | bytearray | memoryview | Bytes, lanes: int) -> Bytes:

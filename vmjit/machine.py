@@ -5,14 +5,15 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vmjit.engine import TIERS, Engine
+from vmjit.cpu_engine import CpuEngine
+from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
-from vmjit.errors import ArgumentError, MemoryLimitError
+from vmjit.errors import ArgumentError, MemoryLimitError, VmjitError
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, LaneMemory, as_bytes
 from vmjit.lane_state import LaneState
@@ -21,6 +22,10 @@ from vmjit.placement import choose_device
 from vmjit.program import Program
 from vmjit.result import RunResult
 from vmjit.stops import Stop
+
+if TYPE_CHECKING:
+    from vmjit.device_engine import DeviceEngine
+    from vmjit.device_lane_memory import DeviceLaneMemory
 
 _SP, _A0, _A1 = 2, 10, 11
 
@@ -148,26 +153,34 @@ class Machine:
         self._memory_bytes = parse_size(memory)
         self._arguments = tuple(a.encode() if isinstance(a, str) else bytes(a) for a in arguments)
         self._own: frozenset[int] = frozenset()
+        self._threads = threads
         self._layout = plan_memory(program, self._memory_bytes, self.lanes)
+        self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
         try:
-            self._lane_memory = LaneMemory(self._layout, self.lanes)
             self._state = LaneState(self.lanes, 33, program.xlen)
+            self._lane_memory, self._engine = self._on_device()
         except MemoryError as error:
-            if isinstance(error, MemoryLimitError):
+            if isinstance(error, VmjitError):
                 raise
             raise MemoryLimitError(f"the host cannot give memory for {lanes} lanes") from error
-        self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
-        self._engine = Engine(
-            program.isa_config,
-            self._state,
-            self._lane_memory,
-            tier=tier,
-            environment=self.environment,
-            threads=threads,
-        )
         self.registers = Registers(self._state, self._engine.decoder.registers)
         self.memory = GuestMemory(self)
         self._start()
+
+    def _on_device(self) -> tuple[LaneMemory | DeviceLaneMemory, CpuEngine | DeviceEngine]:
+        """The lanes' memory where they run, and what runs them."""
+        isa, environment = self.program.isa_config, self.environment
+        if self.device == "cpu":
+            memory = LaneMemory(self._layout, self.lanes)
+            return memory, CpuEngine(
+                isa, self._state, memory, tier=self.tier, environment=environment, threads=self._threads
+            )
+        from vmjit.device_engine import DeviceEngine
+        from vmjit.device_lane_memory import DeviceLaneMemory
+        from vmjit.devices.registry import open_device
+
+        there = DeviceLaneMemory(self._layout, self.lanes, open_device(self.device), self.program.xlen)
+        return there, DeviceEngine(isa, self._state, there, tier=self.tier, environment=environment)
 
     # -- state
 
@@ -265,12 +278,12 @@ class Machine:
         self._own |= addresses
         old = self._lane_memory
         self._layout = plan_memory(self.program, self._memory_bytes, self.lanes, own=self._own)
-        self._lane_memory = LaneMemory(self._layout, self.lanes)
+        self._lane_memory, self._engine = self._on_device()
         for span in self._layout.spans:
             for start in range(0, span.size, 1 << 20):
                 count = min(1 << 20, span.size - start)
                 self._lane_memory.write(span.lo + start, old.read(span.lo + start, count))
-        self._engine.replace_memory(self._lane_memory)
+        self._engine.reset_code()
 
     def memory_per_lane(self) -> int:
         """Bytes of host memory that one lane can come to need, its guest memory and its state."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vmjit.errors import ArgumentError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.program import Program, Segment
-from vmjit.translators.compile_region import WindowPlan
+from vmjit.translators.region_body import WindowPlan
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kb": 10**3, "kib": 1 << 10, "m": 1 << 20, "mb": 10**6, "mib": 1 << 20,
           "g": 1 << 30, "gb": 10**9, "gib": 1 << 30}  # fmt: skip

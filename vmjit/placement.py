@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from vmjit.errors import ArgumentError
 
 # Devices that this build can run on. GPU back ends register themselves here when they are imported.
-DEVICES: dict[str, str] = {"cpu": "this computer's processor"}
+DEVICES: dict[str, str] = {
+    "cpu": "this computer's processor",
+    "host": "device kernels on this computer's processor, for tests",
+}
 
 
 @dataclass(frozen=True)

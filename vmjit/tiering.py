@@ -18,8 +18,9 @@ from vmjit.cache import CodeCache, cache_key
 from vmjit.code_space import CodeSpace, CodeSpaceFullError
 from vmjit.errors import CompileError
 from vmjit.ir.text import format_block
-from vmjit.translators.compile_region import REGION_SYMBOL, WindowPlan, emit_region
+from vmjit.translators.compile_region import REGION_SYMBOL, emit_region
 from vmjit.translators.cpu import LoadedCode, cpu_target
+from vmjit.translators.region_body import WindowPlan
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region, loop_head, visited
 
 log = logging.getLogger("vmjit")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.engine import GuestMemory
 from vmjit.environment.streams import InputStreams, OutputStreams
-from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.stops import Stop
 
@@ -60,7 +60,7 @@ class BareMetal:
         self.closed[:] = False
         self.unknown_calls.clear()
 
-    def serve(self, state: LaneState, memory: LaneMemory, lanes: Lanes) -> Lanes:
+    def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes:
         """Serve the lanes' calls; gives those that go on."""
         numbers = state.registers[_A7, lanes]
         for number in np.unique(numbers):
@@ -84,7 +84,7 @@ class BareMetal:
 class _Call:
     """One system call made by several lanes: their arguments as signed numbers."""
 
-    def __init__(self, environment: BareMetal, state: LaneState, memory: LaneMemory, lanes: Lanes) -> None:
+    def __init__(self, environment: BareMetal, state: LaneState, memory: GuestMemory, lanes: Lanes) -> None:
         self.environment = environment
         self.state = state
         self.memory = memory

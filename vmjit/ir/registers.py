@@ -12,6 +12,7 @@ class RegisterFile:
     """`names[i]` is register i, all of `type`. Register `zero` reads as zero and ignores writes (None: there is none).
 
     `hidden` registers hold lane state that the ISA does not name (a load reservation); they print like the others.
+    `stack` is the stack pointer, which the ABI keeps aligned to words.
     """
 
     name: str
@@ -20,6 +21,7 @@ class RegisterFile:
     zero: int | None = None
     aliases: dict[str, int] = field(default_factory=dict, hash=False)
     hidden: frozenset[int] = frozenset()
+    stack: int | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -19,7 +19,7 @@ _ALIASES = {name: i for i, name in enumerate(ABI_NAMES)} | {"fp": 8}
 
 REGISTERS = {
     bits: declare_register_file(
-        RegisterFile(f"riscv{bits}", type_, _NAMES, zero=0, aliases=_ALIASES, hidden=frozenset({RESERVATION}))
+        RegisterFile(f"riscv{bits}", type_, _NAMES, 0, _ALIASES, hidden=frozenset({RESERVATION}), stack=2)
     )
     for bits, type_ in ((32, I32), (64, I64))
 }

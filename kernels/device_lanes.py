@@ -1,0 +1,146 @@
+"""One lane of one launch: take up its state, go between compiled regions and the interpreter, put it back.
+
+This is the body of every device kernel. A launch gives each lane a slice of instructions, so that a kernel always comes
+back: to serve calls, to bring in compiled code, and so that no guest can hold the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from vmjit.kernels.device_code import code_space, find_slot
+from vmjit.kernels.device_layout import (
+    FORCE_INTERPRETER,
+    GROUP,
+    LEFT_MASK,
+    STOPPED,
+    DeviceMachine,
+    DeviceSlot,
+    LaneField,
+    registers_bytes,
+)
+from vmjit.kernels.device_memory import I1, I32, I64, Builder, Value, load_field, load_global, store_field
+from vmjit.kernels.layout import STOP_NEED_CODE, STOP_RUNNING
+from vmjit.stops import Stop
+
+
+def emit_run_lane(
+    b: Builder,
+    machine: Value,
+    lane: Value,
+    *,
+    registers: int,
+    xlen: int,
+    interpret: Any,
+    regions: Sequence[Any],
+) -> None:
+    """Emit at `b` what the thread of lane number `lane` (an i64) does; afterwards `b` stands behind it.
+
+    `interpret` and `regions` are the functions of `translators/device_interpreter.py` and `device_region.py`; region i
+    is number i + 1 in the slots' entries.
+    """
+    there, running, loop, again, out, done = (
+        b.append_basic_block(n) for n in ("there", "running", "loop", "again", "out", "done")
+    )
+    b.cbranch(b.icmp_unsigned("<", lane, load_global(b, machine, offset=DeviceMachine.LANES)), there, done)
+
+    b.position_at_end(there)
+    word = xlen // 8
+    group, within = b.lshr(lane, ir.Constant(I64, 5)), b.and_(lane, ir.Constant(I64, GROUP - 1))
+    frame = b.add(
+        load_global(b, machine, offset=DeviceMachine.FRAMES),
+        b.mul(group, load_global(b, machine, offset=DeviceMachine.FRAME_BYTES)),
+    )
+    lane_registers = b.add(frame, b.mul(within, ir.Constant(I64, word)))
+    fields = b.add(b.add(frame, ir.Constant(I64, registers_bytes(registers, xlen))), b.mul(within, ir.Constant(I64, 8)))
+    stop = load_field(b, fields, LaneField.STOP)
+    b.cbranch(b.icmp_unsigned("==", stop, ir.Constant(I64, STOP_RUNNING)), running, done)
+
+    b.position_at_end(running)
+    memory = b.add(
+        load_global(b, machine, offset=DeviceMachine.PRIVATE),
+        b.mul(group, load_global(b, machine, offset=DeviceMachine.PRIVATE_BYTES)),
+    )
+    memory = b.add(memory, b.mul(within, ir.Constant(I64, word)))
+    budget = load_field(b, fields, LaneField.BUDGET)
+    quantum = load_global(b, machine, offset=DeviceMachine.QUANTUM)
+    slice_ = b.select(b.icmp_signed("<", budget, quantum), budget, quantum)
+    retired = load_field(b, fields, LaneField.RETIRED)
+    store_field(b, fields, LaneField.LIMIT, b.add(retired, slice_))
+    space = code_space(b, machine, fields)
+    before = b.block
+    b.branch(loop)
+
+    b.position_at_end(loop)
+    left, force, compiled = b.phi(I64), b.phi(I1), b.phi(I64)
+    for phi, value in ((left, slice_), (force, ir.Constant(I1, 0)), (compiled, ir.Constant(I64, 0))):
+        phi.add_incoming(value, before)
+    find, known, missing, enter, interpreted = (
+        b.append_basic_block(n) for n in ("find", "known", "missing", "enter", "interpreted")
+    )
+    used_up = b.append_basic_block("used_up")
+    b.cbranch(b.icmp_signed(">", left, ir.Constant(I64, 0)), find, used_up)
+    b.position_at_end(find)
+    pc = load_field(b, fields, LaneField.PC)
+    slot = find_slot(b, space.ranges, space.range_count, pc, known, missing)
+
+    b.position_at_end(known)
+    where = b.add(space.slots, b.mul(slot, ir.Constant(I64, DeviceSlot.BYTES)))
+    entry = load_global(b, where, I32, DeviceSlot.ENTRY)
+    usable = b.and_(b.icmp_unsigned("!=", entry, ir.Constant(I32, 0)), b.xor(force, ir.Constant(I1, 1)))
+    b.cbranch(usable, enter, interpreted)
+
+    results: list[tuple[Value, Value, Any]] = []  # (result, instructions that ran compiled, where from)
+    b.position_at_end(interpreted)
+    result = b.call(interpret, [lane_registers, fields, memory, machine, left])
+    results.append((result, ir.Constant(I64, 0), b.block))
+    b.branch(again)
+
+    b.position_at_end(enter)
+    number = b.lshr(entry, ir.Constant(I32, 8))
+    switch = b.switch(number, interpreted)
+    for i, region in enumerate(regions, 1):
+        case = b.append_basic_block(f"region{i}")
+        switch.add_case(ir.Constant(I32, i), case)
+        b.position_at_end(case)
+        entry_number = b.and_(entry, ir.Constant(I32, 0xFF))
+        result = b.call(region, [lane_registers, fields, memory, machine, left, entry_number])
+        results.append((result, b.sub(left, b.and_(result, ir.Constant(I64, LEFT_MASK))), b.block))
+        b.branch(again)
+
+    b.position_at_end(again)
+    result, ran = b.phi(I64), b.phi(I64)
+    for value, count_, block in results:
+        result.add_incoming(value, block)
+        ran.add_incoming(count_, block)
+    after = b.and_(result, ir.Constant(I64, LEFT_MASK))
+    total = b.add(compiled, ran)
+    forced = b.icmp_unsigned("!=", b.and_(result, ir.Constant(I64, FORCE_INTERPRETER)), ir.Constant(I64, 0))
+    stopped = b.icmp_unsigned("!=", b.and_(result, ir.Constant(I64, STOPPED)), ir.Constant(I64, 0))
+    for phi, value in ((left, after), (force, forced), (compiled, total)):
+        phi.add_incoming(value, again)
+    b.cbranch(stopped, out, loop)
+
+    b.position_at_end(missing)
+    store_field(b, fields, LaneField.STOP, ir.Constant(I64, STOP_NEED_CODE))
+    b.branch(out)
+    b.position_at_end(used_up)
+    spent = b.icmp_signed("<=", budget, slice_)
+    why = b.select(spent, ir.Constant(I64, int(Stop.BUDGET)), ir.Constant(I64, STOP_RUNNING))
+    store_field(b, fields, LaneField.STOP, why)
+    b.branch(out)
+
+    b.position_at_end(out)
+    left_at_end, compiled_at_end = b.phi(I64), b.phi(I64)
+    for block, rest, count_ in ((again, after, total), (missing, left, compiled), (used_up, left, compiled)):
+        left_at_end.add_incoming(rest, block)
+        compiled_at_end.add_incoming(count_, block)
+    used = b.sub(slice_, left_at_end)
+    store_field(b, fields, LaneField.BUDGET, b.sub(budget, used))
+    store_field(b, fields, LaneField.RETIRED, b.add(retired, used))
+    store_field(b, fields, LaneField.COMPILED, b.add(load_field(b, fields, LaneField.COMPILED), compiled_at_end))
+    b.branch(done)
+    b.position_at_end(done)

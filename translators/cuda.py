@@ -1,0 +1,163 @@
+"""CUDA: device functions and kernels as Numba `@cuda.jit` code whose bodies are emitted LLVM IR.
+
+A Python function of one line calls an `@intrinsic`, and the intrinsic emits the body through the same lowering table as
+every other target; Numba's CUDA compiler and NVVM make PTX of it. Each part is compiled for itself and linked by
+name. Works with no GPU and no driver.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import cuda, types
+from numba.extending import intrinsic
+
+from vmjit.errors import CompileError
+from vmjit.ir.registers import RegisterFile
+from vmjit.kernels.device_lanes import emit_run_lane
+from vmjit.kernels.device_memory import I64
+from vmjit.translators.device_interpreter import INTERPRETER_TYPE, DeviceInterpreter
+from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
+from vmjit.translators.interpreter import TemplateKey
+from vmjit.translators.regions import Region
+
+Emit = Callable[[Any, Sequence[Any]], Any]
+
+_ADDRESS, _COUNT = types.uint64, types.int64
+_REGION = types.int64(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, _COUNT, types.int32)
+_INTERPRETER = types.int64(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, _COUNT)
+
+THREADS_PER_BLOCK = 128
+
+_ENTRY = re.compile(rb"\.entry\s+([\w$]+)")
+
+
+class CudaTarget:
+    """Images are PTX texts for one architecture, such as sm_90."""
+
+    def __init__(self, architecture: str = "sm_90") -> None:
+        self.architecture = architecture
+        number = int(architecture.removeprefix("sm_"))
+        self.capability = (number // 10, number % 10)
+        self.identity: tuple[str, ...] = ("cuda", architecture, numba_cuda_version(), nvvm_version())
+
+    def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
+        def emit(b: Any, args: Sequence[Any]) -> Any:
+            return DeviceInterpreter(registers, list(keys), b, args).emit()
+
+        return self._device_function(emit, _INTERPRETER, name)
+
+    def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
+        def emit(b: Any, args: Sequence[Any]) -> Any:
+            return DeviceRegion(region, registers, windows, b, args).emit()
+
+        return self._device_function(emit, _REGION, name)
+
+    def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
+        text = self._compile(lanes_kernel(registers, interpreter, regions), types.void(_ADDRESS), name, device=False)
+        # Numba names kernels by its own rules, and there is one in the text.
+        (given,) = _ENTRY.findall(text)
+        return text.replace(given, name.encode())
+
+    def _device_function(self, emit: Emit, signature: Any, name: str) -> bytes:
+        return self._compile(_function(emit, signature), signature, name, device=True)
+
+    def _compile(self, function: Any, signature: Any, name: str, *, device: bool) -> bytes:
+        try:
+            ptx, _ = cuda.compile(
+                function,
+                signature,
+                device=device,
+                abi="c" if device else "numba",
+                abi_info={"abi_name": name} if device else None,
+                cc=self.capability,
+                output="ptx",
+            )
+        except Exception as error:  # NVVM and Numba have many ways of saying no
+            raise CompileError(
+                f"{name} cannot be compiled for {self.architecture}: {error}", log=str(error), ir=""
+            ) from error
+        text: bytes = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
+        return text
+
+
+def _body(emit: Emit, signature: Any) -> Any:
+    """An intrinsic of the signature's arguments whose code is what `emit` writes."""
+
+    def generate(context: Any, builder: Any, given: Any, args: Sequence[Any]) -> Any:
+        return emit(builder, args)
+
+    if len(signature.args) == 6:
+
+        @intrinsic
+        def region(typing: Any, registers: Any, fields: Any, memory: Any, machine: Any, left: Any, entry: Any) -> Any:
+            return signature, generate
+
+        return region
+
+    @intrinsic
+    def interpreter(typing: Any, registers: Any, fields: Any, memory: Any, machine: Any, left: Any) -> Any:
+        return signature, generate
+
+    return interpreter
+
+
+def _function(emit: Emit, signature: Any) -> Any:
+    """The device function that Numba compiles."""
+    body = _body(emit, signature)
+    if len(signature.args) == 6:
+
+        def region(registers: Any, fields: Any, memory: Any, machine: Any, left: Any, entry: Any) -> Any:
+            return body(registers, fields, memory, machine, left, entry)
+
+        return region
+
+    def interpret(registers: Any, fields: Any, memory: Any, machine: Any, left: Any) -> Any:
+        return body(registers, fields, memory, machine, left)
+
+    return interpret
+
+
+def lanes_kernel(registers: RegisterFile, interpreter: str, regions: Sequence[str]) -> Any:
+    """The kernel as a Python function for `@cuda.jit`: one thread, one lane. Its argument is the machine block."""
+    names = tuple(regions)
+
+    def generate(context: Any, builder: Any, given: Any, args: Sequence[Any]) -> Any:
+        interpret = ir.Function(builder.module, INTERPRETER_TYPE, interpreter)
+        functions = [ir.Function(builder.module, REGION_TYPE, name) for name in names]
+        machine, lane = args
+        emit_run_lane(
+            builder,
+            machine,
+            lane,
+            registers=len(registers),
+            xlen=registers.type.bits,
+            interpret=interpret,
+            regions=functions,
+        )
+        return ir.Constant(I64, 0)
+
+    @intrinsic
+    def run_lane(typing: Any, machine: Any, lane: Any) -> Any:
+        return types.int64(_ADDRESS, types.uint64), generate
+
+    def vmjit_run_lanes(machine: Any) -> None:
+        run_lane(machine, types.uint64(cuda.grid(1)))
+
+    return vmjit_run_lanes
+
+
+def numba_cuda_version() -> str:
+    from importlib import metadata
+
+    return f"numba-cuda {metadata.version('numba-cuda')}"
+
+
+def nvvm_version() -> str:
+    """The version of NVVM that makes PTX."""
+    from numba.cuda.cudadrv.nvvm import NVVM
+
+    return "nvvm " + ".".join(map(str, NVVM().get_version()))

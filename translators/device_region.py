@@ -1,0 +1,247 @@
+"""Tier 1 on devices: a region as one device function, one lane a thread.
+
+The function takes (registers, fields, memory, machine, left, entry): the addresses of the lane's first register, first
+64-bit field and first byte of memory, the machine block, the instructions left of the slice, and the entry's number.
+It gives back the instructions left, with what comes next in the top bits (`kernels/device_layout.py`); the lane's pc is
+in its fields then. The same body serves CUDA and AMD, and compiles for the host too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.values import Op, Register
+from vmjit.kernels.device_layout import FORCE_INTERPRETER, GROUP, DeviceMachine, LaneField, register_offset
+from vmjit.kernels.device_memory import (
+    I32,
+    I64,
+    DeviceWindow,
+    aligned_window,
+    load_field,
+    load_global,
+    store_field,
+    store_global,
+    window_access,
+)
+from vmjit.translators.access_groups import AccessGroup, access_groups
+from vmjit.translators.lowering import Builder, Value, constant, int_type
+from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
+from vmjit.translators.regions import Region
+
+REGION_ARGUMENTS = ("registers", "fields", "memory", "machine", "left", "entry")
+REGION_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64, I32])
+
+
+@dataclass(frozen=True)
+class DeviceWindowPlan:
+    """The memory windows of `WindowPlan` with where they lie in the lane's and the shared memory, in bytes."""
+
+    plan: WindowPlan
+    private_offset: int
+    shared_offset: int
+
+
+class DeviceRegion(RegionBody):
+    """Emits a region into the function that `builder` stands in; `emit` gives what the function returns."""
+
+    def __init__(
+        self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, builder: Builder, args: Any
+    ) -> None:
+        super().__init__(region, registers, windows.plan, builder)
+        self.lane_registers, self.fields, self.memory, self.machine, self.left, self.entry = args
+        self.exits: dict[frozenset[int], _Exit] = {}
+        word = registers.type.bits // 8
+        plan = windows.plan
+        self.private = aligned_window(plan.private_lo, plan.private_size, windows.private_offset, word)
+        self.shared = aligned_window(plan.shared_lo, plan.shared_size, windows.shared_offset, word)
+
+    def emit(self) -> Value:
+        b, xlen = self.builder, self.registers.type.bits
+        self.done = b.append_basic_block("done")
+        with b.goto_block(self.done):
+            self.result = b.phi(I64)
+        self.shared_base = load_global(b, self.machine, offset=DeviceMachine.SHARED)
+        for index, cell in self.cells.items():
+            b.store(load_global(b, self.lane_registers, self.xlen, register_offset(index, xlen)), cell)
+        b.store(self.left, self.remaining)
+        self.dispatch(self.entry)
+        self.emit_blocks()
+        for exit_ in self.exits.values():
+            exit_.finish()
+        b.position_at_end(self.done)
+        return self.result
+
+    def context(self, pc: int, size: int) -> RegionContext:
+        return _DeviceContext(self, pc, size)
+
+    # -- exits: one copy of the code that stores the registers for each set of written registers
+
+    def _leave(self, pc: Value, refund: int, flags: int) -> None:
+        dirty = frozenset(self.dirty)
+        if dirty not in self.exits:
+            self.exits[dirty] = _Exit(self, dirty)
+        self.exits[dirty].leave(pc, refund, flags)
+
+    def leave_to(self, pc: int) -> None:
+        self._leave(constant(self.registers.type, pc), 0, 0)
+
+    def leave_to_address(self, address: Value, site: int, *, computed: bool) -> None:
+        self._leave(address, 0, 0)
+
+    def leave_to_instruction(self, pc: int, number: int, paid: int) -> None:
+        instruction = self.region.blocks[pc].instructions[number]
+        self._leave(constant(self.registers.type, instruction.pc), paid - number if paid else 0, FORCE_INTERPRETER)
+
+
+class _Exit:
+    """Leaving with one set of registers to store. What the places that leave tell is stored where they are: a block of
+    its own for each, so that handing values over costs nothing on the way that does not leave."""
+
+    def __init__(self, region: DeviceRegion, dirty: frozenset[int]) -> None:
+        self.region = region
+        self.dirty = dirty
+        b = region.builder
+        self.block = b.append_basic_block("exit")
+        with b.goto_block(self.block):
+            self.result = b.phi(I64)
+
+    def leave(self, pc: Value, refund: int, flags: int) -> None:
+        region, b = self.region, self.region.builder
+        store_field(b, region.fields, LaneField.PC, pc if region.xlen.width == 64 else b.zext(pc, I64))
+        left = b.add(b.load(region.remaining, typ=I64), ir.Constant(I64, refund))
+        self.result.add_incoming(b.or_(left, ir.Constant(I64, flags)), b.block)
+        b.branch(self.block)
+
+    def finish(self) -> None:
+        region, b = self.region, self.region.builder
+        b.position_at_end(self.block)
+        for index in sorted(self.dirty):
+            offset = register_offset(index, region.registers.type.bits)
+            store_global(b, b.load(region.cells[index], typ=region.xlen), region.lane_registers, offset)
+        region.result.add_incoming(self.result, b.block)
+        b.branch(region.done)
+
+
+class _DeviceContext(RegionContext):
+    """Windows as constants; whatever they do not decide leaves to the interpreter."""
+
+    body: DeviceRegion
+
+    def __init__(self, body: DeviceRegion, pc: int, size: int) -> None:
+        super().__init__(body, pc, size)
+        self._groups: dict[int, AccessGroup] = {}
+        self._bases: dict[AccessGroup, Value] = {}
+        if body.private[1]:
+            for group in access_groups(body.region.blocks[pc], body.registers.stack):
+                self._groups.update(dict.fromkeys(group.members, group))
+
+    def _in_group(self, op: Op) -> Value | None:
+        """Where an access of a group takes place; the first one checks for all. None for an access of its own."""
+        group = self._groups.get(id(op))
+        if group is None:
+            return None
+        word = self.body.registers.type.bits // 8
+        if group not in self._bases:
+            self._bases[group] = self._check_group(group)
+        distance = group.members[id(op)] - group.low
+        place = distance // word * word * GROUP + distance % word
+        return self.builder.add(self._bases[group], ir.Constant(I64, place))
+
+    def _check_group(self, group: AccessGroup) -> Value:
+        """Leave unless the whole group lies in the lane's own window; gives where its first word is."""
+        b, body = self.builder, self.body
+        lo, size, offset = body.private
+        extent = group.hi - group.low
+        word = body.registers.type.bits // 8
+        room = (size - extent) // word * word + word if size >= extent else 0
+        window = DeviceWindow(
+            b.add(body.memory, ir.Constant(I64, offset * GROUP)),
+            ir.Constant(body.xlen, lo),
+            ir.Constant(body.xlen, room),
+            interleaved=True,
+        )
+        value = self.operand(Register(group.register))
+        address = b.add(value, ir.Constant(body.xlen, group.low))
+        place, inside = window_access(b, window, address, word)
+        hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
+        body.branch(inside, hit, miss, rare=False)
+        b.position_at_end(miss)
+        self.leave_here()
+        b.position_at_end(hit)
+        return place
+
+    def limit(self) -> Value:
+        return load_field(self.builder, self.body.fields, LaneField.LIMIT)
+
+    def _window(self, window: tuple[int, int, int], *, shared: bool) -> DeviceWindow | None:
+        lo, size, offset = window
+        if not size:
+            return None
+        b, body = self.builder, self.body
+        if shared:
+            base = b.add(body.shared_base, ir.Constant(I64, offset))
+        else:
+            base = b.add(body.memory, ir.Constant(I64, offset * 32))
+        return DeviceWindow(base, ir.Constant(body.xlen, lo), ir.Constant(body.xlen, size), not shared)
+
+    def load(self, op: Op, address: Value) -> Value:
+        b, type_ = self.builder, op.type
+        llvm_type = int_type(type_.bits)
+        if (known := self._in_group(op)) is not None:
+            return load_global(b, known, llvm_type)
+        done = b.append_basic_block("loaded")
+        incoming: list[tuple[Value, Any]] = []
+        for window, shared in ((self.body.private, False), (self.body.shared, True)):
+            found = self._window(window, shared=shared)
+            if found is None:
+                continue
+            place, inside = window_access(b, found, address, type_.bits // 8)
+            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
+            self.body.branch(inside, hit, miss, rare=False)
+            b.position_at_end(hit)
+            incoming.append((load_global(b, place, llvm_type), b.block))
+            b.branch(done)
+            b.position_at_end(miss)
+        self.leave_here()
+        b.position_at_end(done)
+        if not incoming:
+            b.unreachable()
+            b.position_at_end(b.append_basic_block("never"))
+            return ir.Constant(llvm_type, 0)
+        value = b.phi(llvm_type)
+        for result, block in incoming:
+            value.add_incoming(result, block)
+        return value
+
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        b, type_ = self.builder, op.type
+        if (known := self._in_group(op)) is not None:
+            store_global(b, value, known)
+            return
+        found = self._window(self.body.private, shared=False)
+        done = b.append_basic_block("stored")
+        if found is not None:
+            place, inside = window_access(b, found, address, type_.bits // 8)
+            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
+            self.body.branch(inside, hit, miss, rare=False)
+            b.position_at_end(hit)
+            store_global(b, value, place)
+            b.branch(done)
+            b.position_at_end(miss)
+        self.leave_here()
+        b.position_at_end(done)
+
+
+def emit_region_function(
+    region: Region, registers: RegisterFile, windows: DeviceWindowPlan, module: Any, name: str
+) -> Any:
+    """Define the region as an LLVM function of its own in `module`, for the targets that take LLVM IR."""
+    function = ir.Function(module, REGION_TYPE, name)
+    function.attributes.add("nounwind")
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    b.ret(DeviceRegion(region, registers, windows, b, function.args).emit())
+    return function

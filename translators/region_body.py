@@ -1,0 +1,272 @@
+"""What every target's compiled region has in common: blocks, budgets and the registers to store at each exit.
+
+Guest registers are loaded once on entry, live in SSA values inside and are stored once on exit, only those the region
+writes. The budget is checked on entry and where loops close. Whatever is not plain computation (a fault, an
+environment call, the end of the budget) leaves to the interpreter at that very instruction with the state as before
+it, so that everything exact is in one place. A target says where lane state is and how a lane leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from vmjit.ir.block import Block
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.values import Const, Op, Operand, Register, RegisterSlot
+from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
+from vmjit.translators.regions import Region
+
+I64 = ir.IntType(64)
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The memory windows as constants of the compiled code: guest address and size in bytes; size 0: none.
+
+    `more` says that the program has memory outside the two windows, which compiled code then looks up in place
+    instead of leaving to the interpreter.
+    """
+
+    private_lo: int
+    private_size: int
+    shared_lo: int
+    shared_size: int
+    more: bool
+
+
+class RegionBody:
+    """Emits a region's blocks with `builder`, which stands where the region's registers have yet to be loaded.
+
+    Whoever uses it loads the registers into `cells`, the budget into `remaining`, goes to the blocks with `dispatch`
+    and calls `emit_blocks`.
+    """
+
+    def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan, builder: Builder) -> None:
+        self.region = region
+        self.registers = registers
+        self.windows = windows
+        self.xlen = int_type(registers.type.bits)
+        self.builder = builder
+        self.function = builder.function
+        self.needs = _needs(region)
+        self.dirty: set[int] = set()
+        self.dirty_at = _written_before(region, registers)
+        read, written = _registers_used(region, registers)
+        with builder.goto_entry_block():
+            self.cells = {i: builder.alloca(self.xlen, name=registers.names[i]) for i in sorted(read | written)}
+            self.remaining = builder.alloca(I64, name="remaining")
+        self.starts = {pc: self.function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
+
+    # -- what a target says
+
+    def context(self, pc: int, size: int) -> RegionContext:
+        """The lane state that the ops of block `pc` act on."""
+        raise NotImplementedError
+
+    def leave_to(self, pc: int) -> None:
+        """Exit to the block at a guest address."""
+        raise NotImplementedError
+
+    def leave_to_address(self, address: Value, site: int, *, computed: bool) -> None:
+        """Exit to a computed guest address; `site` is the block that computed it."""
+        raise NotImplementedError
+
+    def leave_to_instruction(self, pc: int, number: int, paid: int) -> None:
+        """Exit to the interpreter at instruction `number` of block `pc`, of which `paid` were paid for."""
+        raise NotImplementedError
+
+    def branch(self, condition: Value, then: Any, otherwise: Any, *, rare: bool | None = None) -> None:
+        """Go to one of two LLVM blocks; `rare` says whether `then` is an exception, None that nothing is known."""
+        self.builder.cbranch(condition, then, otherwise)
+
+    # -- blocks
+
+    def dispatch(self, number: Value) -> None:
+        """Go to the entry with this number."""
+        b, entries = self.builder, self.region.entries
+        if len(entries) == 1:
+            b.branch(self.starts[entries[0]])
+            return
+        switch = b.switch(number, self.starts[entries[0]])
+        for i, pc in enumerate(entries[1:], 1):
+            switch.add_case(ir.Constant(number.type, i), self.starts[pc])
+
+    def emit_blocks(self) -> None:
+        for pc, block in self.region.blocks.items():
+            self._emit_block(pc, block)
+
+    def _emit_block(self, pc: int, block: Block) -> None:
+        b = self.builder
+        b.position_at_end(self.starts[pc])
+        self.dirty = set(self.dirty_at[pc])
+        remaining = b.load(self.remaining, typ=I64)
+        if pc in self.needs:
+            short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
+            lacking = b.icmp_signed("<", remaining, ir.Constant(I64, self.needs[pc]))
+            self.branch(lacking, short, enough, rare=True)
+            b.position_at_end(short)
+            self.leave_to_instruction(pc, 0, 0)
+            b.position_at_end(enough)
+        size = len(block.instructions)
+        b.store(b.sub(remaining, ir.Constant(I64, size)), self.remaining)
+        context = self.context(pc, size)
+        temps = Temps(context)
+        for number, instruction in enumerate(block.instructions):
+            context.number = number
+            temps = Temps(context)
+            temps.run(instruction.ops)
+        self._emit_terminator(pc, block, temps, size)
+
+    def _branch_target(self, target: Operand) -> Any:
+        """The LLVM block for a static target: inside the region, or a new one that leaves."""
+        assert isinstance(target, Const)
+        if target.value in self.starts:
+            return self.starts[target.value]
+        b = self.builder
+        outside = b.append_basic_block("outside")
+        with b.goto_block(outside):
+            self.leave_to(target.value)
+        return outside
+
+    def _emit_terminator(self, pc: int, block: Block, temps: Temps, size: int) -> None:
+        b, terminator = self.builder, block.terminator
+        if terminator.name == "jump":
+            b.branch(self._branch_target(terminator.targets[0]))
+        elif terminator.name == "branch":
+            taken, other = (self._branch_target(t) for t in terminator.targets)
+            self.branch(temps.value(terminator.args[0]), taken, other)
+        elif terminator.name == "indirect":
+            address = temps.value(terminator.args[0])
+            elsewhere = b.append_basic_block("elsewhere")
+            switch = b.switch(address, elsewhere)
+            for goal in self.region.indirect_goals(pc):
+                switch.add_case(ir.Constant(self.xlen, goal), self.starts[goal])
+            b.position_at_end(elsewhere)
+            self.leave_to_address(address, block.instructions[-1].pc, computed=terminator.data != "return")
+        else:
+            self.leave_to_instruction(pc, size - 1, size)
+
+
+class RegionContext:
+    """Lane state as a region sees it: registers in SSA values. A target adds memory and the budget's limit."""
+
+    def __init__(self, body: RegionBody, pc: int, size: int) -> None:
+        self.body = body
+        self.builder = body.builder
+        self.pc = pc
+        self.size = size
+        self.number = 0
+
+    # -- what a target says
+
+    def limit(self) -> Value:
+        """The retired count at which the budget is used up, an i64."""
+        raise NotImplementedError
+
+    def load(self, op: Op, address: Value) -> Value:
+        raise NotImplementedError
+
+    def store(self, op: Op, address: Value, value: Value) -> None:
+        raise NotImplementedError
+
+    # -- what all have
+
+    def operand(self, operand: Operand) -> Value:
+        assert isinstance(operand, Register)
+        if operand.index == self.body.registers.zero:
+            return constant(self.body.registers.type, 0)
+        return self.builder.load(self.body.cells[operand.index], typ=self.body.xlen)
+
+    def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
+        assert isinstance(register, Register)
+        if register.index != self.body.registers.zero:
+            self.body.dirty.add(register.index)
+            self.builder.store(value, self.body.cells[register.index])
+
+    def retired(self) -> Value:
+        b = self.builder
+        left = b.add(b.load(self.body.remaining, typ=I64), ir.Constant(I64, self.size - self.number))
+        return b.sub(self.limit(), left)
+
+    def leave_here(self) -> None:
+        self.body.leave_to_instruction(self.pc, self.number, self.size)
+
+    def trap_if(self, condition: Value, kind: str, address: Value) -> None:
+        b = self.builder
+        trap, fine = b.append_basic_block("trap"), b.append_basic_block("fine")
+        self.body.branch(condition, trap, fine, rare=True)
+        b.position_at_end(trap)
+        self.leave_here()
+        b.position_at_end(fine)
+
+
+def _registers_used(region: Region, registers: RegisterFile) -> tuple[set[int], set[int]]:
+    read: set[int] = set()
+    written: set[int] = set()
+    for block in region.blocks.values():
+        for op in block.ops():
+            read.update(a.index for a in op.args if isinstance(a, Register))
+            if isinstance(op.dest, Register):
+                written.add(op.dest.index)
+        read.update(a.index for a in block.terminator.args if isinstance(a, Register))
+    return read - {registers.zero}, written - {registers.zero}
+
+
+def _written_before(region: Region, registers: RegisterFile) -> dict[int, frozenset[int]]:
+    """The registers that may have been written on the way to each block, since the region was entered."""
+    own = {
+        pc: frozenset(op.dest.index for op in block.ops() if isinstance(op.dest, Register)) - {registers.zero}
+        for pc, block in region.blocks.items()
+    }
+    before: dict[int, frozenset[int]] = {pc: frozenset() for pc in region.blocks}
+    todo = list(region.blocks)
+    while todo:
+        pc = todo.pop()
+        after = before[pc] | own[pc]
+        for following in region.successors(pc):
+            if not after <= before[following]:
+                before[following] |= after
+                todo.append(following)
+    return before
+
+
+def _needs(region: Region) -> dict[int, int]:
+    """Where the budget is checked, and how much must be there: the longest way to the next check.
+
+    Checks stand at the entries and at the targets of retreating edges of a depth-first walk: every cycle has one.
+    """
+    checks, postorder = _walk(region)
+    longest: dict[int, int] = {}
+    for pc in postorder:
+        ways = [longest[s] for s in region.successors(pc) if s not in checks]
+        longest[pc] = len(region.blocks[pc].instructions) + max(ways, default=0)
+    return {pc: longest[pc] for pc in checks}
+
+
+def _walk(region: Region) -> tuple[set[int], list[int]]:
+    """(entries and targets of retreating edges, all blocks in postorder)."""
+    checks = set(region.entries)
+    state: dict[int, int] = {}
+    postorder: list[int] = []
+    for root in [*region.entries, *region.blocks]:
+        if root in state:
+            continue
+        state[root] = 1
+        stack = [(root, iter(region.successors(root)))]
+        while stack:
+            pc, successors = stack[-1]
+            for following in successors:
+                if state.get(following) == 1:
+                    checks.add(following)
+                elif following not in state:
+                    state[following] = 1
+                    stack.append((following, iter(region.successors(following))))
+                    break
+            else:
+                state[pc] = 2
+                postorder.append(pc)
+                stack.pop()
+    return checks, postorder

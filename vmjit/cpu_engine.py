@@ -1,0 +1,245 @@
+"""The CPU's engine: the `run_lanes` kernel on as many threads as pay."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.cache import CodeCache, process_cache
+from vmjit.code_space import CodeSpace, CodeSpaceFullError, CodeSpan
+from vmjit.decoders.riscv.isa import Isa
+from vmjit.engine import Engine, Environment, Lanes, RunReport
+from vmjit.host_memory import HostMemory
+from vmjit.interpreter import Interpreter, interpreter_for
+from vmjit.kernels.layout import JUMP_ENTRIES, STOP_RUNNING, Frame, Hot, MachineBlock
+from vmjit.lane_memory import LaneMemory
+from vmjit.lane_state import LaneState
+from vmjit.stops import Stop
+from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
+
+# Instructions a lane runs before the next lane has its turn: long against the cost of a change, short against Ctrl-C.
+QUANTUM = 1 << 26
+
+# The first pass of a run is made by the calling thread, over a few lanes and with a short slice: a short run needs no
+# other thread, and a long one has its first code decoded before many threads ask for it.
+_FIRST_QUANTUM = 1 << 18
+_FIRST_LANES = 16
+
+_POLL_SECONDS = 0.002
+_HOT_ENTRIES = 1024
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=max(_cores(), 1), thread_name_prefix="vmjit lanes")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Worker:
+    """One thread's frame and cursor."""
+
+    def __init__(self) -> None:
+        self._memory = HostMemory(Frame.BYTES)
+        self.frame: NDArray[np.uint64] = self._memory.array.view(np.uint64)
+        self.address = self._memory.address
+        self.jumps = np.zeros((JUMP_ENTRIES, 2), np.uint64)
+        self.frame[Frame.JUMPS // 8] = self.jumps.ctypes.data
+        self._jumps_seen = 0
+
+    def new_jumps(self) -> NDArray[np.uint64] | None:
+        """The computed jumps (site, target) remembered lately, if there are new ones."""
+        count = int(self.frame[Frame.JUMP_COUNT // 8])
+        if count == self._jumps_seen:
+            return None
+        self._jumps_seen = count
+        return np.unique(self.jumps[: min(count, JUMP_ENTRIES)], axis=0)
+
+    def take_compiled(self) -> int:
+        count = int(self.frame[Frame.COMPILED // 8])
+        self.frame[Frame.COMPILED // 8] = 0
+        return count
+
+
+class CpuEngine(Engine[CodeSpace]):
+    """Runs the lanes of `state` on `memory`.
+
+    `tier` is one of TIERS. `threads` is the number of threads that run lanes, by default one per core.
+    """
+
+    def __init__(
+        self,
+        isa: Isa,
+        state: LaneState,
+        memory: LaneMemory,
+        *,
+        tier: str = "auto",
+        environment: Environment | None = None,
+        threads: int | None = None,
+        cache: CodeCache | None = None,
+        visits_until_hot: int = VISITS_UNTIL_HOT,
+        outside: Stop = Stop.FAULT,
+    ) -> None:
+        super().__init__(isa, state, tier=tier, environment=environment, outside=outside)
+        self.memory = memory
+        self.threads = threads or _cores()
+        self.interpreter: Interpreter = interpreter_for(isa.xlen)
+        self.visits_until_hot = 0 if tier == "interpreter" else visits_until_hot
+        self.compiler = RegionCompiler(cache or process_cache(), CompileOptions(memory.layout.window_plan()))
+        self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
+        self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
+        self._hot_seen = 0
+        self._workers = [_Worker()]
+        # Taking an array's address costs as much as a short run, so what never moves has its address beside it.
+        self._block = np.zeros(MachineBlock.BYTES // 8, np.uint64)
+        self._block_address = int(self._block.ctypes.data)
+        self._cursor = np.zeros(1, np.int64)
+        self._cursor_address = int(self._cursor.ctypes.data)
+        self._lane_list = np.zeros(state.lanes, np.int32)
+        self._lane_list_address = int(self._lane_list.ctypes.data)
+        self._listed_spaces: list[int] = []
+        self._bound: tuple[int, tuple[int, ...]] | None = None
+        self.reset_code()
+
+    @property
+    def lane_memory(self) -> LaneMemory:
+        return self.memory
+
+    # -- code
+
+    def _new_space(self, spans: Sequence[CodeSpan]) -> CodeSpace:
+        return CodeSpace(
+            self.decoder,
+            self.interpreter,
+            spans,
+            visits_until_hot=self.visits_until_hot,
+            compiled_only=self.tier == "scalar",
+        )
+
+    def _provide(self, index: int, pc: int) -> bool:
+        """Have code at `pc`. False if nothing can be executed there."""
+        for attempt in range(2):
+            space = self.spaces[index]
+            try:
+                if not space.decode(pc):
+                    return False
+                if not space.watched and not self.compiler.compile_now(space, pc):
+                    space.interpret_only(pc)
+                return True
+            except CodeSpaceFullError:
+                if attempt:
+                    raise
+                self._renew(index)
+        return True
+
+    def _renew(self, index: int) -> None:
+        """A code space without room starts afresh; no lane runs now."""
+        old = self.spaces[index]
+        self.spaces[index] = CodeSpace(
+            self.decoder,
+            self.interpreter,
+            old.spans,
+            visits_until_hot=old.visits_until_hot,
+            compiled_only=old.compiled_only,
+        )
+
+    # -- running
+
+    def _prepare(self) -> None:
+        """Write the machine block and the frames, unless nothing has moved since the last run."""
+        bound = (self.memory.rows.ctypes.data, self.memory.rows.strides)
+        if bound == self._bound:
+            return
+        self._bound = bound
+        self.state.fill_block(self._block)
+        self.memory.fill_block(self._block)
+        while len(self._workers) < self.threads:
+            self._workers.append(_Worker())
+        symbols = self.interpreter.symbols
+        for worker in self._workers:
+            self.memory.fill_frame(worker.frame)
+            worker.frame[Frame.HOT // 8] = self._hot.ctypes.data
+            for place, name in (
+                (Frame.GOTO_TAIL, "goto_tail"),
+                (Frame.GOTO_COUNT, "goto_count"),
+                (Frame.GOTO_INDIRECT, "goto_indirect"),
+                (Frame.GOTO_COMPUTED, "goto_computed"),
+                (Frame.SLOW_LOAD, "slow_load"),
+                (Frame.SLOW_STORE, "slow_store"),
+            ):
+                worker.frame[place // 8] = symbols[name]
+
+    def _pass(self, lanes: Lanes, report: RunReport, progress: Callable[[int, int], None] | None) -> None:
+        first = report.passes == 0
+        report.passes += 1
+        if first:
+            lanes = lanes[:_FIRST_LANES]
+        self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else QUANTUM
+        spaces = [s.descriptor_address for s in self.spaces]
+        if spaces != self._listed_spaces:
+            self._listed_spaces = spaces
+            self._spaces_table = np.array(spaces, np.uint64)
+            self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
+        self._lane_list[: len(lanes)] = lanes
+        self._cursor[0] = 0
+        arguments = (self._block_address, self._lane_list_address, len(lanes), self._cursor_address)
+        threads = min(self.threads, len(lanes))
+        if first:
+            self._call(self._workers[0], *arguments)
+            self._handle_hot()
+            return
+        futures = [_pool().submit(self._call, worker, *arguments) for worker in self._workers[:threads]]
+        self._supervise(futures, report, progress)
+
+    def _call(self, worker: _Worker, block: int, lanes: int, count: int, cursor: int) -> None:
+        self.interpreter.run_lanes(block, worker.address, lanes, count, cursor)
+
+    def _supervise(
+        self, futures: list[Future[None]], report: RunReport, progress: Callable[[int, int], None] | None
+    ) -> None:
+        """Wait for the workers; meanwhile have hot blocks compiled, and bring everything to a stop on Ctrl-C."""
+        last = time.perf_counter()
+        try:
+            while wait(futures, timeout=_POLL_SECONDS).not_done:
+                self._handle_hot()
+                if progress is not None and time.perf_counter() - last > 0.1:
+                    last = time.perf_counter()
+                    progress(int((self.state.stop != STOP_RUNNING).sum()), self._retired_in(report))
+        except BaseException:
+            self.state.attention[0] = 1
+            wait(futures)
+            raise
+        for future in futures:
+            future.result()
+        self._handle_hot()
+
+    def _handle_hot(self) -> None:
+        head = int(self._hot[Hot.HEAD // 8])
+        if head == self._hot_seen:
+            return
+        for worker in self._workers:
+            if (jumps := worker.new_jumps()) is not None:
+                for site, target in jumps.tolist():
+                    for space in self.spaces:
+                        space.note_jump(site, target)
+        head = int(self._hot[Hot.HEAD // 8])
+        for position in range(max(self._hot_seen, head - _HOT_ENTRIES), head):
+            address = int(self._hot[Hot.ENTRIES // 8 + position % _HOT_ENTRIES])
+            for space in self.spaces:
+                pc = space.pc_of_record(address)
+                if pc is not None:
+                    compile_later(self.compiler, space, pc)
+        self._hot_seen = head
+
+    def _finish(self, report: RunReport) -> None:
+        report.compiled_instructions = sum(w.take_compiled() for w in self._workers)

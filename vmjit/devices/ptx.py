@@ -1,0 +1,80 @@
+"""The device "ptx": the CUDA back end with a PTX virtual machine in the driver's place.
+
+The same kernels, the same PTX and the same launches as on a GPU, executed on this computer with every access checked:
+for testing and debugging CUDA translations where there is no GPU. `ptx:sm_75` and the like choose the architecture
+that is compiled for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vmjit.devices.addressable import AddressableDevice
+from vmjit.devices.interface import Buffer, DeviceInfo, DeviceTarget, Kernel
+from vmjit.errors import DeviceMissingError, KernelExecutionError, KernelLoadError
+from vmjit.kernels.device_layout import GROUP
+from vmjit.ptx import DeviceMemory, LaunchStatistics, Module, PtxError, PtxFault
+
+DEFAULT_ARCHITECTURE = "sm_90"
+THREADS_PER_BLOCK = 4 * GROUP
+
+
+@dataclass
+class PtxCounts:
+    """What the machine executed so far: the same on every computer."""
+
+    launches: int = 0
+    thread_instructions: int = 0
+
+    def add(self, statistics: LaunchStatistics) -> None:
+        self.launches += 1
+        self.thread_instructions += statistics.thread_instructions
+
+
+class PtxDevice(AddressableDevice):
+    """`engine` is the PTX machine's: "thread" is fast for few lanes, "simt" starts at once. `counts` add up."""
+
+    def __init__(self, name: str = "ptx", *, engine: str = "auto") -> None:
+        self.name = name
+        self.architecture = name.partition(":")[2] or DEFAULT_ARCHITECTURE
+        try:
+            from vmjit.translators.cuda import CudaTarget
+        except ImportError as error:
+            raise DeviceMissingError(
+                f"the device {name!r} compiles for CUDA, and numba-cuda is not installed; "
+                'install it with: pip install "vmjit[cuda13]"',
+                device=name,
+            ) from error
+        self.target: DeviceTarget = CudaTarget(self.architecture)
+        self.engine = engine
+        self.counts = PtxCounts()
+        self._memory = DeviceMemory()
+
+    def info(self) -> DeviceInfo:
+        return DeviceInfo("PTX virtual machine", "ptx", self.architecture, lockstep=GROUP)
+
+    def allocate(self, size: int) -> Buffer:
+        buffer = super().allocate(size)
+        self._memory.add(self.array(buffer), f"buffer of {size} bytes")
+        return buffer
+
+    def free(self, buffer: Buffer) -> None:
+        self._memory.remove(self.array(buffer))
+
+    def load(self, images: Sequence[bytes], name: str) -> Kernel:
+        try:
+            return Kernel(name, Module([image.decode() for image in images], memory=self._memory))
+        except PtxError as error:
+            raise KernelLoadError(f"{self.name}: {error}", device=self.name) from error
+
+    def launch(self, kernel: Kernel, threads: int, argument: int) -> None:
+        blocks = -(-threads // THREADS_PER_BLOCK)
+        try:
+            done = kernel.handle.launch(kernel.name, blocks, THREADS_PER_BLOCK, [argument], engine=self.engine)
+        except PtxFault as error:
+            raise KernelExecutionError(f"{self.name}: {error}", device=self.name) from error
+        self.counts.add(done)
+
+    def synchronize(self) -> None:
+        """A launch returns when it is done."""
