@@ -33,7 +33,7 @@ from vmjit.kernels.device_memory import (
     store_global,
     window_access,
 )
-from vmjit.kernels.layout import STOP_FENCE_I, STOP_NEED_CODE
+from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE
 from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
@@ -44,7 +44,7 @@ INTERPRETER_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64])
 _STOPS = {
     "ebreak": int(Stop.EBREAK),
     "unsupported": int(Stop.UNSUPPORTED),
-    "ecall": int(Stop.ECALL),
+    "ecall": STOP_CALL,
     "fence_i": STOP_FENCE_I,
 }
 

@@ -41,6 +41,7 @@ from vmjit.kernels.layout import (
     SLOT_OPERANDS,
     SLOT_REGISTERS,
     SLOT_WORDS,
+    STOP_CALL,
     STOP_FENCE_I,
     STOP_NEED_CODE,
     Frame,
@@ -59,7 +60,7 @@ _MEMORY_OPS = frozenset({"load", "store", "store_if"})
 _STOPS = {
     "ebreak": int(Stop.EBREAK),
     "unsupported": int(Stop.UNSUPPORTED),
-    "ecall": int(Stop.ECALL),
+    "ecall": STOP_CALL,
     "fence_i": STOP_FENCE_I,
 }
 

@@ -181,7 +181,10 @@ def loop_head(code: CodeView, pc: int) -> int:
             continue
         seen.add(place)
         block = code.block(place)
-        goals = [block.end] if is_call(block) else [*block.successors(), *code.indirect_targets(place)]
+        if is_call(block) or block.terminator.name in ("ecall", "fence_i"):
+            goals = [block.end]
+        else:
+            goals = [*block.successors(), *code.indirect_targets(place)]
         for target in goals:
             if code.visits(target) == 0:
                 continue

@@ -59,9 +59,11 @@ def source_identity() -> str:
     """Digest of the sources that generate code: a changed lowering must never meet code of the old one."""
     package = Path(__file__).resolve().parent
     digest = hashlib.blake2b(digest_size=16)
+    sources = [package / "stops.py"]
     for folder in ("ir", "decoders", "translators", "kernels"):
-        for path in sorted((package / folder).rglob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        sources += sorted((package / folder).rglob("*.py"))
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -128,6 +130,7 @@ class DiskCache:
     def put(self, key: str, payload: bytes) -> None:
         path = self.path(key)
         check = hashlib.blake2b(payload, digest_size=_DIGEST).digest()
+        name = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new")
@@ -135,6 +138,9 @@ class DiskCache:
                 file.write(_MAGIC + bytes.fromhex(key) + check + payload)
             os.replace(name, path)
         except OSError:
+            if name is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
             return
         self._writes += 1
         if self._writes % 64 == 1:
@@ -199,8 +205,9 @@ class CodeCache:
 
     def put(self, key: str, code: LoadedCode) -> None:
         with self._lock:
+            before = self._loaded.pop(key, None)
             self._loaded[key] = code
-            self.statistics.bytes += code.size
+            self.statistics.bytes += code.size - (before.size if before is not None else 0)
             while self.statistics.bytes > self.memory_limit and len(self._loaded) > 1:
                 _, old = self._loaded.popitem(last=False)
                 self.statistics.bytes -= old.size

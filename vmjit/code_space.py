@@ -287,7 +287,7 @@ class CodeSpace:
             elif name == "rest":
                 value = rest
             elif name == "fault_address":
-                value = instruction.pc + (instruction.size if instruction.missing == 2 else 0)
+                value = instruction.target
             else:
                 value = values[name] & _MASK64
             if slot in plan.links:

@@ -106,8 +106,7 @@ class DeviceCodeSpace:
         xlen = self.decoder.registers.type
         after = (instruction.pc + instruction.size) & self._mask
         if instruction.missing:
-            address = instruction.pc + (instruction.size if instruction.missing == 2 else 0)
-            self._place(instruction, self.numbers[fetch_fault(xlen)], 0, (address & self._mask, 0))
+            self._place(instruction, self.numbers[fetch_fault(xlen)], 0, (instruction.target, 0))
             return []
         if matched is None or not self.decoder.has_meaning(instruction):
             self._place(instruction, self.numbers[UNSUPPORTED], 0, (0, 0))

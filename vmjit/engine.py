@@ -20,7 +20,7 @@ from vmjit.code_space import CodeSpan
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.interrupts import DeferredInterrupt
-from vmjit.kernels.layout import STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
+from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
 from vmjit.lane_state import UNLIMITED, LaneState
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 from vmjit.stops import Access, Stop
@@ -248,7 +248,7 @@ class Engine(ABC, Generic[Space]):
         for kind, serve in (
             (STOP_NEED_CODE, self._serve_code),
             (STOP_FENCE_I, self._serve_fence),
-            (_ECALL, self._serve_calls),
+            (STOP_CALL, self._serve_calls),
         ):
             if len(lanes := (self.state.stop == kind).nonzero()[0]):
                 serve(lanes)
@@ -282,6 +282,7 @@ class Engine(ABC, Generic[Space]):
         state = self.state
         if self.environment is None:
             # Nobody handles it: the call did not retire.
+            state.stop[lanes] = _ECALL
             state.retired[lanes] -= np.uint64(1)
             state.budget[lanes] += 1
             return

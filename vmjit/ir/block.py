@@ -32,7 +32,9 @@ class Block:
     @property
     def end(self) -> int:
         """Address after the last instruction."""
-        return self.instructions[-1].pc + self.instructions[-1].size if self.instructions else self.pc
+        if not self.instructions:
+            return self.pc
+        return (self.instructions[-1].pc + self.instructions[-1].size) & self.registers.type.mask
 
     def ops(self) -> Iterator[Op]:
         for instruction in self.instructions:

@@ -92,9 +92,12 @@ class _Parser:
         except KeyError:
             pass
         try:
-            return Const(int(text, 0), constant_type)
+            number = int(text, 0)
         except ValueError:
             raise self.fail(f"{text!r} is neither a register, a temporary nor a number") from None
+        if not -(1 << constant_type.bits) < number <= constant_type.mask:
+            raise self.fail(f"{text} does not fit {constant_type}")
+        return Const(number, constant_type)
 
     def op(self, match: re.Match[str]) -> Op:
         left, name, type_name, kind, rest = match.groups()
@@ -108,6 +111,8 @@ class _Parser:
         args = tuple(self.operand(w, places.get(s, own)) for w, s in zip(words, spec.operands, strict=True))
         dest: Destination | None = None
         if left is not None and left.startswith("%"):
+            if not re.fullmatch(r"%[0-9]+", left):
+                raise self.fail(f"{left!r} is no temporary: they are %0, %1, …")
             dest = Temp(int(left[1:]), I1 if spec.result == "i1" else own)
             self.temps[dest.index] = dest
         elif left is not None:
@@ -125,43 +130,65 @@ class _Parser:
         name, data, args, targets = match.groups()
         xlen = self.registers.type
         words = [w.strip() for w in args.split(",")] if args else []
-        values = tuple(self.operand(w, I1 if s == "i1" else xlen) for w, s in zip(words, spec.operands, strict=False))
-        goals = tuple(self.operand(w.strip(), xlen) for w in targets.split(",")) if targets else ()
+        places = [w.strip() for w in targets.split(",")] if targets else []
+        if len(words) != len(spec.operands) or len(places) != spec.targets:
+            raise self.fail(f"{name} takes {len(spec.operands)} operands and {spec.targets} targets")
+        values = tuple(self.operand(w, I1 if s == "i1" else xlen) for w, s in zip(words, spec.operands, strict=True))
+        goals = tuple(self.operand(w, xlen) for w in places)
         return Terminator(name, values, goals, data or "")
+
+    def header(self, line: str) -> Block:
+        match = _HEADER.match(line)
+        if match is None:
+            raise self.fail(f"expected 'block ADDRESS REGISTERS {{', got {line!r}")
+        try:
+            self.registers = register_file(match.group(2))
+        except KeyError as error:
+            raise self.fail(str(error.args[0])) from None
+        try:
+            return Block(int(match.group(1), 0), self.registers)
+        except ValueError:
+            raise self.fail(f"{match.group(1)!r} is no address") from None
+
+    def line(self, block: Block, line: str, comment: str) -> Terminator | None:
+        """One line inside a block. Gives the terminator when it is that."""
+        if match := _INSTRUCTION.match(line):
+            self.temps = {}
+            pc, size, word = int(match.group(1), 16), int(match.group(2)), int(match.group(3), 16)
+            block.instructions.append(GuestInstruction(pc, size, word, [], comment))
+        elif match := _OP.match(line):
+            if not block.instructions:
+                raise self.fail("an op before the first instruction")
+            block.instructions[-1].ops.append(self.op(match))
+        else:
+            return self.terminator(line)
+        return None
 
     def block(self) -> Block:
         block: Block | None = None
         terminator: Terminator | None = None
+        ended = False
         for number, raw in enumerate(self.lines, 1):
             self.number = number
             line, _, comment = (part.strip() for part in raw.partition(";"))
             if not line:
                 continue
+            if ended:
+                raise self.fail("the block has ended")
             if block is None:
-                match = _HEADER.match(line)
-                if match is None:
-                    raise self.fail(f"expected 'block ADDRESS REGISTERS {{', got {line!r}")
-                try:
-                    self.registers = register_file(match.group(2))
-                except KeyError as error:
-                    raise self.fail(str(error.args[0])) from None
-                block = Block(int(match.group(1), 0), self.registers)
+                block = self.header(line)
             elif line == "}":
                 if terminator is None:
                     raise self.fail("the block has no terminator")
                 block.terminator = terminator
-                return block
-            elif match := _INSTRUCTION.match(line):
-                self.temps = {}
-                pc, size, word = int(match.group(1), 16), int(match.group(2)), int(match.group(3), 16)
-                block.instructions.append(GuestInstruction(pc, size, word, [], comment))
-            elif (match := _OP.match(line)) is not None:
-                if not block.instructions:
-                    raise self.fail("an op before the first instruction")
-                block.instructions[-1].ops.append(self.op(match))
+                ended = True
+            elif terminator is not None:
+                raise self.fail("behind the terminator comes only }")
             else:
-                terminator = self.terminator(line)
-        raise self.fail("the block does not end")
+                terminator = self.line(block, line, comment)
+        if block is None or not ended:
+            raise self.fail("the block does not end")
+        return block
 
 
 def parse_block(text: str) -> Block:

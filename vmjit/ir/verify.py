@@ -16,11 +16,13 @@ def verify_block(block: Block) -> None:
     register indices in range, contiguous instructions.
     """
     xlen = block.registers.type
+    if not block.instructions:
+        _verify_terminator(block, set(), block.pc, xlen)
     expected_pc = block.pc
     for instruction in block.instructions:
         if instruction.pc != expected_pc:
             raise IRError(f"instruction at {instruction.pc:#x} does not follow {expected_pc:#x}", pc=instruction.pc)
-        expected_pc = instruction.pc + instruction.size
+        expected_pc = (instruction.pc + instruction.size) & xlen.mask
         last = instruction is block.instructions[-1]
         defined: set[Temp] = set()
         for op in instruction.ops:
@@ -46,6 +48,8 @@ def _check_operand(value: Operand, defined: set[Temp], block: Block, pc: int) ->
 
 def _check_type(letter: str, value: Operand, own: Type, xlen: Type, pc: int, name: str) -> None:
     actual = _type_of(value, xlen)
+    if letter in "SL" and isinstance(value, Const):
+        raise _fail(pc, f"{name}.{own}: a constant needs no conversion, and the text form cannot say its type")
     wanted = {"T": own, "A": xlen, "i1": I1}.get(letter)
     good = {"S": actual.bits < own.bits, "L": actual.bits > own.bits}.get(letter, actual == wanted)
     if not good:
@@ -58,6 +62,8 @@ def _verify_op(op: Op, defined: set[Temp], block: Block, pc: int, xlen: Type) ->
         raise _fail(pc, f"unknown op {op.name!r}")
     if len(op.args) != len(spec.operands):
         raise _fail(pc, f"{op.name} takes {len(spec.operands)} operands, got {len(op.args)}")
+    if op.type.bits < spec.least_bits:
+        raise _fail(pc, f"{op.name} is for {spec.least_bits} bits and more, not for {op.type}")
     for letter, value in zip(spec.operands, op.args, strict=True):
         _check_operand(value, defined, block, pc)
         _check_type(letter, value, op.type, xlen, pc, op.name)

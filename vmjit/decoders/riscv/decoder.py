@@ -82,9 +82,10 @@ class Decoder:
         data = fetch(pc, 4)
         size = 2 if len(data) >= 2 and data[0] & 3 != 3 else 4
         if len(data) < size:
-            return Instruction(
-                pc, max(len(data), 2), int.from_bytes(data, "little"), None, pc, missing=size - len(data)
-            )
+            # Fetched by halves of four bytes; the fault is at the first that is not there as a whole.
+            fault = (pc + (2 if len(data) >= 2 else 0)) & self._mask
+            raw = int.from_bytes(data[:2], "little")
+            return Instruction(pc, 2, raw, None, fault, missing=size - len(data))
         raw = int.from_bytes(data[:size], "little")
         matched = self.match(raw)
         target, misaligned = pc, False
@@ -141,7 +142,7 @@ class Decoder:
         matched = instruction.matched
         guest = GuestInstruction(instruction.pc, instruction.size, instruction.raw, [], self.text(instruction))
         if instruction.missing:
-            builder.trap("fetch", builder.const(instruction.pc + (instruction.size if instruction.missing == 2 else 0)))
+            builder.trap("fetch", builder.const(instruction.target))
         elif matched is None or matched.base.meaning is None:
             data = instruction.raw.to_bytes(instruction.size, "little").hex()
             builder.stop("unsupported", data=data)

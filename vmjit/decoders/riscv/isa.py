@@ -99,7 +99,6 @@ _VERSION = re.compile(r"\d+p\d+|\d+")
 _ALL = IMPLEMENTED | _KNOWN | {"g"}
 
 
-@lru_cache(maxsize=256)
 def parse_isa(text: str) -> Isa:
     """Read an ISA string such as `rv32imc`, `RV64GC_Zba` or, from an ELF, `rv64i2p1_m2p0_zmmul1p0`.
 
@@ -107,6 +106,11 @@ def parse_isa(text: str) -> Isa:
     """
     if not isinstance(text, str):
         raise IsaError(f"an ISA is a string such as 'rv32imac', got {text!r}")
+    return _parse_isa(text)
+
+
+@lru_cache(maxsize=256)
+def _parse_isa(text: str) -> Isa:
     lower = text.strip().lower()
     match = re.match(r"rv(32|64)(.*)$", lower, re.DOTALL)
     if match is None:

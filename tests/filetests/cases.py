@@ -1,0 +1,182 @@
+"""Reading case files.
+
+A file starts with settings, `name: value` lines, and comments behind `#`. Behind them stand either instruction lines
+
+    [aa 87] "c.mv a5, a0"  a0=0x10, a5=0x20 => a5=0x10
+
+or sections, `name:` on a line of its own with indented lines below. Guest state is written as `name=value` items with
+commas between them:
+
+    a0=5, x11=-1      registers; numbers are taken modulo the register width
+    pc=pc+4           `pc` in a value is the address of the instruction (of the first one in a section)
+    mem[0x20000]=0102 bytes in the order of their addresses
+    reserved=0x20000  the address that a load-reserved holds, or `none`
+    retired=3         instructions retired
+    stop=ebreak       why the lane stopped: ebreak, ecall, unsupported, budget
+    fault=read:0x40   a fault: read, write, fetch, misaligned_access, misaligned_fetch, and its address
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
+
+FOLDER = Path(__file__).resolve().parent
+STOPS = ("ebreak", "ecall", "unsupported", "budget")
+FAULTS = ("read", "write", "fetch", "misaligned_access", "misaligned_fetch")
+
+_SETTING = re.compile(r"([a-z]+): (\S.*)$")
+_SECTION = re.compile(r"([a-z]+):$")
+_LINE = re.compile(r'\[([0-9a-f ]+)\] "([^"]+)"([^>]*)=>(.*)$')
+_ITEM = re.compile(r"(\w+)(?:\[(0x[0-9a-f]+)\])?=(.+)$")
+_NUMBER = re.compile(r"(pc)?(?:([+-]?)(0x[0-9a-f]+|\d+))?$")
+
+
+class CaseError(Exception):
+    """A case file that cannot be read; the message names file and line."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a case says about guest state. Registers by index, memory as bytes by address."""
+
+    registers: dict[int, int] = field(default_factory=dict)
+    memory: dict[int, bytes] = field(default_factory=dict)
+    pc: int | None = None
+    reserved: int | None = None
+    reserved_given: bool = False
+    retired: int | None = None
+    stop: str = ""
+    fault: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One instruction with the state before and what changes; numbers are relative to `pc`, where it says so."""
+
+    place: str
+    data: bytes
+    text: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class CaseFile:
+    path: Path
+    settings: dict[str, str]
+    lines: tuple[Line, ...]
+    sections: dict[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        return self.path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+def case_files(folder: str) -> list[Path]:
+    """The case files below a folder of the file tests."""
+    return sorted((FOLDER / folder).rglob("*.test"))
+
+
+def case_id(path: Path) -> str:
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+def read_case(path: Path) -> CaseFile:
+    settings: dict[str, str] = {}
+    lines: list[Line] = []
+    sections: dict[str, list[str]] = {}
+    section: list[str] | None = None
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        place = f"{path.name}:{number}"
+        if not raw.strip() or raw.lstrip().startswith("#"):
+            continue
+        if raw.startswith("  "):
+            if section is None:
+                raise CaseError(f"{place}: an indented line outside a section")
+            section.append(raw[2:])
+        elif match := _SECTION.match(raw):
+            if match[1] in sections:
+                raise CaseError(f"{place}: a second section {match[1]!r}")
+            section = sections[match[1]] = []
+        elif match := _LINE.match(raw):
+            lines.append(Line(place, bytes.fromhex(match[1]), match[2], match[3], match[4]))
+        elif (match := _SETTING.match(raw)) and section is None and not lines:
+            settings[match[1]] = match[2]
+        else:
+            raise CaseError(f"{place}: cannot read {raw!r}")
+    return CaseFile(path, settings, tuple(lines), {name: tuple(body) for name, body in sections.items()})
+
+
+def parse_state(items: str | Iterable[str], xlen: int, pc: int) -> State:
+    """Read `name=value` items. ValueError for what is none."""
+    text = items if isinstance(items, str) else ",".join(items)
+    registers: dict[int, int] = {}
+    memory: dict[int, bytes] = {}
+    rest: dict[str, object] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        match = _ITEM.match(item)
+        if match is None:
+            raise ValueError(f"cannot read {item!r}")
+        name, address, value = match.groups()
+        if name == "mem" and address:
+            memory[int(address, 16)] = bytes.fromhex(value)
+        elif name == "stop" and value in STOPS:
+            rest["stop"] = value
+        elif name == "fault" and value.partition(":")[0] in FAULTS:
+            kind, _, where = value.partition(":")
+            rest["fault"] = (kind, _number(where, xlen, pc))
+        elif name == "reserved":
+            rest["reserved_given"] = True
+            rest["reserved"] = None if value == "none" else _number(value, xlen, pc)
+        elif name == "retired":
+            rest["retired"] = int(value, 0)
+        elif name == "pc":
+            rest["pc"] = _number(value, xlen, pc)
+        else:
+            registers[REGISTERS[xlen].index(name)] = _number(value, xlen, pc)
+    return State(registers, memory, **rest)  # type: ignore[arg-type]
+
+
+def _number(text: str, xlen: int, pc: int) -> int:
+    match = _NUMBER.match(text)
+    if match is None or not text:
+        raise ValueError(f"cannot read the number {text!r}")
+    value = int(match[3], 0) if match[3] else 0
+    value = -value if match[2] == "-" else value
+    return (value + (pc if match[1] else 0)) % (1 << xlen)
+
+
+def parse_listing(lines: Iterable[str]) -> list[tuple[bytes, str]]:
+    """A section with an instruction listing: (bytes, disassembly or nothing) a line."""
+    found = []
+    for line in lines:
+        data, _, text = line.partition(";")
+        found.append((bytes.fromhex(data), text.strip()))
+    return found
+
+
+@lru_cache(maxsize=64)
+def decoder_of(isa: str) -> Decoder:
+    return Decoder(parse_isa(isa))
+
+
+def registers_before(state: State, xlen: int) -> list[int]:
+    """Registers that a case does not name hold something, so that reading or writing a wrong one shows."""
+    junk = [0, *(int.from_bytes(bytes([0x5A, 0xA5, 0xC3, i] * 2), "little") % (1 << xlen) for i in range(1, 32))]
+    return [state.registers.get(i, value) for i, value in enumerate(junk)]
+
+
+def patched(base: bytes, start: int, memory: dict[int, bytes]) -> bytes:
+    """`base`, which stands at `start`, with other bytes at some addresses."""
+    data = bytearray(base)
+    for address, new in memory.items():
+        assert start <= address
+        assert address + len(new) <= start + len(base)
+        data[address - start : address - start + len(new)] = new
+    return bytes(data)

@@ -1,0 +1,279 @@
+"""Whole cases: `decode/` holds bytes and the IR they decode to, `run/` programs or blocks of IR and their outcome.
+
+    test: decode
+    isa: rv64imac
+    at: 0x10074
+
+    code:
+      13 05 15 00   ; addi a0, a0, 1
+    expect:
+      block 0x10074 riscv64 {
+      ...
+
+A case `test: run` has `before:` and `after:` sections of state (see `cases.py`) beside `code:`, which then runs on the
+evaluator and on every tier, or beside `block:`, IR that runs on the evaluator. Settings: `memory: 0x20000 256` gives
+zeroed data memory at an address, `writable: yes` lets the guest write its code, `budget: 10` limits the run.
+Registers and memory that `after:` does not name must not have changed.
+
+`pytest --update-golden` rewrites what `decode/` expects and prints the difference.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+
+from tests.differential.oracles import EXECUTE, READ, TIERS, WRITE
+from tests.filetests.cases import (
+    CaseFile,
+    State,
+    case_files,
+    case_id,
+    decoder_of,
+    parse_listing,
+    parse_state,
+    patched,
+    read_case,
+    registers_before,
+)
+from tests.filetests.hart import RUNNING, Hart, Memory, Outcome, Span
+from tests.filetests.tiers import Start, run_on_tier
+from vmjit.decoders.riscv import parse_isa
+from vmjit.ir import Block, Evaluator, Trap, format_block, parse_block, verify_block
+from vmjit.program import Program, Segment
+
+DECODE, RUN = case_files("decode"), case_files("run")
+WITH_CODE = [p for p in RUN if "code" in read_case(p).sections]
+WITH_BLOCK = [p for p in RUN if p not in WITH_CODE]
+
+
+def _text(lines: tuple[str, ...]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _address(case: CaseFile) -> int:
+    return int(case.settings.get("at", "0"), 0)
+
+
+def _code(case: CaseFile) -> bytes:
+    return b"".join(data for data, _ in parse_listing(case.sections["code"]))
+
+
+def check_listing(case: CaseFile) -> None:
+    """The disassembly beside the bytes, where there is one, is vmjit's."""
+    decoder, place = decoder_of(case.settings["isa"]), _address(case)
+    for data, text in parse_listing(case.sections["code"]):
+        if text:
+            found = decoder.decode(lambda pc, n, data=data, place=place: data[pc - place :][:n], place)
+            assert decoder.text(found) == text, f"at {place:#x}"
+        place += len(data)
+
+
+# -- decode
+
+
+def decoded(case: CaseFile) -> Block:
+    start, code = _address(case), _code(case)
+    return decoder_of(case.settings["isa"]).block(lambda pc, n: code[pc - start :][:n] if pc >= start else b"", start)
+
+
+def check_decode(path: Path, *, update: bool = False) -> str:
+    """Hold a decode case against the decoder. With `update` its expectation is rewritten; gives the difference."""
+    case = read_case(path)
+    assert case.settings["test"] == "decode"
+    check_listing(case)
+    block = decoded(case)
+    verify_block(block)
+    text = format_block(block)
+    expected = _text(case.sections["expect"]) if "expect" in case.sections else ""
+    difference = "".join(
+        difflib.unified_diff(expected.splitlines(True), text.splitlines(True), f"{path.name} expects", "decoder gives")
+    )
+    if update and difference:
+        head, _, _ = path.read_text(encoding="utf-8").partition("\nexpect:\n")
+        body = "".join(f"  {line}\n" for line in text.splitlines())
+        path.write_text(f"{head.rstrip()}\n\nexpect:\n{body}", encoding="utf-8")
+        expected = _text(read_case(path).sections["expect"])
+    assert text == expected, difference
+    again = parse_block(expected)
+    assert again == block
+    verify_block(again)
+    return difference
+
+
+@pytest.mark.parametrize("path", DECODE, ids=case_id)
+def test_decode(path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    difference = check_decode(path, update=request.config.getoption("--update-golden"))
+    if difference:
+        with capsys.disabled():
+            print(f"\n{difference}", end="")
+
+
+def test_a_wrong_expectation_fails_and_can_be_updated(tmp_path: Path) -> None:
+    path = tmp_path / "case.test"
+    good = (
+        "# A comment that stays.\ntest: decode\nisa: rv64i\nat: 0x1000\n\ncode:\n  13 05 15 00 ; addi a0, a0, 1\n\n"
+        "expect:\n  block 0x1000 riscv64 {\n  0x1000 4 0x00150513             ; addi a0, a0, 1\n"
+        "      x10 = add.i64 x10, 0x1\n      jump -> 0x1004\n  }\n"
+    )
+    path.write_text(good, encoding="utf-8")
+    assert check_decode(path) == ""
+    path.write_text(good.replace("x10, 0x1", "x10, 0x2"), encoding="utf-8")
+    with pytest.raises(AssertionError, match="0x2"):
+        check_decode(path)
+    difference = check_decode(path, update=True)
+    assert "\n-    x10 = add.i64 x10, 0x2\n+    x10 = add.i64 x10, 0x1\n" in difference
+    assert path.read_text(encoding="utf-8") == good
+    assert check_decode(path, update=True) == ""
+
+
+# -- run
+
+
+def _data_segments(case: CaseFile) -> list[tuple[int, int]]:
+    given = case.settings.get("memory")
+    return [(int(a, 0), int(n, 0)) for a, n in (part.split() for part in given.split(","))] if given else []
+
+
+def _part(memory: dict[int, bytes], start: int, size: int) -> dict[int, bytes]:
+    return {address: data for address, data in memory.items() if start <= address < start + size}
+
+
+def differences(case: CaseFile, xlen: int, got: Outcome) -> list[str]:
+    """What is not as the case says; where it says nothing, nothing may have changed."""
+    before, after = (parse_state(case.sections[s], xlen, _address(case)) for s in ("before", "after"))
+    expected = registers_before(before, xlen)
+    for index, value in after.registers.items():
+        expected[index] = value
+    assert after.stop or after.fault or after.pc is not None
+    wanted: list[tuple[str, object, object]] = [
+        ("pc", after.pc, got.pc),
+        ("stop", "" if after.fault else RUNNING if after.stop in ("", "budget") else after.stop, got.stop),
+        ("fault", after.fault, got.fault),
+        ("reserved", after.reserved if after.reserved_given else before.reserved, got.reserved),
+        *((f"x{i}", expected[i], got.registers[i]) for i in range(32)),
+    ]
+    if after.retired is not None:
+        wanted.append(("retired", after.retired, got.retired))
+    for start, size in _data_segments(case):
+        data = patched(bytes(size), start, _part(before.memory, start, size))
+        wanted.append((f"memory at {start:#x}", patched(data, start, _part(after.memory, start, size)).hex(), got.memory[start].hex()))  # fmt: skip
+    return [f"{name} is {actual!r}, expected {value!r}" for name, value, actual in wanted if value != actual]
+
+
+def _spans(case: CaseFile, state: State) -> list[Span]:
+    spans = []
+    if "code" in case.sections:
+        writable = case.settings.get("writable") == "yes"
+        spans.append(Span(_address(case), bytearray(_code(case)), writable, executable=True))
+    for start, size in _data_segments(case):
+        spans.append(Span(start, bytearray(patched(bytes(size), start, _part(state.memory, start, size)))))
+    return spans
+
+
+def _budget(case: CaseFile) -> int:
+    """The limit of instructions; a program that goes astray is stopped in any case."""
+    return int(case.settings.get("budget", 100_000))
+
+
+def run_code(case: CaseFile) -> Outcome:
+    decoder = decoder_of(case.settings["isa"])
+    before = parse_state(case.sections["before"], decoder.isa.xlen, _address(case))
+    memory = Memory(_spans(case, before), decoder.isa.xlen)
+    registers = registers_before(before, decoder.isa.xlen)
+    hart = Hart(decoder, memory, registers, retired=before.retired or 0, reserved=before.reserved)
+    return hart.run(_address(case), _budget(case))
+
+
+def run_block(case: CaseFile) -> Outcome:
+    """Run one block of IR; a terminator that goes on somewhere is no stop."""
+    block = parse_block(_text(case.sections["block"]))
+    verify_block(block)
+    xlen = block.registers.type.bits
+    before = parse_state(case.sections["before"], xlen, block.pc)
+    memory = Memory(_spans(case, before), xlen)
+    reservation = 0 if before.reserved is None else before.reserved + 1
+    evaluator = Evaluator([*registers_before(before, xlen), reservation], memory, before.retired or 0)
+    stop, fault = RUNNING, None
+    try:
+        name, pc = evaluator.run(block)
+        stop = name if name in ("ecall", "ebreak", "unsupported") else RUNNING
+    except Trap as trap:
+        stop, pc, fault = "", evaluator.pc, (trap.kind, trap.address)
+    *registers, reservation = evaluator.registers
+    return Outcome(
+        registers,
+        pc,
+        evaluator.retired,
+        stop,
+        fault,
+        reservation - 1 if reservation else None,
+        {span.start: bytes(span.data) for span in memory.spans},
+    )
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=case_id)
+def test_run_on_the_evaluator(path: Path) -> None:
+    case = read_case(path)
+    assert case.settings["test"] == "run"
+    check_listing(case)
+    found = differences(case, decoder_of(case.settings["isa"]).isa.xlen, run_code(case))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("path", WITH_CODE, ids=case_id)
+def test_run_on_a_tier(path: Path, tier: str) -> None:
+    case = read_case(path)
+    isa = parse_isa(case.settings["isa"])
+    before = parse_state(case.sections["before"], isa.xlen, _address(case))
+    segments = [
+        Segment(
+            s.start, len(s.data), bytes(s.data), READ | (WRITE if s.writable else 0) | (EXECUTE if s.executable else 0)
+        )
+        for s in _spans(case, before)
+    ]
+    program = Program(tuple(segments), _address(case), isa)
+    start = Start(_address(case), registers_before(before, isa.xlen), {}, before.retired or 0, before.reserved)
+    found = []
+    for run in run_on_tier(program, [start, start], tier, _budget(case)):
+        for got in run.outcomes:
+            found += [f"{run.label}: {d}" for d in differences(case, isa.xlen, got)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", WITH_BLOCK, ids=case_id)
+def test_run_a_block(path: Path) -> None:
+    case = read_case(path)
+    assert case.settings["test"] == "run"
+    block = parse_block(_text(case.sections["block"]))
+    assert parse_block(format_block(block)) == block
+    found = differences(case, block.registers.type.bits, run_block(case))
+    assert not found, "\n".join(found)
+
+
+def test_wrong_outcomes_are_reported(tmp_path: Path) -> None:
+    """One case, and one wrong word in it at a time."""
+    good = (
+        "test: run\nisa: rv32ic\nat: 0x1000\nmemory: 0x20000 8\n\ncode:\n  05 05\n  88 c1\n  02 90\n\n"
+        "before:\n  a0=1, a1=0x20000\n\nafter:\n  a0=2, mem[0x20000]=02, pc=0x1004, stop=ebreak, retired=2\n"
+    )
+    path = tmp_path / "case.test"
+    path.write_text(good, encoding="utf-8")
+    assert differences(read_case(path), 32, run_code(read_case(path))) == []
+    for right, wrong in (
+        ("a0=2", "a0=3"),
+        ("a0=2, ", ""),
+        ("]=02", "]=03"),
+        ("mem[0x20000]=02, ", ""),
+        ("pc=0x1004", "pc=0x1006"),
+        ("stop=ebreak", "stop=ecall"),
+        ("stop=ebreak", "fault=read:0x0"),
+        ("retired=2", "retired=3"),
+        ("retired=2", "retired=2, reserved=0x20000"),
+        ("retired=2", "retired=2, t6=1"),
+    ):
+        path.write_text(good.replace(right, wrong), encoding="utf-8")
+        assert differences(read_case(path), 32, run_code(read_case(path))), wrong
