@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, TracebackType
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from vmjit.ptx.assembly.blocks import Block
 from vmjit.ptx.assembly.syntax import Function
 from vmjit.ptx.errors import LaneFault, PtxUnsupported
-from vmjit.ptx.image import Image
+from vmjit.ptx.image import MAX_CALL_DEPTH, Image
 from vmjit.ptx.launch import Launch, LaunchStatistics
 from vmjit.ptx.simt import numpy_atomic, numpy_float, numpy_integer, warp
 from vmjit.ptx.simt.activation import Activation, Transfer
@@ -32,6 +34,20 @@ _NAMES = {
     "warp": warp,
     "LaneFault": LaneFault,
 }
+
+
+_PYTHON_FRAMES_OF_A_CALL = 8
+
+
+@contextlib.contextmanager
+def _room_for_calls() -> Iterator[None]:
+    """Lets calls nest as deep as the image allows: each is some calls of Python's."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + MAX_CALL_DEPTH * _PYTHON_FRAMES_OF_A_CALL)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 class CompiledBlock:
@@ -85,7 +101,7 @@ class SimtEngine:
         """Runs a launch. Raises `PtxFault`, and `PtxUnsupported` when it comes to what this engine does not do."""
         counts = Counts(self.image)
         blocks_at_once = max(1, launch.max_lanes // launch.threads)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), _room_for_calls():
             for first in range(0, launch.blocks, blocks_at_once):
                 with self.image.memory.temporary():
                     end = min(launch.blocks, first + blocks_at_once)
