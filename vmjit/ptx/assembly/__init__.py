@@ -1,0 +1,1 @@
+"""Reading PTX: text to tokens to units, units linked to one program, functions cut into blocks."""
