@@ -50,6 +50,8 @@ class DeviceCodeSpace:
         """Counts changes, so that a copy on a device can be told to be old."""
         self.submitted: set[int] = set()
         """Addresses for which compiled code was asked for already."""
+        self.covered: dict[int, int] = {}
+        """Blocks that compiled regions have, and how often each was visited by then."""
         self._blocks: dict[int, Block] = {}
         self._jumps: dict[int, set[int]] = {}  # slot of a computed jump -> where it went
         self._mask = decoder.registers.type.mask

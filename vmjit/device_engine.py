@@ -42,6 +42,9 @@ from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, form_regi
 # Visits of a block by all lanes together until it is hot.
 VISITS_UNTIL_HOT = 256
 
+# How many times as often a block inside a region must be visited from outside until it is an entry.
+_ENTRY_FACTOR = 64
+
 # A launch is to take about this long: short against Ctrl-C and a display's watchdog, long against the copies around it.
 _SLICE_SECONDS = (0.02, 0.2)
 _FIRST_QUANTUM = 4096
@@ -122,23 +125,31 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
             hot = np.flatnonzero(visits >= self.visits_until_hot)
             order = hot[np.argsort(visits[hot])[::-1]]
             for pc in space.pcs[order].tolist():
-                if pc not in space.submitted and not space.entry(pc):
+                if pc not in space.submitted and not space.entry(pc) and self._is_hot(space, pc):
                     space.submitted.add(pc)
                     self._compile_later(space, pc)
+
+    def _is_hot(self, space: DeviceCodeSpace, pc: int) -> bool:
+        """A block inside a region becomes an entry itself only when the interpreter keeps coming to it."""
+        if pc not in space.covered:
+            return space.visits(pc) >= self.visits_until_hot
+        return space.visits(pc) - space.covered[pc] >= self.visits_until_hot * _ENTRY_FACTOR
 
     def _compile_later(self, space: DeviceCodeSpace, pc: int) -> None:
         kernels = self.kernels
         weak = weakref.ref(space)
+        covered = pc in space.covered
 
         def job() -> None:
             alive = weak()
             if alive is None or alive.entry(pc):
                 return
+            if covered != (pc in alive.covered):
+                alive.submitted.discard(pc)  # a region that has the block came in meanwhile
+                return
+            # A block that is hot although the head of its loop is compiled is entered some other way.
             head = loop_head(alive, pc)
-            seed = pc if alive.entry(head) else head
-            region = form_region(alive, seed, visited(alive))
-            if pc not in region.blocks or pc in region.entries or not alive.entry(seed):
-                kernels.add(alive, region)
+            kernels.add(alive, form_region(alive, pc if alive.entry(head) else head, visited(alive)))
 
         COMPILE_THREAD.submit(job)
 

@@ -94,6 +94,7 @@ class DeviceKernels:
                 (pc, number << 8 | i) for i, pc in enumerate(region.entries) if pc == first or not space.entry(pc)
             ]
             space.install(entries)
+            space.covered.update({pc: space.visits(pc) for pc in region.blocks})
             self.statistics.regions += 1
             self.statistics.guest_instructions += region.size
         return True

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vmjit.devices.registry import back_end_of
 from vmjit.errors import ArgumentError
-
-# Devices that this build can run on. GPU back ends register themselves here when they are imported.
-DEVICES: dict[str, str] = {
-    "cpu": "this computer's processor",
-    "host": "device kernels on this computer's processor, for tests",
-}
 
 
 @dataclass(frozen=True)
@@ -27,10 +22,11 @@ class Placement:
 
 def choose_device(device: str) -> str:
     """The device for a request. Raises `ArgumentError` for one that is not there."""
-    if device == "auto":
+    if not isinstance(device, str):
+        raise ArgumentError(f"a device is a name such as 'cpu', got {device!r}")
+    if device in ("auto", "cpu"):
         return "cpu"
-    if device not in DEVICES:
-        raise ArgumentError(f"no device {device!r}; there is: auto, {', '.join(DEVICES)}")
+    back_end_of(device)
     return device
 
 

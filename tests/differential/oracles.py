@@ -94,10 +94,16 @@ def program(
 
 
 def machine(
-    prog: Program, lanes: int, tier: str, *, threads: int | None = None, memory: int | str = 4096
+    prog: Program,
+    lanes: int,
+    tier: str,
+    *,
+    threads: int | None = None,
+    memory: int | str = 4096,
+    device: str = "cpu",
 ) -> vmjit.Machine:
     """A machine whose blocks are hot after HOT visits in the tier "auto"."""
-    m = vmjit.Machine(prog, lanes=lanes, tier=tier, memory=memory, threads=threads)
+    m = vmjit.Machine(prog, lanes=lanes, device=device, tier=tier, memory=memory, threads=threads)
     if tier == "auto":
         m._engine.visits_until_hot = HOT
         m._engine.reset_code()

@@ -31,8 +31,9 @@ CONFIGURATIONS = {
 }
 
 
-def new_machine(case: Case, tier: str) -> Machine:
-    m = machine(Program(tuple(Segment(*s) for s in case.segments), case.entry, parse_isa(case.isa)), case.lanes, tier)
+def new_machine(case: Case, tier: str, device: str = "cpu") -> Machine:
+    program = Program(tuple(Segment(*s) for s in case.segments), case.entry, parse_isa(case.isa))
+    m = machine(program, case.lanes, tier, device=device)
     start(case, m)
     return m
 
@@ -64,9 +65,9 @@ def check_state(case: Case, m: Machine, harts: list[Reference], tier: str, piece
         assert memory[lane].tobytes() == bytes(hart.memory.spans[1][1]), f"{tier}, lane {lane}, {piece}: memory"
 
 
-def check_tier(case: Case, tier: str) -> None:
+def check_tier(case: Case, tier: str, device: str = "cpu") -> None:
     harts = [new_reference(case, lane) for lane in range(case.lanes)]
-    m = new_machine(case, tier)
+    m = new_machine(case, tier, device)
     # The last piece is repeated: a lane that stopped for good stops there again, having retired nothing.
     for piece, limit in enumerate([*case.schedule, None, None]):
         if tier == "auto":

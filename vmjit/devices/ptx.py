@@ -15,6 +15,7 @@ from vmjit.devices.interface import Buffer, DeviceInfo, DeviceTarget, Kernel
 from vmjit.errors import DeviceMissingError, KernelExecutionError, KernelLoadError
 from vmjit.kernels.device_layout import GROUP
 from vmjit.ptx import DeviceMemory, LaunchStatistics, Module, PtxError, PtxFault
+from vmjit.ptx.memory import Segment
 
 DEFAULT_ARCHITECTURE = "sm_90"
 THREADS_PER_BLOCK = 4 * GROUP
@@ -50,17 +51,18 @@ class PtxDevice(AddressableDevice):
         self.engine = engine
         self.counts = PtxCounts()
         self._memory = DeviceMemory()
+        self._segments: dict[int, Segment] = {}
 
     def info(self) -> DeviceInfo:
         return DeviceInfo("PTX virtual machine", "ptx", self.architecture, lockstep=GROUP)
 
     def allocate(self, size: int) -> Buffer:
         buffer = super().allocate(size)
-        self._memory.add(self.array(buffer), f"buffer of {size} bytes")
+        self._segments[buffer.address] = self._memory.add(self.array(buffer), f"buffer of {size} bytes")
         return buffer
 
     def free(self, buffer: Buffer) -> None:
-        self._memory.remove(self.array(buffer))
+        self._memory.remove(self._segments.pop(buffer.address))
 
     def load(self, images: Sequence[bytes], name: str) -> Kernel:
         try:

@@ -1,27 +1,50 @@
-"""The devices that can be asked for by name; each back end is imported when its device is."""
+"""The devices that can be asked for by name; a back end is imported when one of its devices is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from vmjit.devices.interface import Device
-from vmjit.errors import DeviceMissingError
+from vmjit.errors import ArgumentError
 
-# name: (module, function or class that gives the device)
-BACK_ENDS: dict[str, tuple[str, str]] = {
-    "host": ("vmjit.devices.host", "HostDevice"),
-    "ptx": ("vmjit.devices.ptx", "PtxDevice"),
+if TYPE_CHECKING:
+    from vmjit.devices.interface import Device
+
+
+@dataclass(frozen=True)
+class BackEnd:
+    """`module` has `factory(name) -> Device`."""
+
+    module: str
+    factory: str
+    summary: str
+
+
+BACK_ENDS: dict[str, BackEnd] = {
+    "host": BackEnd("vmjit.devices.host", "HostDevice", "device kernels compiled for this computer, for tests"),
+    "ptx": BackEnd("vmjit.devices.ptx", "PtxDevice", "CUDA kernels in a PTX virtual machine; ptx:sm_75 and the like"),
 }
+
+
+def known_devices() -> str:
+    """The names that `device` takes, for messages."""
+    return ", ".join(["auto", "cpu", *BACK_ENDS])
+
+
+def back_end_of(name: str) -> BackEnd:
+    """The back end of a device such as `ptx:sm_80`. Raises `ArgumentError` for a name that none has."""
+    found = BACK_ENDS.get(name.partition(":")[0])
+    if found is None:
+        raise ArgumentError(f"no device {name!r}; there is: {known_devices()}")
+    return found
 
 
 @lru_cache(maxsize=16)
 def open_device(name: str) -> Device:
-    """The device of this name, such as `host`. Raises `DeviceMissingError` for one that is not there."""
-    kind = name.partition(":")[0]
-    if kind not in BACK_ENDS:
-        raise DeviceMissingError(f"no device {name!r}; there are: cpu, {', '.join(BACK_ENDS)}", device=name)
-    module, attribute = BACK_ENDS[kind]
-    make: Callable[[str], Device] = getattr(import_module(module), attribute)
+    """The device of this name. Raises `ArgumentError` for a name that none has, `DeviceError` where it fails."""
+    back_end = back_end_of(name)
+    make: Callable[[str], Device] = getattr(import_module(back_end.module), back_end.factory)
     return make(name)

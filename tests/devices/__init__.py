@@ -1,0 +1,1 @@
+"""Devices: the kernels that GPUs get, on this computer's processor and in the PTX machine."""
