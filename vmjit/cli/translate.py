@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import vmjit
 from vmjit.cli.arguments import Parser, add_program, command_parser
+from vmjit.cli.console import write_bytes
 from vmjit.cli.places import code_address
 from vmjit.errors import ArgumentError
 
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
     from vmjit.program import Program
     from vmjit.translators.regions import Region
 
-EMIT = ("ir", "llvm", "asm")
+EMIT = ("ir", "llvm", "asm", "ptx", "cubin", "sass", "resources", "amdgcn", "hsaco")
+_BINARY = ("cubin", "hsaco")
+_DEFAULT_ARCHITECTURES = {"amdgcn": "gfx942", "hsaco": "gfx942"}
+_CUDA_ARCHITECTURE = "sm_90"
+_EMIT_HELP = """\
+ir: the blocks as IR; llvm: optimised LLVM IR; asm: this machine's assembly; ptx: the CUDA device function; cubin: the
+whole CUDA kernel as machine code; sass: the function's machine code as text; resources: registers, spills and
+instructions, CUDA or AMD by --arch; amdgcn: the whole AMD kernel as assembly; hsaco: as a code object"""
 
 
 def parser() -> Parser:
@@ -25,7 +33,8 @@ def parser() -> Parser:
         "translate",
         "Shows the region at a guest address and what it is compiled to. The region grows along all static edges,\n"
         "calls included, up to 512 instructions; in a run it follows what was visited, and may be smaller.",
-        "vmjit translate guest.elf --at main --emit ir\nvmjit translate guest.elf --at 0x101f8 --emit asm -o main.s",
+        "vmjit translate guest.elf --at main --emit ir\nvmjit translate guest.elf --at 0x101f8 --emit asm -o main.s\n"
+        "vmjit translate guest.elf --at main --emit ptx --arch sm_80",
     )
     add_program(made)
     made.add_argument("--at", required=True, metavar="SYMBOL|ADDRESS", help="where lanes enter the region")
@@ -33,7 +42,12 @@ def parser() -> Parser:
         "--emit",
         required=True,
         choices=EMIT,
-        help="ir: the blocks as IR; llvm: optimised LLVM IR; asm: this machine's assembly",
+        help=_EMIT_HELP,
+    )
+    made.add_argument(
+        "--arch",
+        metavar="sm_NN|gfxNNN",
+        help=f"the GPU to translate for (default {_CUDA_ARCHITECTURE}, for AMD gfx942)",
     )
     made.add_argument("--memory", default="1MiB", metavar="SIZE", help="of heap and stack, as for run (default 1MiB)")
     made.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
@@ -43,16 +57,18 @@ def parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     program = vmjit.load(options.program, options.isa)
-    text = translate(program, code_address(program, options.at), options.emit, options.memory)
-    if options.output is None:
-        sys.stdout.write(text)
+    made = translate(program, code_address(program, options.at), options.emit, options.memory, options.arch)
+    if options.output is not None:
+        Path(options.output).write_bytes(made)
+    elif options.emit in _BINARY and sys.stdout.isatty():
+        raise ArgumentError(f"{options.emit} is binary: name a file with -o, or send the output elsewhere")
     else:
-        Path(options.output).write_text(text, encoding="utf-8")
+        write_bytes(sys.stdout, made)
     return 0
 
 
-def translate(program: Program, pc: int, emit: str, memory: str) -> str:
-    """The region at `pc` as text; `emit` is one of EMIT."""
+def translate(program: Program, pc: int, emit: str, memory: str, architecture: str | None = None) -> bytes:
+    """The region at `pc`; `emit` is one of EMIT."""
     from vmjit.memory_layout import parse_size, plan_memory
     from vmjit.translators.compile_region import emit_region
     from vmjit.translators.cpu import cpu_target
@@ -64,9 +80,14 @@ def translate(program: Program, pc: int, emit: str, memory: str) -> str:
         raise ArgumentError(f"nothing can be executed at {pc:#x}")
     region = form_region(space, pc, Growth(space.executable))
     if emit == "ir":
-        return _blocks(region)
-    module = emit_region(region, space.decoder.registers, layout.window_plan())
-    return cpu_target().optimised_ir(module.ir) if emit == "llvm" else cpu_target().assembly(module.ir)
+        return _blocks(region).encode()
+    if emit in ("llvm", "asm"):
+        module = emit_region(region, space.decoder.registers, layout.window_plan())
+        return (cpu_target().optimised_ir(module.ir) if emit == "llvm" else cpu_target().assembly(module.ir)).encode()
+    from vmjit.cli.translate_gpu import translate_for_gpu
+
+    architecture = architecture or _DEFAULT_ARCHITECTURES.get(emit, _CUDA_ARCHITECTURE)
+    return translate_for_gpu(region, space.decoder.registers, layout, emit, architecture)
 
 
 def _code_space(program: Program) -> CodeSpace:

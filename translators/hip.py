@@ -1,0 +1,185 @@
+"""AMD: device functions and kernels through LLVM's AMDGPU target, with no GPU and no ROCm.
+
+The same bodies as for CUDA. Images are LLVM IR texts, so that a kernel and the functions it calls are compiled as one
+module; `assembly` and `object_file` make them what a loader takes, `link` a code object (.hsaco).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from vmjit.errors import CompileError, DeviceMissingError
+from vmjit.ir.registers import RegisterFile
+from vmjit.kernels.device_lanes import emit_run_lane
+from vmjit.kernels.device_memory import I32, I64
+from vmjit.translators.cpu import llvmlite_version
+from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
+from vmjit.translators.device_region import REGION_TYPE, DeviceWindowPlan, emit_region_function
+from vmjit.translators.interpreter import TemplateKey
+from vmjit.translators.regions import Region
+
+TRIPLE = "amdgcn-amd-amdhsa"
+ARCHITECTURES = ("gfx90a", "gfx942", "gfx1100", "gfx1201")
+THREADS_PER_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class AmdResources:
+    """What a kernel needs: registers by kind, bytes of scratch memory, spilled registers, lanes of a wavefront."""
+
+    vgprs: int
+    sgprs: int
+    scratch: int
+    vgpr_spills: int
+    sgpr_spills: int
+    wavefront: int
+
+
+class HipTarget:
+    """Translates for one architecture. `wavefront` is 32 or 64; None: the architecture's own."""
+
+    def __init__(self, architecture: str, wavefront: int | None = None) -> None:
+        self.architecture = architecture
+        self.features = "" if wavefront is None else f"+wavefrontsize{wavefront}"
+        self.identity: tuple[str, ...] = ("hip", architecture, self.features, f"llvmlite {llvmlite_version()}")
+
+    # -- DeviceTarget
+
+    def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
+        return _text(lambda module: emit_interpreter_function(registers, list(keys), module, name))
+
+    def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
+        return _text(lambda module: emit_region_function(region, registers, windows, module, name))
+
+    def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
+        return _text(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
+
+    # -- machine code
+
+    def assembly(self, images: Sequence[bytes]) -> str:
+        """The images as one module of assembly."""
+        module, machine = self._module(images)
+        return str(machine.emit_assembly(module))
+
+    def object_file(self, images: Sequence[bytes]) -> bytes:
+        """The images as one relocatable object."""
+        module, machine = self._module(images)
+        return bytes(machine.emit_object(module))
+
+    def _module(self, images: Sequence[bytes]) -> tuple[Any, Any]:
+        machine = _machine(self.architecture, self.features)
+        header = f'target triple = "{TRIPLE}"\ntarget datalayout = "{machine.target_data}"\n'
+        try:
+            modules = [llvm.parse_assembly(header + image.decode()) for image in images]
+            first, *others = modules
+            for other in others:
+                first.link_in(other)
+            first.verify()
+        except RuntimeError as error:
+            raise CompileError(
+                f"LLVM refused a module for {self.architecture}: {error}", log=str(error), ir=""
+            ) from error
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+        builder.getModulePassManager().run(first, builder)
+        return first, machine
+
+
+@lru_cache(maxsize=16)
+def _machine(architecture: str, features: str) -> Any:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(TRIPLE)
+    return target.create_target_machine(cpu=architecture, features=features, opt=2, reloc="pic", codemodel="small")
+
+
+def _text(emit: Callable[[Any], Any]) -> bytes:
+    """A module's IR without stack slots, whose address space is another on AMD: they become SSA values here."""
+    module = ir.Module(name="device")
+    emit(module)
+    try:
+        parsed = llvm.parse_assembly(str(module))
+        parsed.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM refused a module: {error}", log=str(error), ir=str(module)) from error
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.run(parsed, _host_pass_builder())
+    text = re.sub(r"^target (?:triple|datalayout) = .*\n", "", str(parsed), flags=re.MULTILINE)
+    return text.encode()
+
+
+@lru_cache(maxsize=1)
+def _host_pass_builder() -> Any:
+    llvm.initialize_native_target()
+    machine = llvm.Target.from_default_triple().create_target_machine()
+    return llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+
+
+def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> None:
+    """`name(machine)`: one work item, one lane."""
+    interpret = ir.Function(module, INTERPRETER_TYPE, interpreter)
+    functions = [ir.Function(module, REGION_TYPE, region) for region in regions]
+    kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), name)
+    kernel.calling_convention = "amdgpu_kernel"
+    b = ir.IRBuilder(kernel.append_basic_block("entry"))
+    group, item = (
+        b.zext(b.call(ir.Function(module, ir.FunctionType(I32, []), f"llvm.amdgcn.{which}.id.x"), []), I64)
+        for which in ("workgroup", "workitem")
+    )
+    lane = b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
+    emit_run_lane(
+        b,
+        kernel.args[0],
+        lane,
+        registers=len(registers),
+        xlen=registers.type.bits,
+        interpret=interpret,
+        regions=functions,
+    )
+    b.ret_void()
+
+
+def resources(assembly: str) -> AmdResources:
+    """What the metadata of a kernel's assembly says it needs."""
+
+    def number(key: str) -> int:
+        found = re.search(rf"^\s*\.{key}:\s*(\d+)", assembly, re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    return AmdResources(
+        number("vgpr_count"),
+        number("sgpr_count"),
+        number("private_segment_fixed_size"),
+        number("vgpr_spill_count"),
+        number("sgpr_spill_count"),
+        number("wavefront_size"),
+    )
+
+
+def link(objects: Sequence[bytes]) -> bytes:
+    """Objects as a code object that a driver loads (.hsaco). Raises `DeviceMissingError` without a linker."""
+    with tempfile.TemporaryDirectory(prefix="vmjit-") as folder:
+        paths = [Path(folder, f"{i}.o") for i in range(len(objects))]
+        for path, data in zip(paths, objects, strict=True):
+            path.write_bytes(data)
+        result = Path(folder, "code.hsaco")
+        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", *map(str, paths), "-o", str(result)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "No module named ziglang" in done.stderr:
+            raise DeviceMissingError(
+                'no linker for AMD code objects; install one with: pip install "vmjit[rocm-offline]"', device="hip"
+            )
+        if done.returncode:
+            raise CompileError("the linker refused an AMD object", log=done.stderr, ir="")
+        return result.read_bytes()
