@@ -1,4 +1,4 @@
-"""NVIDIA's offline tools, from the wheels of the extra `cuda13`: PTX to machine code, and what that needs and looks like."""
+"""NVIDIA's offline tools, from the wheels of the extra `cuda13`: PTX to machine code, and what that needs."""
 
 from __future__ import annotations
 
