@@ -13,13 +13,18 @@ from vmjit.kernels.device_memory import I32, I64, Builder, Value, load_field, lo
 
 @dataclass(frozen=True)
 class CodeSpaceValues:
-    """A code space's descriptor, loaded; see `DeviceCode`."""
+    """A code space's descriptor at `address`, with what every jump needs of it loaded; see `DeviceCode`.
 
+    The rest is loaded where it is used: values that stay in registers for the sake of rare uses cost every thread.
+    """
+
+    address: Value
     ranges: Value
     range_count: Value
     slots: Value
-    slot_pcs: Value
-    slot_targets: Value
+
+    def load(self, b: Builder, field: DeviceCode) -> Value:
+        return load_global(b, self.address, offset=field)
 
 
 def code_space(b: Builder, machine: Value, fields: Value) -> CodeSpaceValues:
@@ -27,14 +32,8 @@ def code_space(b: Builder, machine: Value, fields: Value) -> CodeSpaceValues:
     spaces = load_global(b, machine, offset=DeviceMachine.CODE_SPACES)
     number = load_field(b, fields, LaneField.CODE)
     space = b.add(spaces, b.mul(number, ir.Constant(I64, DeviceCode.BYTES)))
-    wanted = (
-        DeviceCode.RANGES,
-        DeviceCode.RANGE_COUNT,
-        DeviceCode.SLOTS,
-        DeviceCode.SLOT_PCS,
-        DeviceCode.SLOT_TARGETS,
-    )
-    return CodeSpaceValues(*(load_global(b, space, offset=field) for field in wanted))
+    wanted = (DeviceCode.RANGES, DeviceCode.RANGE_COUNT, DeviceCode.SLOTS)
+    return CodeSpaceValues(space, *(load_global(b, space, offset=field) for field in wanted))
 
 
 def find_slot(b: Builder, ranges: Value, count: Value, pc: Value, known: Any, missing: Any) -> Value:

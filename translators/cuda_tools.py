@@ -45,13 +45,23 @@ def find_tool(name: str) -> str:
     return str(path)
 
 
-def assemble(ptx: str, architecture: str, *, relocatable: bool = False) -> tuple[bytes, Resources]:
-    """Machine code (a cubin) of a PTX module, and what it needs. Raises `CompileError` with ptxas's log."""
+def assemble(
+    ptx: str, architecture: str, *, relocatable: bool = False, max_registers: int | None = None
+) -> tuple[bytes, Resources]:
+    """Machine code (a cubin) of a PTX module, and what it needs.
+
+    `max_registers` bounds a thread's registers, which decides how many threads a multiprocessor holds. Raises
+    `CompileError` with ptxas's log.
+    """
     with tempfile.TemporaryDirectory(prefix="vmjit-") as folder:
         source, target = Path(folder, "module.ptx"), Path(folder, "module.cubin")
         source.write_text(ptx)
         command = [find_tool("ptxas"), "-v", f"-arch={architecture}", str(source), "-o", str(target)]
-        done = subprocess.run([*command, *(["-c"] if relocatable else [])], capture_output=True, text=True, check=False)
+        if relocatable:
+            command.append("-c")
+        if max_registers is not None:
+            command.append(f"-maxrregcount={max_registers}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CompileError(f"ptxas refused a module for {architecture}", log=done.stderr, ir=ptx)
         image = target.read_bytes()

@@ -17,6 +17,7 @@ from vmjit.kernels.device_code import code_space, find_slot
 from vmjit.kernels.device_layout import (
     GROUP,
     STOPPED,
+    DeviceCode,
     DeviceMachine,
     DeviceSlot,
     LaneField,
@@ -71,10 +72,7 @@ class DeviceInterpreter:
     def emit(self) -> Value:
         b = self.builder
         self._load_code_space()
-        self.windows = (
-            self._window(DeviceMachine.WINDOW0_LO, shared=False),
-            self._window(DeviceMachine.WINDOW1_LO, shared=True),
-        )
+        self.private = self._window(DeviceMachine.WINDOW0_LO, shared=False)
         self.jump, self.head, run, used_up, self.stopped, self.leave, self.done = (
             b.append_basic_block(n) for n in ("jump", "head", "run", "used_up", "stopped", "leave", "done")
         )
@@ -154,7 +152,8 @@ class DeviceInterpreter:
 
     def _pc_of_slot(self) -> Value:
         b = self.builder
-        return load_global(b, b.add(self.slot_pcs, b.mul(self.slot, ir.Constant(I64, 8))))
+        pcs = self.space.load(b, DeviceCode.SLOT_PCS)
+        return load_global(b, b.add(pcs, b.mul(self.slot, ir.Constant(I64, 8))))
 
     def stop_here(self, code: int, left: Value | None = None) -> None:
         """Stop at the current instruction, which has not retired unless `left` says so."""
@@ -163,15 +162,14 @@ class DeviceInterpreter:
     # -- code
 
     def _load_code_space(self) -> None:
-        space = code_space(self.builder, self.machine, self.fields)
-        self.ranges, self.range_count, self.slots = space.ranges, space.range_count, space.slots
-        self.slot_pcs, self.slot_targets = space.slot_pcs, space.slot_targets
+        self.space = code_space(self.builder, self.machine, self.fields)
+        self.slots = self.space.slots
 
     def _emit_jump(self) -> None:
         b = self.builder
         b.position_at_end(self.jump)
         known, missing = b.append_basic_block("known"), b.append_basic_block("missing")
-        slot = find_slot(b, self.ranges, self.range_count, self.jump_pc, known, missing)
+        slot = find_slot(b, self.space.ranges, self.space.range_count, self.jump_pc, known, missing)
         b.position_at_end(missing)
         self.stop(STOP_NEED_CODE, self.jump_pc, self.jump_left)
         b.position_at_end(known)
@@ -194,6 +192,10 @@ class DeviceInterpreter:
         else:
             base = b.add(self.memory, b.mul(offset, ir.Constant(I64, GROUP)))
         return DeviceWindow(base, self.narrow(lo), self.narrow(size), not shared)
+
+    def shared_window(self) -> DeviceWindow:
+        """The window of the shared image, loaded where it is used."""
+        return self._window(DeviceMachine.WINDOW1_LO, shared=True)
 
     def narrow(self, value: Value) -> Value:
         return value if self.xlen.width == 64 else self.builder.trunc(value, self.xlen)
@@ -222,7 +224,8 @@ class DeviceInterpreter:
             self._goto(b.select(temps.value(terminator.args[0]), taken, other), self.after)
         elif terminator.name == "indirect":
             target = self.wide(temps.value(terminator.args[0]))
-            store_global(b, target, b.add(self.slot_targets, b.mul(self.slot, ir.Constant(I64, 8))))
+            targets = self.space.load(b, DeviceCode.SLOT_TARGETS)
+            store_global(b, target, b.add(targets, b.mul(self.slot, ir.Constant(I64, 8))))
             self._goto(target, self.after)
         elif terminator.name == "trap":
             self.stop_with_fault(terminator.data, temps.value(terminator.args[0]))
@@ -274,7 +277,8 @@ class _TemplateContext:
         i, b, llvm_type = self.interpreter, self.builder, int_type(type_.bits)
         done = b.append_basic_block("loaded")
         incoming = []
-        for window in i.windows:
+        for shared in (False, True):
+            window = i.shared_window() if shared else i.private
             place, inside = window_access(b, window, address, type_.bits // 8)
             hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
             b.cbranch(inside, hit, miss)
@@ -295,7 +299,7 @@ class _TemplateContext:
 
     def store(self, op: Op, address: Value, value: Value) -> None:
         i, b, type_ = self.interpreter, self.builder, op.type
-        place, inside = window_access(b, i.windows[0], address, type_.bits // 8)
+        place, inside = window_access(b, i.private, address, type_.bits // 8)
         hit, miss, done = (b.append_basic_block(n) for n in ("hit", "miss", "stored"))
         b.cbranch(inside, hit, miss)
         b.position_at_end(hit)

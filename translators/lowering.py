@@ -41,7 +41,8 @@ def _funnel(name: str) -> Callable[[Builder, Type, list[Value]], Value]:
     def lower(b: Builder, t: Type, a: list[Value]) -> Value:
         type_ = _INT[t.bits]
         function = b.module.declare_intrinsic(name, [type_], ir.FunctionType(type_, [type_] * 3))
-        return b.call(function, [a[0], a[0], a[1]])
+        # The amount counts modulo the width by LLVM's rules; NVVM's expansion of 64-bit rotations forgets that.
+        return b.call(function, [a[0], a[0], b.and_(a[1], constant(t, t.bits - 1))])
 
     return lower
 

@@ -38,7 +38,7 @@ def _for_cuda(
     region: Region, registers: RegisterFile, windows: DeviceWindowPlan, emit: str, architecture: str
 ) -> bytes:
     try:
-        from vmjit.translators.cuda import CudaTarget
+        from vmjit.translators.cuda import MAX_REGISTERS, CudaTarget
     except ImportError as error:
         raise DeviceMissingError(
             'numba-cuda is not installed; install it with: pip install "vmjit[cuda13]"', device="cuda"
@@ -57,7 +57,8 @@ def _for_cuda(
     keys = interpreter_keys_of(registers.type.bits)
     interpreter = target.compile_interpreter(registers, keys, INTERPRETER_NAME).decode()
     kernel = target.compile_kernel(registers, INTERPRETER_NAME, [REGION_NAME], KERNEL_NAME).decode()
-    image, needs = cuda_tools.assemble(merge([interpreter, function, kernel]), architecture)
+    whole = merge([interpreter, function, kernel])
+    image, needs = cuda_tools.assemble(whole, architecture, max_registers=MAX_REGISTERS[registers.type.bits])
     if emit == "cubin":
         return image
     instructions = cuda_tools.count_instructions(cuda_tools.disassemble(alone))

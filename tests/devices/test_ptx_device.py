@@ -1,0 +1,99 @@
+"""The device "ptx": the emitted PTX is executed, and gives what the CPU's tiers and the reference give."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+import vmjit
+from tests.cli.conftest import guest
+from tests.differential import asm
+from tests.differential.oracles import machine, program, settle
+from tests.differential.test_edge_operands import CODE, DATA, ISA, OUT, A, B, built, complain, operands
+from vmjit import Stop
+from vmjit.devices.registry import open_device
+
+pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
+
+
+@pytest.mark.parametrize("tier", ["interpreter", "scalar"])
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_computing_instructions(xlen: int, tier: str) -> None:
+    """Every instruction that computes, on every pair of operands that matters, against the reference's table."""
+    code, listed = built(xlen)
+    pairs = operands(xlen)
+    size = len(listed) * xlen // 8
+    prog = program(f"rv{xlen}{ISA}", code + asm.encode("ebreak"), CODE, data=(DATA, size))
+    m = machine(prog, len(pairs), tier, device="ptx")
+    m.registers[A] = np.array([a for a, _ in pairs], np.uint64)
+    m.registers[B] = np.array([b for _, b in pairs], np.uint64)
+    m.registers[OUT] = DATA
+    result = m.run()
+    assert result.stops() == {"EBREAK": len(pairs)}
+    got = m.memory.read(DATA, size).view(np.uint32 if xlen == 32 else np.uint64).T
+    complain(xlen, got, f"ptx, {tier}")
+    if tier == "scalar":
+        assert result.tiers["scalar"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "isa"),
+    [
+        ("crc32", "rv32im"),
+        ("montecarlo", "rv64imac"),
+        *(
+            pytest.param(name, isa, marks=pytest.mark.slow)
+            for name in ("calls", "json", "matmul", "sha256", "sieve", "sort")
+            for isa in ("rv32im", "rv64imac")
+        ),
+    ],
+)
+def test_guests_give_the_same_bits_as_on_the_cpu(name: str, isa: str) -> None:
+    """Lane counts that do not fill a warp; the second run is in code compiled meanwhile."""
+    lanes = 35
+    prog = vmjit.load(guest(name, isa))
+    inputs = [struct.pack("<II", seed, 1) for seed in range(lanes)]
+    expected = vmjit.Machine(prog, lanes, "cpu", "interpreter", "16KiB")
+    expected.set_input(inputs)
+    want = expected.run()
+    m = vmjit.Machine(prog, lanes, "ptx", "auto", "16KiB")
+    for _ in range(2):
+        m.reset()
+        m.set_input(inputs)
+        got = m.run()
+        assert [got.output(i) for i in range(lanes)] == [want.output(i) for i in range(lanes)]
+        assert (m.retired == expected.retired).all()
+        assert (m.registers.array() == expected.registers.array()).all()
+        settle()
+    assert got.device == "ptx"
+    assert got.tiers["scalar"] > got.tiers["interpreter"]
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_100"])
+def test_both_dialects_of_nvvm(architecture: str) -> None:
+    """A divergent loop with a store and a fault in some lanes, on the oldest and the newest dialect."""
+    code = asm.encode("sw", 32, rs1=12, rs2=10, imm=0) + asm.encode("addi", 32, rd=12, rs1=12, imm=4)
+    code += asm.encode("addi", 32, rd=10, rs1=10, imm=-1) + asm.encode("bne", 32, rs1=10, imm=-12)
+    code += asm.encode("ebreak")
+    lanes = 40
+    m = machine(program("rv32i", code, data=(0x40000, 256)), lanes, "scalar", device=f"ptx:{architecture}", memory=512)
+    end = 0x40000 + 256 + 512
+    m.registers["a2"] = end - 4 * 8
+    m.registers["a0"] = np.arange(lanes) % 12 + 1
+    result = m.run()
+    faults = np.arange(lanes) % 12 + 1 > 8
+    assert (result.stop == np.where(faults, Stop.FAULT, Stop.EBREAK)).all()
+    assert (result.fault_address[faults] == end).all()
+    assert (m.retired == np.where(faults, 32, 4 * (np.arange(lanes) % 12 + 1))).all()
+
+
+def test_what_was_executed_is_counted() -> None:
+    device = open_device("ptx")
+    before = (device.counts.launches, device.counts.thread_instructions)  # type: ignore[attr-defined]
+    code = asm.encode("addi", rd=10, rs1=10, imm=1) * 10 + asm.encode("ebreak")
+    m = machine(program("rv64i", code), 3, "interpreter", device="ptx")
+    assert m.run().stops() == {"EBREAK": 3}
+    assert device.counts.launches > before[0]  # type: ignore[attr-defined]
+    assert device.counts.thread_instructions > before[1] + 3 * 10  # type: ignore[attr-defined]
