@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,6 +31,14 @@ _FUNCTION_STRIDE = 16
 _GAP = 32  # bytes between variables that belong to none, so that running over an end is noticed
 
 
+@dataclass(frozen=True, slots=True)
+class LocalMemory:
+    """Of one activation of a function."""
+
+    bytes: int
+    parameters: dict[int, Variable]  # by their indices: those that are copied into it
+
+
 class Image:
     """One program placed in a device memory. `remove` takes its variables out again."""
 
@@ -41,6 +50,7 @@ class Image:
         # Compilers put `exit` also behind what never returns; then a call may be the end of a thread.
         self.may_exit = any(i.opcode == "exit" for f in self.functions if not f.is_entry for i in f.code)
         self._flows: dict[int, ControlFlow] = {}
+        self._local_memories: dict[int, LocalMemory] = {}
         self.segments = self._place()
         for variable in self.variables:
             if variable.initial is not None:
@@ -60,9 +70,15 @@ class Image:
             self._flows[function.number] = found
         return found
 
-    def local_bytes(self, function: Function) -> int:
-        """Bytes of local memory that one activation of the function has, and the place of each variable there."""
-        return lay_out(function.local_variables)
+    def local_memory(self, function: Function) -> LocalMemory:
+        """What one activation of the function has; its variables then have their places there."""
+        found = self._local_memories.get(function.number)
+        if found is None:
+            addressed = function.addressed_parameters()
+            size = lay_out([*function.local_variables, *addressed])
+            found = LocalMemory(size, {function.parameters.index(parameter): parameter for parameter in addressed})
+            self._local_memories[function.number] = found
+        return found
 
     def function_address(self, function: Function) -> int:
         return _FUNCTION_BASE + _FUNCTION_STRIDE * function.number

@@ -70,10 +70,13 @@ class Activation:
 
     def run(self) -> list[Lanes]:
         """Runs the lanes until all have returned or ended; what the function returns. Raises `PtxFault`."""
-        used = self.engine.image.local_bytes(self.function)
-        if used:
+        local = self.engine.image.local_memory(self.function)
+        if local.bytes:
             name = f"local memory of {self.function.name[:60]}"
-            self._local, self._local_address = private_memory(self.engine.image, name, "local", used, self.size)
+            self._local, self._local_address = private_memory(self.engine.image, name, "local", local.bytes, self.size)
+            for index, parameter in local.parameters.items():
+                rows = self._local.bytes.reshape(self.size, -1)
+                rows[:, parameter.offset : parameter.offset + parameter.size] = self.arguments[index]
         Scheduler(self).run()
         if self._local is not None:
             self.memory.remove(self._local)

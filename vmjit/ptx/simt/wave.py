@@ -15,6 +15,8 @@ from vmjit.ptx.launch import Launch
 from vmjit.ptx.memory import Segment, low_memory
 from vmjit.ptx.simt.geometry import geometry
 
+BARRIERS = 16  # of a block
+
 
 class Counts:
     """What a launch has executed so far."""
@@ -52,7 +54,7 @@ class Wave:
         self.launch, self.counts = launch, counts
         self.geometry = geometry(launch.grid, launch.block, first, end)
         self.exited = np.zeros(self.geometry.size, np.bool_)
-        self.arrivals: Counter[int] = Counter()  # of bar.arrive, by block and barrier
+        self.arrivals = np.zeros(self.geometry.blocks * BARRIERS, np.int64)  # of bar.arrive, by block and barrier
         used = image.shared_bytes + launch.dynamic_shared
         self.uniform = {"%dynamic_smem_size": launch.dynamic_shared, "%total_smem_size": used}
         self.shared: Segment | None = None

@@ -60,7 +60,8 @@ class FunctionCode:
         self._lines: list[str] = []
         self._names = 0
         self._buffers: dict[Variable, str] = {}
-        self._local_bytes = -(-image.local_bytes(function) // 16) * 16
+        self._local = image.local_memory(function)
+        self._local_bytes = -(-self._local.bytes // 16) * 16
         instructions = [i for block in self.flow.blocks for i in block.instructions]
         self.has_barriers = any(is_barrier(instruction) for instruction in instructions)
         self.frame_bytes = len(function.registers) * _FRAME_SLOT + _FRAME_SLACK if self.has_barriers else 0
@@ -165,14 +166,15 @@ class FunctionCode:
         target = symbol.target
         if isinstance(target, Variable) and target.space in ("local", "shared", "param", "reg"):
             offset = target.offset + symbol.offset
-            if target.space == "local":
-                return self.value(f"add i64 %local, {offset}")
             if target.space == "shared":
                 return self.value(f"add i64 {self.context(Word.SHARED)}, {offset}")
-            if target.space == "reg" or target not in self.function.parameters or not self.function.is_entry:
-                where = self.function.where(self.line)
-                raise PtxUnsupported(f"{where}: the address of {target.name}, no kernel parameter", line=self.line)
-            return self.value(f"add i64 {self.value('ptrtoint ptr %params to i64')}, {offset}")
+            is_parameter = target in self.function.parameters and target.space == "param"
+            if target.space == "local" or (is_parameter and not self.function.is_entry):
+                return self.value(f"add i64 %local, {offset}")
+            if is_parameter:
+                return self.value(f"add i64 {self.value('ptrtoint ptr %params to i64')}, {offset}")
+            where = self.function.where(self.line)
+            raise PtxUnsupported(f"{where}: the address of {target.name}, which has none", line=self.line)
         return str(self.image.fixed_address(symbol))
 
     # Writing results
@@ -272,6 +274,9 @@ class FunctionCode:
             start = self.value("inttoptr i64 %local to ptr")
             poison = self.image.poison
             self.emit(f"call void @llvm.memset.p0.i64(ptr {start}, i8 {poison}, i64 {self._local_bytes}, i1 false)")
+        for index, parameter in self._local.parameters.items():
+            place = self.value(f"inttoptr i64 {self.value(f'add i64 %local, {parameter.offset}')} to ptr")
+            self.emit(f"call void @llvm.memcpy.p0.p0.i64(ptr {place}, ptr %p{index}, i64 {parameter.size}, i1 false)")
 
     def _enter_body(self) -> None:
         if not self.resume_points:
