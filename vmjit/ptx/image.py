@@ -24,6 +24,7 @@ from vmjit.ptx.errors import LaneFault, PtxError
 from vmjit.ptx.memory import DeviceMemory, Segment, low_memory
 from vmjit.ptx.types import byte_size, is_float
 
+FRAME_ALIGNMENT = 32  # of a function's local memory: the widest access
 MAX_CALL_DEPTH = 200  # a device's default stack holds fewer frames
 
 _FUNCTION_BASE = 0x0F00_0000_0000_0000  # no host memory lies there: data and code cannot be confused
@@ -75,7 +76,8 @@ class Image:
         found = self._local_memories.get(function.number)
         if found is None:
             addressed = function.addressed_parameters()
-            size = lay_out([*function.local_variables, *addressed])
+            end = lay_out([*function.local_variables, *addressed])
+            size = -(-end // FRAME_ALIGNMENT) * FRAME_ALIGNMENT
             found = LocalMemory(size, {function.parameters.index(parameter): parameter for parameter in addressed})
             self._local_memories[function.number] = found
         return found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vmjit.ptx.assembly.liveness import CARRY
 from vmjit.ptx.assembly.syntax import Function, Variable
-from vmjit.ptx.errors import LaneFault, PtxUnsupported
+from vmjit.ptx.errors import LaneFault
 from vmjit.ptx.image import MAX_CALL_DEPTH
 from vmjit.ptx.memory import Addresses, Segment, window_of
 from vmjit.ptx.simt import numpy_atomic
@@ -128,9 +128,7 @@ class Activation:
             return np.full(count, _CLOCKS[name](self.wave.counts.steps))
         if name.startswith("%envreg"):
             return np.zeros(count, np.uint32)
-        value = geometry.uniform.get(name, self.wave.uniform.get(name))
-        if value is None:
-            raise PtxUnsupported(f"{name} (not supported by the SIMT engine)")
+        value = geometry.uniform[name] if name in geometry.uniform else self.wave.uniform[name]
         return np.full(count, value, np.uint64 if name == "%gridid" else np.uint32)
 
     def local_base(self, lanes: Selection) -> Addresses:

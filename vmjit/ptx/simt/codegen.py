@@ -37,6 +37,7 @@ from vmjit.ptx.assembly.syntax import (
 )
 from vmjit.ptx.errors import PtxError, PtxUnsupported
 from vmjit.ptx.image import Image
+from vmjit.ptx.simt.geometry import SPECIAL_REGISTERS
 from vmjit.ptx.types import BITS, is_float, is_signed
 
 MASK_64 = (1 << 64) - 1
@@ -212,6 +213,8 @@ class BlockCode:
     def _special(self, name: str, type_name: str) -> str:
         if name == "WARP_SZ":
             return "np.full(n, U32(32))"
+        if name not in SPECIAL_REGISTERS and not name.startswith("%envreg"):
+            raise PtxUnsupported(f"{name} (not supported by the SIMT engine)")
         value = f"A.special({name!r}, L)"
         bits = BITS[type_name]
         if bits != (64 if name in _WIDE_SPECIALS else 32):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.ptx.assembly.syntax import Function
-from vmjit.ptx.image import Image
+from vmjit.ptx.image import FRAME_ALIGNMENT, Image
 from vmjit.ptx.launch import Launch
 from vmjit.ptx.memory import Segment, low_memory
 from vmjit.ptx.simt.geometry import geometry
@@ -76,7 +76,7 @@ def private_memory(image: Image, name: str, space: str, used: int, owners: int) 
 
     The pieces are apart from each other, so that running over the end of one is noticed.
     """
-    period = max(16, 1 << used.bit_length())
+    period = max(FRAME_ALIGNMENT, 1 << used.bit_length())
     content = low_memory(period * owners)
     if image.poison:
         content.reshape(owners, period)[:, :used] = image.poison

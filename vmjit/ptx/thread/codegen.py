@@ -61,7 +61,6 @@ class FunctionCode:
         self._names = 0
         self._buffers: dict[Variable, str] = {}
         self._local = image.local_memory(function)
-        self._local_bytes = -(-self._local.bytes // 16) * 16
         instructions = [i for block in self.flow.blocks for i in block.instructions]
         self.has_barriers = any(is_barrier(instruction) for instruction in instructions)
         self.frame_bytes = len(function.registers) * _FRAME_SLOT + _FRAME_SLACK if self.has_barriers else 0
@@ -246,7 +245,7 @@ class FunctionCode:
         self.emit("%depth.0 = load i64, ptr %depth.p")
         if not self.function.is_entry:
             self._check_depth()
-        if self._local_bytes:
+        if self._local.bytes:
             self._take_local_memory()
 
     def _check_depth(self) -> None:
@@ -264,7 +263,7 @@ class FunctionCode:
         bad, good = self.label(), self.label()
         self.emit(f"%stack.p = getelementptr i64, ptr %ctx, i64 {int(Word.STACK)}")
         self.emit("%local = load i64, ptr %stack.p")
-        end = self.value(f"add i64 %local, {self._local_bytes}")
+        end = self.value(f"add i64 %local, {self._local.bytes}")
         self.branch(self.value(f"icmp ule i64 {end}, {self.context(Word.STACK_END)}"), good, bad)
         self.place(bad)
         self.fault(Fault.LOCAL_MEMORY)
@@ -273,7 +272,7 @@ class FunctionCode:
         if not self.has_barriers:  # else the driver fills it, once for all times the thread comes back
             start = self.value("inttoptr i64 %local to ptr")
             poison = self.image.poison
-            self.emit(f"call void @llvm.memset.p0.i64(ptr {start}, i8 {poison}, i64 {self._local_bytes}, i1 false)")
+            self.emit(f"call void @llvm.memset.p0.i64(ptr {start}, i8 {poison}, i64 {self._local.bytes}, i1 false)")
         for index, parameter in self._local.parameters.items():
             place = self.value(f"inttoptr i64 {self.value(f'add i64 %local, {parameter.offset}')} to ptr")
             self.emit(f"call void @llvm.memcpy.p0.p0.i64(ptr {place}, ptr %p{index}, i64 {parameter.size}, i1 false)")
@@ -332,7 +331,7 @@ class FunctionCode:
         """Returns, with the context as the caller expects it."""
         self.emit(f"store i64 {self.value('load i64, ptr %count')}, ptr %count.p")
         self.emit("store i64 %depth.0, ptr %depth.p")
-        if self._local_bytes:
+        if self._local.bytes:
             self.emit("store i64 %local, ptr %stack.p")
         self.emit(f"ret i64 {result}")
 

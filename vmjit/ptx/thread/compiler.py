@@ -81,7 +81,7 @@ class KernelCompiler:
             writer.has_barriers,
             writer.frame_bytes,
             self._sites,
-            sum(-(-self._image.local_memory(function).bytes // 16) * 16 for function in self._found),
+            sum(self._image.local_memory(function).bytes for function in self._found),
             len(self._found) > 1,
         )
 
