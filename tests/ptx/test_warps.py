@@ -174,6 +174,14 @@ def test_collectives_wait_for_their_members() -> None:
     assert run("setp.eq.u32 %q, %thread, %thread; " + body, block=32) == [1] * 32
 
 
+def test_lanes_that_wait_for_lanes_that_wait() -> None:
+    """Lane 0 needs lane 1, which needs lane 2, which comes later: none may get lost."""
+    body = """mov.u32 %m, 0x3; setp.eq.u32 %p, %thread, 1; @%p mov.u32 %m, 0x6; setp.eq.u32 %q, %thread, 2; @%q mov.u32 %m, 0x6;
+    @%q bra LATER; HERE: bar.warp.sync %m; mov.u64 %out, 5; bra END;
+    LATER: vote.sync.any.pred %p, %q, 0x4; bra HERE; END:"""
+    assert run(body, block=3) == [5] * 3
+
+
 def test_a_guard_leaves_lanes_out() -> None:
     body = """mov.u64 %out, 0; setp.lt.u32 %p, %thread, 4; @%p vote.sync.ballot.b32 %a, %p, 0xf; @%p cvt.u64.u32 %out, %a;"""
     assert run(body, block=8) == [15] * 4 + [0] * 4

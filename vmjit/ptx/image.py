@@ -24,6 +24,7 @@ from vmjit.ptx.errors import LaneFault, PtxError
 from vmjit.ptx.memory import DeviceMemory, Segment, low_memory
 from vmjit.ptx.types import byte_size, is_float
 
+EXTERNAL_FUNCTIONS = ("vprintf", "__assertfail")  # what a device has without its being defined
 FRAME_ALIGNMENT = 32  # of a function's local memory: the widest access
 MAX_CALL_DEPTH = 200  # a device's default stack holds fewer frames
 
@@ -52,10 +53,11 @@ class Image:
         self.may_exit = any(i.opcode == "exit" for f in self.functions if not f.is_entry for i in f.code)
         self._flows: dict[int, ControlFlow] = {}
         self._local_memories: dict[int, LocalMemory] = {}
-        self.segments = self._place()
-        for variable in self.variables:
+        self.segments: dict[str, Segment] = {}
+        self._place()
+        for variable, segment in zip(self.variables, self.segments.values(), strict=True):
             if variable.initial is not None:
-                self._initialize(variable, variable.initial)
+                self._initialize(segment, variable.type, variable.initial)
 
     def remove(self) -> None:
         for segment in self.segments.values():
@@ -115,14 +117,14 @@ class Image:
                 variable.offset = start
         return start if len(variables) > sum(bool(v.size) for v in variables) else end
 
-    def _place(self) -> dict[str, Segment]:
+    def _place(self) -> None:
+        """Gives every variable its address and its segment, in their order, all in one piece of memory."""
         starts = []
         end = 0
         for variable in self.variables:
             starts.append(-(-end // max(variable.alignment, 16)) * max(variable.alignment, 16))
             end = starts[-1] + variable.size + _GAP
         content = low_memory(end)
-        segments: dict[str, Segment] = {}
         for variable, start in zip(self.variables, starts, strict=True):
             piece = content[start : start + variable.size]
             variable.address = int(content.ctypes.data) + start
@@ -132,14 +134,11 @@ class Image:
                 space=variable.space,
                 writable=variable.space == "global",
             )
-            segments[_unique(variable.name, segments)] = self.memory.insert(segment)
-        return segments
+            self.segments[_unique(variable.name, self.segments)] = self.memory.insert(segment)
 
-    def _initialize(self, variable: Variable, initial: Iterable[InitialValue]) -> None:
-        size = byte_size(variable.type)
-        data = b"".join(self._encode(item, variable.type, size) for item in initial)
-        assert variable.address is not None
-        segment = next(s for s in self.segments.values() if s.base == variable.address and s.bytes.size >= len(data))
+    def _initialize(self, segment: Segment, type_name: str, initial: Iterable[InitialValue]) -> None:
+        size = byte_size(type_name)
+        data = b"".join(self._encode(item, type_name, size) for item in initial)
         segment.bytes[: len(data)] = np.frombuffer(data, np.uint8)
 
     def _encode(self, item: InitialValue, type_name: str, size: int) -> bytes:
