@@ -108,6 +108,21 @@ def test_producers_arrive_and_consumers_wait() -> None:
     assert run_u64(body, block=64, engines=["simt"]) == [k + 32 for k in range(32)] + [7] * 32
 
 
+def test_arrivals_count_for_one_round() -> None:
+    """The second round's consumers would go too early if the first round's arrivals still counted."""
+    body = (
+        P
+        + """.shared .align 4 .b8 x[128]; mov.u64 %s, x; and.b32 %a, %tidx, 31; mad.wide.u32 %own, %a, 4, %s;
+    mov.u64 %out, 0; setp.lt.u32 %p, %tidx, 32; @%p bra CONSUME;
+    st.shared.u32 [%own], 5; bar.arrive 3, 64; bar.sync 4, 64; bar.sync 5, 32;
+    bar.sync 5, 32; st.shared.u32 [%own], 6; bar.arrive 3, 64; bra END;
+    CONSUME: bar.sync 3, 64; ld.shared.u32 %b, [%own]; cvt.u64.u32 %out, %b; bar.sync 4, 64; bar.sync 3, 64;
+    ld.shared.u32 %b, [%own]; mad.wide.u32 %out, %b, 10, %out;
+    END: mul.wide.u32 %own, %thread, 8; add.u64 %own, %own, %results;"""
+    )
+    assert run_u64(body, block=64, engines=["simt"]) == [65] * 32 + [0] * 32
+
+
 def test_too_few_arrive() -> None:
     body = P + "mov.u64 %out, 0; setp.lt.u32 %p, %tidx, 10; @%p bra A;\nbar.sync 1, 32; A:"
     error = fault(body, "simt", "deadlock: 22 of a block's 22 running threads wait", block=32)

@@ -203,11 +203,12 @@ def test_budget(engine: str) -> None:
 
 @ALL_ENGINES
 def test_the_budget_is_one_launchs(engine: str) -> None:
+    """And holds without any loop too, where there are many blocks."""
     module = Module(text_of("mov.u64 %out, 1;"), budget=1000)
     for _ in range(10):
         launch("", engine, module=module, block=32)
     with pytest.raises(PtxFault, match="budget of 1000 "):
-        launch("", "simt", module=module, block=256)
+        launch("", engine, module=module, block=32, grid=8)
 
 
 @ALL_ENGINES

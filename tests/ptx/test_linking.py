@@ -107,7 +107,7 @@ def test_defined_nowhere(engine: str) -> None:
     text += KERNEL.format(name="b", code="ld.u64 %v, [x];") + KERNEL.format(name="c", code="mov.u64 %v, 3;")
     module = Module(text)
     assert result(module, "c", engine) == 3
-    with pytest.raises(PtxError, match=r"f.* declared and defined nowhere"):
+    with pytest.raises(PtxError, match=r"line 5: call: f is declared and defined nowhere"):
         result(module, "a", engine)
     with pytest.raises(PtxError, match=r"line 5: x is declared \.extern and defined nowhere"):
         result(module, "b", engine)

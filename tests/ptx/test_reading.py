@@ -90,6 +90,14 @@ def test_forms_not_done_are_refused(instruction: str, engine: str) -> None:
         module.launch("k", 1, 1, [0], engine=engine)
 
 
+@pytest.mark.parametrize("engine", ["simt", "thread"])
+def test_special_registers_not_there(engine: str) -> None:
+    module = Module(kernel(".reg .b32 %a;", "mov.u32 %a, %cluster_ctarank;"))
+    with pytest.raises(PtxUnsupported, match=f"line {BEFORE + 4}: %cluster_ctarank") as caught:
+        module.launch("k", 1, 1, [0], engine=engine)
+    assert caught.value.line == BEFORE + 4
+
+
 def test_what_debuggers_read_is_dropped() -> None:
     text = kernel(
         '.file 1 "http://x.cu"',

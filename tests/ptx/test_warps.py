@@ -87,6 +87,14 @@ def test_votes_of_lanes_that_took_different_ways_meet() -> None:
     assert run(body, block=32) == [0x1FF] * 32
 
 
+@pytest.mark.parametrize("vote", ["vote.ballot.b32 %b, %q;", "vote.sync.ballot.b32 %b, %q, 0xffffffff;"])
+def test_lanes_that_come_from_further_down_are_waited_for(vote: str) -> None:
+    """The collective is at a lower block than the one that some of its lanes come from."""
+    body = f"""setp.eq.u32 %q, %thread, %thread; setp.lt.u32 %p, %thread, 9; @%p bra LATER; HERE: {vote}
+    cvt.u64.u32 %out, %b; bra END; LATER: mov.u32 %a, 2; bra HERE; END:"""
+    assert run(body, block=32) == [0xFFFFFFFF] * 32
+
+
 def test_groups_by_mask_are_apart() -> None:
     """Lanes of one warp at one instruction with different masks."""
     body = """and.b32 %a, %thread, 1; setp.eq.u32 %p, %a, 0; selp.b32 %m, 0x55555555, 0xaaaaaaaa, %p;
@@ -164,6 +172,14 @@ def test_collectives_wait_for_their_members() -> None:
     ALL: vote.sync.ballot.b32 %b, %q, 0xffffffff; mov.u64 %out, 1; bra END;
     HALF: setp.ne.u32 %q, %thread, 17; vote.sync.all.pred %p, %q, 0xffff0000; selp.u32 %a, 1, 0, %p; bra ALL; END:"""
     assert run("setp.eq.u32 %q, %thread, %thread; " + body, block=32) == [1] * 32
+
+
+def test_lanes_that_wait_for_lanes_that_wait() -> None:
+    """Lane 0 needs lane 1, which needs lane 2, which comes later: none may get lost."""
+    body = """mov.u32 %m, 0x3; setp.eq.u32 %p, %thread, 1; @%p mov.u32 %m, 0x6; setp.eq.u32 %q, %thread, 2; @%q mov.u32 %m, 0x6;
+    @%q bra LATER; HERE: bar.warp.sync %m; mov.u64 %out, 5; bra END;
+    LATER: vote.sync.any.pred %p, %q, 0x4; bra HERE; END:"""
+    assert run(body, block=3) == [5] * 3
 
 
 def test_a_guard_leaves_lanes_out() -> None:

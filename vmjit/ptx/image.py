@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,11 +24,21 @@ from vmjit.ptx.errors import LaneFault, PtxError
 from vmjit.ptx.memory import DeviceMemory, Segment, low_memory
 from vmjit.ptx.types import byte_size, is_float
 
+EXTERNAL_FUNCTIONS = ("vprintf", "__assertfail")  # what a device has without its being defined
+FRAME_ALIGNMENT = 32  # of a function's local memory: the widest access
 MAX_CALL_DEPTH = 200  # a device's default stack holds fewer frames
 
 _FUNCTION_BASE = 0x0F00_0000_0000_0000  # no host memory lies there: data and code cannot be confused
 _FUNCTION_STRIDE = 16
 _GAP = 32  # bytes between variables that belong to none, so that running over an end is noticed
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMemory:
+    """Of one activation of a function."""
+
+    bytes: int
+    parameters: dict[int, Variable]  # by their indices: those that are copied into it
 
 
 class Image:
@@ -41,10 +52,12 @@ class Image:
         # Compilers put `exit` also behind what never returns; then a call may be the end of a thread.
         self.may_exit = any(i.opcode == "exit" for f in self.functions if not f.is_entry for i in f.code)
         self._flows: dict[int, ControlFlow] = {}
-        self.segments = self._place()
-        for variable in self.variables:
+        self._local_memories: dict[int, LocalMemory] = {}
+        self.segments: dict[str, Segment] = {}
+        self._place()
+        for variable, segment in zip(self.variables, self.segments.values(), strict=True):
             if variable.initial is not None:
-                self._initialize(variable, variable.initial)
+                self._initialize(segment, variable.type, variable.initial)
 
     def remove(self) -> None:
         for segment in self.segments.values():
@@ -60,9 +73,16 @@ class Image:
             self._flows[function.number] = found
         return found
 
-    def local_bytes(self, function: Function) -> int:
-        """Bytes of local memory that one activation of the function has, and the place of each variable there."""
-        return lay_out(function.local_variables)
+    def local_memory(self, function: Function) -> LocalMemory:
+        """What one activation of the function has; its variables then have their places there."""
+        found = self._local_memories.get(function.number)
+        if found is None:
+            addressed = function.addressed_parameters()
+            end = lay_out([*function.local_variables, *addressed])
+            size = -(-end // FRAME_ALIGNMENT) * FRAME_ALIGNMENT
+            found = LocalMemory(size, {function.parameters.index(parameter): parameter for parameter in addressed})
+            self._local_memories[function.number] = found
+        return found
 
     def function_address(self, function: Function) -> int:
         return _FUNCTION_BASE + _FUNCTION_STRIDE * function.number
@@ -97,14 +117,14 @@ class Image:
                 variable.offset = start
         return start if len(variables) > sum(bool(v.size) for v in variables) else end
 
-    def _place(self) -> dict[str, Segment]:
+    def _place(self) -> None:
+        """Gives every variable its address and its segment, in their order, all in one piece of memory."""
         starts = []
         end = 0
         for variable in self.variables:
             starts.append(-(-end // max(variable.alignment, 16)) * max(variable.alignment, 16))
             end = starts[-1] + variable.size + _GAP
         content = low_memory(end)
-        segments: dict[str, Segment] = {}
         for variable, start in zip(self.variables, starts, strict=True):
             piece = content[start : start + variable.size]
             variable.address = int(content.ctypes.data) + start
@@ -114,14 +134,11 @@ class Image:
                 space=variable.space,
                 writable=variable.space == "global",
             )
-            segments[_unique(variable.name, segments)] = self.memory.insert(segment)
-        return segments
+            self.segments[_unique(variable.name, self.segments)] = self.memory.insert(segment)
 
-    def _initialize(self, variable: Variable, initial: Iterable[InitialValue]) -> None:
-        size = byte_size(variable.type)
-        data = b"".join(self._encode(item, variable.type, size) for item in initial)
-        assert variable.address is not None
-        segment = next(s for s in self.segments.values() if s.base == variable.address and s.bytes.size >= len(data))
+    def _initialize(self, segment: Segment, type_name: str, initial: Iterable[InitialValue]) -> None:
+        size = byte_size(type_name)
+        data = b"".join(self._encode(item, type_name, size) for item in initial)
         segment.bytes[: len(data)] = np.frombuffer(data, np.uint8)
 
     def _encode(self, item: InitialValue, type_name: str, size: int) -> bytes:

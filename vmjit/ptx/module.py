@@ -36,8 +36,8 @@ class Module:
     `memory`: the device memory its kernels reach; several modules may share one, and arrays registered there stay
     between launches. `poison`: the byte that fresh local and shared memory is filled with. `budget`: thread
     instructions after which a launch is stopped, for launches that name none. `jit_opt`: LLVM's optimization level for
-    the thread engine, 0 to 3; None takes 1, and 0 for more than 1,500 instructions, which compile twenty times faster
-    so and run two to three times slower.
+    the thread engine, 0 to 3; None takes 1, and 0 for kernels of 500 instructions and more, which then compile five to
+    ten times faster and run two to five times slower.
 
     Raises `PtxError` and `PtxUnsupported` for texts that cannot be read or linked; both name the line. Its variables
     leave the memory with `close`, or when the module is gone. A module is for one thread at a time.

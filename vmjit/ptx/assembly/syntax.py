@@ -157,6 +157,13 @@ class Instruction:
                 if isinstance(base, Symbol) and isinstance(base.target, Variable) and base.target.space == "param":
                     yield base.target
 
+    def addressed_variables(self) -> Iterator[Variable]:
+        """The variables whose addresses it takes, as a value or for an access other than to parameters."""
+        for operand in self.operands:
+            base = operand.base if isinstance(operand, Address) and not self.has("param") else operand
+            if isinstance(base, Symbol) and isinstance(base.target, Variable):
+                yield base.target
+
     def call_parts(self) -> tuple[tuple[Operand, ...], Operand, tuple[Operand, ...]]:
         """What a call gets back, whom it calls, what it passes; a prototype behind that is of no interest."""
         operands = list(self.operands)
@@ -192,6 +199,16 @@ class Function:
     max_threads: tuple[int, ...] = ()  # of .maxntid
     required_threads: tuple[int, ...] = ()  # of .reqntid
     number: int = 0  # its place in the image, which gives its address
+
+    def addressed_parameters(self) -> list[Variable]:
+        """The parameters of a device function whose addresses it takes. They are in its local memory, then.
+
+        PTX ISA, "Device Function Parameters": compilers pass structures by value so.
+        """
+        if self.is_entry:
+            return []
+        taken = {variable for instruction in self.code for variable in instruction.addressed_variables()}
+        return [parameter for parameter in self.parameters if parameter in taken]
 
     def where(self, line: int) -> str:
         """For messages: the line, and the text where there are several."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vmjit.ptx.assembly.liveness import CARRY
 from vmjit.ptx.assembly.syntax import Function, Variable
-from vmjit.ptx.errors import LaneFault, PtxUnsupported
+from vmjit.ptx.errors import LaneFault
 from vmjit.ptx.image import MAX_CALL_DEPTH
 from vmjit.ptx.memory import Addresses, Segment, window_of
 from vmjit.ptx.simt import numpy_atomic
@@ -70,10 +70,13 @@ class Activation:
 
     def run(self) -> list[Lanes]:
         """Runs the lanes until all have returned or ended; what the function returns. Raises `PtxFault`."""
-        used = self.engine.image.local_bytes(self.function)
-        if used:
+        local = self.engine.image.local_memory(self.function)
+        if local.bytes:
             name = f"local memory of {self.function.name[:60]}"
-            self._local, self._local_address = private_memory(self.engine.image, name, "local", used, self.size)
+            self._local, self._local_address = private_memory(self.engine.image, name, "local", local.bytes, self.size)
+            for index, parameter in local.parameters.items():
+                rows = self._local.bytes.reshape(self.size, -1)
+                rows[:, parameter.offset : parameter.offset + parameter.size] = self.arguments[index]
         Scheduler(self).run()
         if self._local is not None:
             self.memory.remove(self._local)
@@ -125,9 +128,7 @@ class Activation:
             return np.full(count, _CLOCKS[name](self.wave.counts.steps))
         if name.startswith("%envreg"):
             return np.zeros(count, np.uint32)
-        value = geometry.uniform.get(name, self.wave.uniform.get(name))
-        if value is None:
-            raise PtxUnsupported(f"{name} (not supported by the SIMT engine)")
+        value = geometry.uniform[name] if name in geometry.uniform else self.wave.uniform[name]
         return np.full(count, value, np.uint64 if name == "%gridid" else np.uint32)
 
     def local_base(self, lanes: Selection) -> Addresses:

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.ptx.errors import LaneFault
+from vmjit.ptx.simt.wave import BARRIERS
 
 if TYPE_CHECKING:
     from vmjit.ptx.simt.activation import Activation
 
 Lanes = NDArray[Any]
 Reduction = tuple[str, int, Lanes]  # popc, and, or; the register for the result; the predicates
-
-_BARRIERS = 16  # of a block
 
 
 @dataclass(slots=True, eq=False)
@@ -57,14 +56,13 @@ class Barriers:
         """bar.arrive: counts lanes that do not wait."""
         _check(numbers)
         keys = self._keys(self._activation.numbers(lanes), numbers)
-        keys = keys if guard is None else keys[guard]
-        found, counts = np.unique(keys, return_counts=True)
-        self._activation.wave.arrivals.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        arrivals = self._activation.wave.arrivals
+        arrivals += np.bincount(keys if guard is None else keys[guard], minlength=len(arrivals))
 
     def _keys(self, lanes: Lanes, numbers: Lanes) -> Lanes:
         """One number for each barrier of each block."""
         block = self._activation.pick(self._activation.wave.geometry.block_of, lanes)
-        keys: Lanes = block * _BARRIERS + numbers
+        keys: Lanes = block * BARRIERS + numbers
         return keys
 
     def release(self) -> list[tuple[int, Lanes]]:
@@ -74,35 +72,36 @@ class Barriers:
         barrier is complete: the threads wait for ever.
         """
         lanes = np.concatenate([a.lanes for a in self._arrived])
-        threads = np.concatenate([a.threads for a in self._arrived])
         keys = self._keys(lanes, np.concatenate([a.numbers for a in self._arrived]).astype(np.int64))
-        go = np.zeros(len(lanes), np.bool_)
-        for key in np.unique(keys):
+        waiting = np.bincount(keys, minlength=self._activation.wave.geometry.blocks * BARRIERS)
+        leaving = self._leaving(keys, waiting)
+        go = (leaving == waiting)[keys]
+        for key in np.flatnonzero((leaving > 0) & (leaving < waiting)):  # those that come first
             here = np.flatnonzero(keys == key)
-            count = self._complete(int(key), threads[here])
-            if count:
-                here = here[np.argsort(lanes[here], kind="stable")][:count]
-                go[here] = True
+            go[here[np.argsort(lanes[here], kind="stable")][: leaving[key]]] = True
         if not go.any():
             self._deadlock(lanes, keys)
-        self._reduce(lanes, keys, go)
+        self._reduce(keys, go)
         return self._take(go)
 
-    def _complete(self, key: int, threads: Lanes) -> int:
-        """How many of the lanes waiting at a barrier can go."""
+    def _leaving(self, keys: Lanes, waiting: Lanes) -> Lanes:
+        """How many of the lanes waiting at each barrier of each block can go; takes the arrivals that this needs."""
         wave = self._activation.wave
-        if (threads != threads[0]).any():
-            return 0
-        block = key // _BARRIERS
-        expected = int(threads[0]) or int(np.count_nonzero(~wave.exited[wave.geometry.block_of == block]))
-        arrived = wave.arrivals[key]
-        count = (len(threads) + arrived) // expected * expected
-        if not count:
-            return 0
-        wave.arrivals[key] = 0
-        return count - arrived
+        running = np.bincount(wave.geometry.block_of[~wave.exited], minlength=wave.geometry.blocks)
+        expected = np.repeat(running, BARRIERS)
+        threads = np.concatenate([a.threads for a in self._arrived])
+        if threads.any():
+            expected[keys] = np.where(threads, threads, expected[keys])
+            disagree = keys[threads != np.where(threads, expected[keys], 0)]
+            waiting = waiting.copy()
+            waiting[disagree] = 0  # threads that wait for different numbers of others wait for ever
+        rounds = np.where(waiting > 0, (waiting + wave.arrivals) // np.maximum(expected, 1), 0)
+        arrived = np.minimum(wave.arrivals, rounds * expected)
+        wave.arrivals -= arrived
+        leaving: Lanes = rounds * expected - arrived
+        return leaving
 
-    def _reduce(self, lanes: Lanes, keys: Lanes, go: Lanes) -> None:
+    def _reduce(self, keys: Lanes, go: Lanes) -> None:
         """bar.red: the predicates of all lanes that leave a barrier together, combined for each of them."""
         if not any(a.reduction for a in self._arrived):
             return
@@ -142,8 +141,8 @@ class Barriers:
     def _deadlock(self, lanes: Lanes, keys: Lanes) -> None:
         """Raises the fault of threads that wait for ever."""
         first = self._arrived[0].lanes[0]
-        block = int(keys[0]) // _BARRIERS
-        of_block = keys[keys // _BARRIERS == block]
+        block = int(keys[0]) // BARRIERS
+        of_block = keys[keys // BARRIERS == block]
         if (of_block != of_block[0]).any():
             raise LaneFault("threads of a block wait at different barriers for ever: deadlock", int(first))
         wave = self._activation.wave
@@ -156,6 +155,6 @@ class Barriers:
 
 
 def _check(numbers: Lanes) -> None:
-    if (numbers >= _BARRIERS).any():
-        position = int(np.flatnonzero(numbers >= _BARRIERS)[0])
-        raise LaneFault(f"barrier {int(numbers[position])} of {_BARRIERS}", position)
+    if (numbers >= BARRIERS).any():
+        position = int(np.flatnonzero(numbers >= BARRIERS)[0])
+        raise LaneFault(f"barrier {int(numbers[position])} of {BARRIERS}", position)

@@ -37,6 +37,7 @@ from vmjit.ptx.assembly.syntax import (
 )
 from vmjit.ptx.errors import PtxError, PtxUnsupported
 from vmjit.ptx.image import Image
+from vmjit.ptx.simt.geometry import SPECIAL_REGISTERS
 from vmjit.ptx.types import BITS, is_float, is_signed
 
 MASK_64 = (1 << 64) - 1
@@ -212,6 +213,8 @@ class BlockCode:
     def _special(self, name: str, type_name: str) -> str:
         if name == "WARP_SZ":
             return "np.full(n, U32(32))"
+        if name not in SPECIAL_REGISTERS and not name.startswith("%envreg"):
+            raise PtxUnsupported(f"{name} (not supported by the SIMT engine)")
         value = f"A.special({name!r}, L)"
         bits = BITS[type_name]
         if bits != (64 if name in _WIDE_SPECIALS else 32):
@@ -223,14 +226,15 @@ class BlockCode:
         target = symbol.target
         if isinstance(target, Variable) and target.space in ("local", "shared", "param", "reg"):
             offset = self.address_constant(target.offset + symbol.offset)
-            if target.space == "local":
-                return f"(A.local_base(L) + {offset})"
             if target.space == "shared":
                 return f"(A.shared_base(L) + {offset})"
-            if target not in self.function.parameters or not self.function.is_entry or target.space == "reg":
-                where = self.function.where(self.line)
-                raise PtxUnsupported(f"{where}: the address of {target.name}, no kernel parameter", line=self.line)
-            return f"np.full(n, A.parameter_address + {offset})"
+            is_parameter = target in self.function.parameters and target.space == "param"
+            if target.space == "local" or (is_parameter and not self.function.is_entry):
+                return f"(A.local_base(L) + {offset})"
+            if is_parameter:
+                return f"np.full(n, A.parameter_address + {offset})"
+            where = self.function.where(self.line)
+            raise PtxUnsupported(f"{where}: the address of {target.name}, which has none", line=self.line)
         return f"np.full(n, {self.address_constant(self.image.fixed_address(symbol))})"
 
     def sources(self, instruction: Instruction, type_name: str, count: int = 2) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vmjit.ptx.assembly.blocks import branch_targets
 from vmjit.ptx.assembly.syntax import Function, Instruction, Operand, Pair, Register, Symbol, Variable
+from vmjit.ptx.image import EXTERNAL_FUNCTIONS
 from vmjit.ptx.simt.codegen import EXIT, NO_OTHER, RETURN, BlockCode, Translate
 from vmjit.ptx.simt.codegen_memory import parameter_bytes
 from vmjit.ptx.simt.numpy_atomic import ACCUMULATIONS
@@ -115,6 +116,8 @@ def call(code: BlockCode, instruction: Instruction) -> None:
     variables = [_parameter(code, instruction, result) for result in results]
     passed = f"[{', '.join(values)}]"
     if isinstance(target, Symbol) and isinstance(target.target, Function):
+        if not target.target.has_body and target.name not in EXTERNAL_FUNCTIONS:
+            raise code.unsupported(instruction, f"{target.name} is declared and defined nowhere")
         returned = code.temporary(f"A.call({code.constant_object(target.target)}, L, {passed})")
     elif isinstance(target, Register):
         sizes = [variable.size for variable in variables]

@@ -13,6 +13,9 @@ from vmjit.ptx.launch import Dim3
 
 WARP_SIZE = 32
 
+_AXES = "xyzw"
+_CLOCKS = ("%clock", "%clock_hi", "%clock64", "%globaltimer", "%globaltimer_lo", "%globaltimer_hi")
+
 Lanes = NDArray[Any]
 
 
@@ -51,8 +54,8 @@ class Geometry:
         for name, mask in _LANE_MASKS.items():
             self.by_lane[name] = self._keep(mask(np.uint32(1) << self.by_lane["%laneid"]))
         self.uniform: dict[str, int] = {
-            **{f"%ntid.{axis}": size for axis, size in zip("xyzw", (*block, 1), strict=True)},
-            **{f"%nctaid.{axis}": size for axis, size in zip("xyzw", (*grid, 1), strict=True)},
+            **{f"%ntid.{axis}": size for axis, size in zip(_AXES, (*block, 1), strict=True)},
+            **{f"%nctaid.{axis}": size for axis, size in zip(_AXES, (*grid, 1), strict=True)},
             **dict.fromkeys(("%tid.w", "%ctaid.w", "%smid", "%gridid"), 0),
             "%nsmid": 1,
             "%nwarpid": self.warps,
@@ -77,6 +80,14 @@ _LANE_MASKS: dict[str, Callable[[Lanes], Lanes]] = {
     "%lanemask_le": lambda own: own | (own - _ONE),
     "%lanemask_ge": lambda own: ~(own - _ONE),
     "%lanemask_gt": lambda own: ~(own | (own - _ONE)),
+}
+
+
+SPECIAL_REGISTERS = {
+    *(f"{register}.{axis}" for register in ("%tid", "%ntid", "%ctaid", "%nctaid") for axis in _AXES),
+    *("%laneid", "%warpid", "%nwarpid", "%smid", "%nsmid", "%gridid", "%dynamic_smem_size", "%total_smem_size"),
+    *_LANE_MASKS,
+    *_CLOCKS,
 }
 
 

@@ -32,6 +32,8 @@ _TURN = 256
 
 
 class Scheduler:
+    """Runs the lanes of one activation to their ends."""
+
     def __init__(self, activation: Activation) -> None:
         self._activation = activation
         activation.scheduler = self
@@ -109,13 +111,7 @@ class Scheduler:
                 if block < 0 or 0 <= other < block:
                     block, lanes, other, other_lanes = other, other_lanes, block, lanes
                 self.push(other, other_lanes)
-            if block < 0:
-                self.push(block, lanes)
-                return
-            if block in self._blocked:
-                self.push(block, lanes)
-                return
-            if self._order and self._must_yield(ran, block):
+            if block < 0 or block in self._blocked or (self._order and self._must_yield(ran, block)):
                 self.push(block, lanes)
                 return
 
@@ -152,9 +148,10 @@ class Scheduler:
         """Runs a collective for those lanes whose members are all here; it is a block's first, nothing is done yet."""
         numbers = self._activation.numbers(lanes)
         waiting = numbers[incomplete.waiting]
-        fault = incomplete.fault
-        position = int(np.flatnonzero(waiting == numbers[fault.position])[0])
-        self._blocked[index] = (waiting, LaneFault(fault.message, position))
+        if index in self._blocked:  # by lanes that these here wait for in turn
+            waiting = np.union1d(waiting, self._activation.numbers(self._blocked[index][0]))
+        position = int(np.searchsorted(waiting, numbers[incomplete.fault.position]))
+        self._blocked[index] = (waiting, LaneFault(incomplete.fault.message, position))
         if incomplete.waiting.all():
             return NOWHERE, None, NO_OTHER, None
         return self._execute(index, numbers[~incomplete.waiting])

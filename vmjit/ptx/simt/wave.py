@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.ptx.assembly.syntax import Function
-from vmjit.ptx.image import Image
+from vmjit.ptx.image import FRAME_ALIGNMENT, Image
 from vmjit.ptx.launch import Launch
 from vmjit.ptx.memory import Segment, low_memory
 from vmjit.ptx.simt.geometry import geometry
+
+BARRIERS = 16  # of a block
 
 
 class Counts:
@@ -52,7 +54,7 @@ class Wave:
         self.launch, self.counts = launch, counts
         self.geometry = geometry(launch.grid, launch.block, first, end)
         self.exited = np.zeros(self.geometry.size, np.bool_)
-        self.arrivals: Counter[int] = Counter()  # of bar.arrive, by block and barrier
+        self.arrivals = np.zeros(self.geometry.blocks * BARRIERS, np.int64)  # of bar.arrive, by block and barrier
         used = image.shared_bytes + launch.dynamic_shared
         self.uniform = {"%dynamic_smem_size": launch.dynamic_shared, "%total_smem_size": used}
         self.shared: Segment | None = None
@@ -74,7 +76,7 @@ def private_memory(image: Image, name: str, space: str, used: int, owners: int) 
 
     The pieces are apart from each other, so that running over the end of one is noticed.
     """
-    period = max(16, 1 << used.bit_length())
+    period = max(FRAME_ALIGNMENT, 1 << used.bit_length())
     content = low_memory(period * owners)
     if image.poison:
         content.reshape(owners, period)[:, :used] = image.poison

@@ -60,7 +60,7 @@ class FunctionCode:
         self._lines: list[str] = []
         self._names = 0
         self._buffers: dict[Variable, str] = {}
-        self._local_bytes = -(-image.local_bytes(function) // 16) * 16
+        self._local = image.local_memory(function)
         instructions = [i for block in self.flow.blocks for i in block.instructions]
         self.has_barriers = any(is_barrier(instruction) for instruction in instructions)
         self.frame_bytes = len(function.registers) * _FRAME_SLOT + _FRAME_SLACK if self.has_barriers else 0
@@ -165,14 +165,15 @@ class FunctionCode:
         target = symbol.target
         if isinstance(target, Variable) and target.space in ("local", "shared", "param", "reg"):
             offset = target.offset + symbol.offset
-            if target.space == "local":
-                return self.value(f"add i64 %local, {offset}")
             if target.space == "shared":
                 return self.value(f"add i64 {self.context(Word.SHARED)}, {offset}")
-            if target.space == "reg" or target not in self.function.parameters or not self.function.is_entry:
-                where = self.function.where(self.line)
-                raise PtxUnsupported(f"{where}: the address of {target.name}, no kernel parameter", line=self.line)
-            return self.value(f"add i64 {self.value('ptrtoint ptr %params to i64')}, {offset}")
+            is_parameter = target in self.function.parameters and target.space == "param"
+            if target.space == "local" or (is_parameter and not self.function.is_entry):
+                return self.value(f"add i64 %local, {offset}")
+            if is_parameter:
+                return self.value(f"add i64 {self.value('ptrtoint ptr %params to i64')}, {offset}")
+            where = self.function.where(self.line)
+            raise PtxUnsupported(f"{where}: the address of {target.name}, which has none", line=self.line)
         return str(self.image.fixed_address(symbol))
 
     # Writing results
@@ -244,7 +245,7 @@ class FunctionCode:
         self.emit("%depth.0 = load i64, ptr %depth.p")
         if not self.function.is_entry:
             self._check_depth()
-        if self._local_bytes:
+        if self._local.bytes:
             self._take_local_memory()
 
     def _check_depth(self) -> None:
@@ -262,7 +263,7 @@ class FunctionCode:
         bad, good = self.label(), self.label()
         self.emit(f"%stack.p = getelementptr i64, ptr %ctx, i64 {int(Word.STACK)}")
         self.emit("%local = load i64, ptr %stack.p")
-        end = self.value(f"add i64 %local, {self._local_bytes}")
+        end = self.value(f"add i64 %local, {self._local.bytes}")
         self.branch(self.value(f"icmp ule i64 {end}, {self.context(Word.STACK_END)}"), good, bad)
         self.place(bad)
         self.fault(Fault.LOCAL_MEMORY)
@@ -271,7 +272,10 @@ class FunctionCode:
         if not self.has_barriers:  # else the driver fills it, once for all times the thread comes back
             start = self.value("inttoptr i64 %local to ptr")
             poison = self.image.poison
-            self.emit(f"call void @llvm.memset.p0.i64(ptr {start}, i8 {poison}, i64 {self._local_bytes}, i1 false)")
+            self.emit(f"call void @llvm.memset.p0.i64(ptr {start}, i8 {poison}, i64 {self._local.bytes}, i1 false)")
+        for index, parameter in self._local.parameters.items():
+            place = self.value(f"inttoptr i64 {self.value(f'add i64 %local, {parameter.offset}')} to ptr")
+            self.emit(f"call void @llvm.memcpy.p0.p0.i64(ptr {place}, ptr %p{index}, i64 {parameter.size}, i1 false)")
 
     def _enter_body(self) -> None:
         if not self.resume_points:
@@ -327,7 +331,7 @@ class FunctionCode:
         """Returns, with the context as the caller expects it."""
         self.emit(f"store i64 {self.value('load i64, ptr %count')}, ptr %count.p")
         self.emit("store i64 %depth.0, ptr %depth.p")
-        if self._local_bytes:
+        if self._local.bytes:
             self.emit("store i64 %local, ptr %stack.p")
         self.emit(f"ret i64 {result}")
 

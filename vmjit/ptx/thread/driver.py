@@ -97,6 +97,10 @@ _WRITTEN = {
     "leaving.true": Word.LEAVING_TRUE,
     "leaving": Word.LEAVING,
     "fault": Word.FAULT,
+    "fault.line": Word.FAULT_LINE,
+    "fault.function": Word.FAULT_FUNCTION,
+    "count": Word.COUNT,
+    "budget": Word.BUDGET,
 }
 _ENDED = -2  # a thread's state; else the number of the barrier it goes on from, 0 at first
 _NO_BARRIER = -1
@@ -128,6 +132,11 @@ block:
   %is.last = icmp uge i64 %b, %end
   br i1 %is.last, label %finished, label %block.start
 block.start:
+  %spent = load i64, ptr %count.p
+  %allowed = load volatile i64, ptr %budget.p
+  %is.over = icmp ugt i64 %spent, %allowed
+  br i1 %is.over, label %stopped, label %block.begin
+block.begin:
   %bx = urem i64 %b, %grid.x
   %b.row = udiv i64 %b, %grid.x
   %by = urem i64 %b.row, %grid.y
@@ -204,6 +213,11 @@ phase.done:
 block.done:
   %b.next = add i64 %b, 1
   br label %block
+stopped:
+  store i64 {Fault.BUDGET:d}, ptr %fault.p
+  store i64 {kernel.line}, ptr %fault.line.p
+  store i64 {kernel.number}, ptr %fault.function.p
+  ret i64 -1
 deadlock:
   store i64 {Fault.BARRIERS:d}, ptr %fault.p
   ret i64 -1
