@@ -178,6 +178,7 @@ class Engine(ABC, Generic[Space]):
         """Lanes that keep changing their code leave spaces behind; keep only those in use once there are many."""
         if len(self.spaces) < _KEPT_SPACES:
             return
+        self.code_was_written = True  # number 0 is not the loaded code any more
         stay = np.ones(self.state.lanes, bool)
         stay[moving] = False
         used = np.unique(self.state.code_index[stay])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.checks import as_unsigned, checked_budget, is_integer, shown
 from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import parse_isa
@@ -136,6 +137,7 @@ class Executor:
         """
         started = time.perf_counter_ns()
         code_bytes = bytes(code_bytes)
+        budget = checked_budget(max_instructions)
         rows = self._register_rows(registers)
         lanes = rows.shape[1]
         memory_rows = self._memory_rows(memory, lanes)
@@ -145,10 +147,10 @@ class Executor:
         state.registers[:_GUEST_REGISTERS] = rows
         state.registers[0] = 0
         state.registers[RESERVATION] = 0
-        state.pc[:] = np.asarray(address if pc is None else pc).astype(np.uint64)
+        state.pc[:] = self._start(address if pc is None else pc, lanes)
         state.stop[:] = _RUNNING
         state.retired[:] = 0
-        engine.run(max_instructions)
+        engine.run(budget)
         rows[1:] = state.registers[1:_GUEST_REGISTERS]
         error = self._error(state, code_bytes, address)
         return ExecutionResult(
@@ -164,6 +166,11 @@ class Executor:
             error=error,
         )
 
+    def _start(self, pc: object, lanes: int) -> NDArray[np.uint64]:
+        if is_integer(pc) and not 0 <= int(pc) < 1 << 64:  # type: ignore[call-overload]
+            raise ArgumentError(f"pc must be an address, got {shown(pc)}")
+        return as_unsigned(pc, np.dtype(np.uint64), lanes, "values of pc")  # type: ignore[arg-type]
+
     def _register_rows(self, registers: NDArray[Any]) -> NDArray[Any]:
         """The caller's registers as (32, lanes), a view."""
         wanted = np.uint32 if self.isa.xlen == 32 else np.uint64
@@ -172,6 +179,8 @@ class Executor:
             raise ArgumentError(f"registers must be an array of {np.dtype(wanted)}, got {found}")
         if registers.ndim not in (1, 2) or registers.shape[0] != _GUEST_REGISTERS or registers.size == 0:
             raise ArgumentError(f"registers must have shape (32,) or (32, lanes), got {registers.shape}")
+        if not registers.flags.writeable:
+            raise ArgumentError("registers must be writable: results are written to them")
         return registers[:, None] if registers.ndim == 1 else registers
 
     def _memory_rows(self, memory: NDArray[np.uint8] | None, lanes: int) -> NDArray[np.uint8]:
@@ -179,6 +188,8 @@ class Executor:
             return np.zeros((lanes, 0), np.uint8)
         if not isinstance(memory, np.ndarray) or memory.dtype != np.uint8 or not memory.flags.c_contiguous:
             raise ArgumentError("memory must be a C-contiguous array of uint8")
+        if not memory.flags.writeable:
+            raise ArgumentError("memory must be writable: the guest's stores go there")
         rows = memory[None, :] if memory.ndim == 1 else memory
         if rows.ndim != 2 or rows.shape[0] != lanes:
             raise ArgumentError(f"memory must have shape (n,) for one lane or ({lanes}, n), got {memory.shape}")

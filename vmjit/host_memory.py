@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import sys
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.errors import MemoryLimitError
+
+# Promise memory that may never be touched. Python's mmap has the name since 3.13; the number is Linux's.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 # Above this many bytes per lane, a huge page would be filled for the sake of the few small ones a lane touches.
 _SPARSE = 64 << 10
@@ -18,7 +22,7 @@ class HostMemory:
     """`size` zero bytes at a fixed address."""
 
     def __init__(self, size: int, *, sparse_unit: int = 0) -> None:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
         try:
             self._map = mmap.mmap(-1, max(size, 1), flags=flags)
         except (OSError, ValueError, OverflowError) as error:

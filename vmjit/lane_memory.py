@@ -92,9 +92,10 @@ class SpanMemory(ABC):
 
     def read(self, address: int, size: int) -> Bytes:
         """A copy, (lanes, size) uint8."""
+        pieces = self._pieces(address, size)
         result = np.empty((self.lanes, size), np.uint8)
         start = 0
-        for span, offset, count in self._pieces(address, size):
+        for span, offset, count in pieces:
             part = self.shared[offset : offset + count] if span.shared else self._read_own(offset, count)
             result[:, start : start + count] = part
             start += count
@@ -141,27 +142,28 @@ class SpanMemory(ABC):
     def _ragged(
         self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int, data: Bytes | None
     ) -> tuple[Bytes, NDArray[np.bool_]]:
-        good = sizes <= 0
-        offsets = np.zeros(len(lanes), np.int64)
-        in_shared = np.zeros(len(lanes), bool)
-        for run in self._runs(permission):
-            lo, end, shared, offset = run
-            length = sizes.astype(np.uint64)
-            inside = (sizes > 0) & (addresses >= np.uint64(lo)) & (addresses - np.uint64(lo) < np.uint64(end - lo))
-            room = np.uint64(end) - np.where(inside, addresses, np.uint64(lo))
-            inside &= length <= room
-            offsets[inside] = (addresses[inside] - np.uint64(lo)).astype(np.int64) + offset
-            in_shared[inside] = shared
-            good |= inside
+        good, offsets, in_shared = self._inside_one_run(addresses, sizes, permission)
         lengths = np.where(good, sizes, 0).clip(0)
-        total = int(lengths.sum())
         starts = np.cumsum(lengths) - lengths
-        within = np.arange(total) - np.repeat(starts, lengths)
+        within = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
         column = np.repeat(offsets, lengths) + within
         row = np.repeat(np.asarray(lanes, np.int64), lengths)
         shared_byte = np.repeat(in_shared, lengths)
+        if not good.all():
+            # Ranges across spans that do not lie side by side on the host: few, so one after the other.
+            parts = [np.stack([column, shared_byte])[:, starts[i] : starts[i] + lengths[i]] for i in range(len(lanes))]
+            for i in np.flatnonzero(~good):
+                piece = self._across_runs(int(addresses[i]), int(sizes[i]), permission)
+                if piece is not None:
+                    parts[i], good[i] = piece, True
+            lengths = np.where(good, sizes, 0).clip(0)
+            starts = np.cumsum(lengths) - lengths
+            within = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+            column, shared_part = np.concatenate([*parts, np.zeros((2, 0), np.int64)], axis=1)
+            shared_byte = shared_part.astype(bool)
+            row = np.repeat(np.asarray(lanes, np.int64), lengths)
         if data is None:
-            result = np.empty(total, np.uint8)
+            result = np.empty(len(column), np.uint8)
             own = ~shared_byte
             result[own] = self._take(row[own], column[own])
             result[shared_byte] = self.shared[column[shared_byte]]
@@ -169,6 +171,39 @@ class SpanMemory(ABC):
         source_starts = np.cumsum(sizes.clip(0)) - sizes.clip(0)
         self._put(row, column, data[np.repeat(source_starts, lengths) + within])
         return data, good
+
+    def _inside_one_run(
+        self, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]:
+        """(which ranges lie in one run of memory or are empty, their offsets there, whether that is shared)."""
+        good = sizes <= 0
+        offsets = np.zeros(len(addresses), np.int64)
+        in_shared = np.zeros(len(addresses), bool)
+        for lo, end, shared, offset in self._runs(permission):
+            last = np.uint64(end - 1)  # a run may end at the top of the address space
+            inside = (sizes > 0) & (addresses >= np.uint64(lo)) & (addresses <= last)
+            room = last - np.where(inside, addresses, last)
+            inside &= (sizes - 1).clip(0).astype(np.uint64) <= room
+            offsets[inside] = (addresses[inside] - np.uint64(lo)).astype(np.int64) + offset
+            in_shared[inside] = shared
+            good |= inside
+        return good, offsets, in_shared
+
+    def _across_runs(self, address: int, size: int, permission: int) -> NDArray[np.int64] | None:
+        """(2, size): the offset of each byte of a range, and 1 where it is shared; None if some of it is not there."""
+        parts = []
+        end = address + size
+        while address < end:
+            for lo, run_end, shared, offset in self._runs(permission):
+                if lo <= address < run_end:
+                    count = min(run_end, end) - address
+                    columns = np.arange(count) + (offset + address - lo)
+                    parts.append(np.stack([columns, np.full(count, int(shared))]))
+                    address += count
+                    break
+            else:
+                return None
+        return np.concatenate(parts, axis=1)
 
     def _runs(self, permission: int) -> list[tuple[int, int, bool, int]]:
         """Stretches of guest memory with a permission whose bytes lie side by side on the host."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vmjit.checks import as_unsigned, checked_budget, checked_integer, shown
 from vmjit.cpu_engine import CpuEngine
 from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
@@ -58,7 +59,7 @@ class Registers:
     def __setitem__(self, name: str | int, values: ArrayLike) -> None:
         """(lanes,) integers or a scalar; negative numbers are two's complement. x0 stays zero."""
         index = self._index(name)
-        row = _as_unsigned(values, self._state.registers.dtype, self._state.lanes)
+        row = as_unsigned(values, self._state.registers.dtype, self._state.lanes, "registers")
         if index != self._file.zero:
             self._state.registers[index] = row
 
@@ -69,17 +70,6 @@ class Registers:
         """A copy of all registers, (32, lanes)."""
         values: NDArray[Any] = self._state.registers[: len(self._file) - len(self._file.hidden)].copy()
         return values
-
-
-def _as_unsigned(values: ArrayLike, dtype: np.dtype[Any], lanes: int) -> NDArray[Any]:
-    if isinstance(values, int) and not isinstance(values, bool):
-        return np.full(lanes, values & int(np.iinfo(dtype).max), dtype)
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise ArgumentError(f"registers take integers, got {array.dtype}")
-    if array.shape not in ((), (1,), (lanes,)):
-        raise ArgumentError(f"expected one value or an array of shape ({lanes},), got {array.shape}")
-    return np.broadcast_to(array.astype(dtype), (lanes,))
 
 
 class GuestMemory:
@@ -138,20 +128,18 @@ class Machine:
         arguments: Sequence[str | bytes] = (),
         threads: int | None = None,
     ) -> None:
-        if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer) or not 1 <= lanes <= MAX_LANES:
-            raise ArgumentError(f"lanes must be a number from 1 to {MAX_LANES}, got {lanes!r}")
+        self.lanes = checked_integer("lanes", lanes, 1, MAX_LANES)
         if tier not in TIERS:
-            raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int | np.integer)):
-            raise ArgumentError(f"threads must be a number or None, got {threads!r}")
-        if threads is not None and not 1 <= threads <= MAX_THREADS:
-            raise ArgumentError(f"threads must be from 1 to {MAX_THREADS}, got {threads}")
+            raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {shown(tier)}")
+        if threads is not None:
+            threads = checked_integer("threads", threads, 1, MAX_THREADS)
         self.program = program
-        self.lanes = int(lanes)
         self.tier = tier
         self.device = choose_device(device)
         self._memory_bytes = parse_size(memory)
-        self._arguments = tuple(a.encode() if isinstance(a, str) else bytes(a) for a in arguments)
+        if not all(isinstance(a, str | bytes) for a in arguments):
+            raise ArgumentError("arguments must be texts or bytes, one for each argument of the guest")
+        self._arguments = tuple(a.encode() if isinstance(a, str) else a for a in arguments)
         self._own: frozenset[int] = frozenset()
         self._threads = threads
         self._layout = plan_memory(program, self._memory_bytes, self.lanes)
@@ -222,7 +210,7 @@ class Machine:
     @pc.setter
     def pc(self, values: ArrayLike) -> None:
         mask = np.uint64(self._engine.decoder.registers.type.mask)
-        self._state.pc[:] = _as_unsigned(values, np.dtype(np.uint64), self.lanes) & mask
+        self._state.pc[:] = as_unsigned(values, np.dtype(np.uint64), self.lanes, "values of pc") & mask
 
     @property
     def retired(self) -> NDArray[np.uint64]:
@@ -256,12 +244,7 @@ class Machine:
 
         Ctrl-C ends the run at once: the result says `interrupted`, and lanes under way are `Stop.RUNNING`.
         """
-        if max_instructions is not None:
-            if isinstance(max_instructions, bool) or not isinstance(max_instructions, int | np.integer):
-                raise ArgumentError(f"max_instructions must be a number or None, got {max_instructions!r}")
-            if not 0 <= max_instructions < 1 << 62:
-                raise ArgumentError(f"max_instructions must be from 0 to 2^62, got {max_instructions}")
-        report = self._engine.run(None if max_instructions is None else int(max_instructions), progress=progress)
+        report = self._engine.run(checked_budget(max_instructions), progress=progress)
         return RunResult.collect(self._state, self.environment, report, self.device)
 
     def reset(self) -> None:

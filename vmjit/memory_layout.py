@@ -6,10 +6,12 @@ are each lane's own. The two windows (see `kernels/memory.py`) are chosen so tha
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
-from vmjit.errors import ArgumentError
+from vmjit.checks import shown
+from vmjit.errors import ArgumentError, MemoryLimitError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.program import Program, Segment
 from vmjit.translators.region_body import WindowPlan
@@ -20,6 +22,7 @@ _HEAP_ALIGNMENT = 16
 _HOST_ALIGNMENT = 64
 _LOWEST_ARENA = 0x1000
 MIN_MEMORY = 256
+_STATE_BYTES = 256  # of a lane, at least
 # More than any host addresses: sizes above are mistakes, not wishes.
 MAX_TOTAL = 1 << 46
 
@@ -103,6 +106,20 @@ def _arena(program: Program, memory: int) -> int:
     )
 
 
+def _check_host(program: Program, lanes: int) -> None:
+    """Refuse at once what would fill the host's memory when the program is loaded: each lane's data are its own."""
+    if not hasattr(os, "sysconf"):
+        return
+    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    touched = sum(-(-len(s.data) // page) * page for s in program.segments if s.writable and s.data)
+    wanted = lanes * (touched + _STATE_BYTES)
+    if wanted > page * pages:
+        raise MemoryLimitError(
+            f"{lanes} lanes of {program.name} need {wanted} bytes before they run, the host has {page * pages}",
+            bytes=wanted,
+        )
+
+
 def plan_memory(
     program: Program,
     memory: int,
@@ -121,7 +138,8 @@ def plan_memory(
     if memory < MIN_MEMORY and arena:
         raise ArgumentError(f"memory must be at least {MIN_MEMORY} bytes, got {memory}")
     if memory >= 1 << program.xlen or memory * lanes > MAX_TOTAL:
-        raise ArgumentError(f"memory of {memory:#x} bytes for {lanes} lanes is more than can be addressed")
+        raise ArgumentError(f"a memory of {shown(memory)} bytes for {lanes} lanes is more than can be addressed")
+    _check_host(program, lanes)
     pieces = list(program.segments)
     start = stack_top = 0
     if arena:
@@ -157,7 +175,12 @@ def plan_memory(
 def _heap(segments: list[Segment], start: int, end: int) -> Segment:
     """Heap and stack. The few bytes of alignment behind a writable segment belong to it, so that there is no gap."""
     for segment in segments:
-        if segment.writable and segment.end < start and start - segment.end < _HEAP_ALIGNMENT:
+        gap = range(segment.end, start)
+        if (
+            segment.writable
+            and 0 < len(gap) < _HEAP_ALIGNMENT
+            and not any(s.address < gap.stop and gap.start < s.end for s in segments)
+        ):
             start = segment.end
     return Segment(start, end - start, b"", PERMISSION_READ | PERMISSION_WRITE)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.checks import shown
 from vmjit.errors import ArgumentError
 
 Bytes = NDArray[np.uint8]
@@ -30,29 +31,36 @@ class InputStreams:
         self.position[:] = 0
 
     def set(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
-        """One input for all lanes (bytes), or one a lane: a sequence of bytes, or a uint8 array (lanes, n)."""
+        """One input for all lanes (bytes), or one a lane: a sequence of bytes, or a uint8 array (lanes, n).
+
+        Raises `ArgumentError`, and leaves the inputs as they were.
+        """
+        data, sizes = self._checked(inputs)
         self.clear()
+        self.data = data
+        self.size[:] = sizes
+        if not isinstance(inputs, bytes | bytearray | memoryview):
+            self.start[:] = np.cumsum(self.size) - self.size
+
+    def _checked(self, inputs: object) -> tuple[Bytes, int | list[int]]:
+        """(the bytes of all inputs, the size of each or of all)."""
         if isinstance(inputs, bytes | bytearray | memoryview):
-            self.data = np.frombuffer(bytes(inputs), np.uint8)
-            self.size[:] = len(self.data)
-            return
+            return np.frombuffer(bytes(inputs), np.uint8), len(bytes(inputs))
         if isinstance(inputs, np.ndarray):
             if inputs.dtype != np.uint8 or inputs.ndim != 2 or inputs.shape[0] != self.lanes:
                 raise ArgumentError(
                     f"inputs must be a uint8 array of shape ({self.lanes}, n), got {inputs.dtype} {inputs.shape}"
                 )
-            self.data = np.ascontiguousarray(inputs).reshape(-1)
-            self.size[:] = inputs.shape[1]
-            self.start[:] = np.arange(self.lanes) * inputs.shape[1]
-            return
+            return inputs.reshape(-1).copy(), int(inputs.shape[1])
+        if not isinstance(inputs, Sequence) or isinstance(inputs, str):
+            raise ArgumentError(f"inputs are bytes, a sequence of bytes or a uint8 array, got {shown(inputs)}")
         if len(inputs) != self.lanes:
             raise ArgumentError(f"expected {self.lanes} inputs, one a lane, got {len(inputs)}")
         try:
-            self.data = np.frombuffer(b"".join(inputs), np.uint8)
+            views = [memoryview(item) for item in inputs]
         except TypeError:
             raise ArgumentError("inputs must be bytes, one a lane") from None
-        self.size[:] = [len(item) for item in inputs]
-        self.start[:] = np.cumsum(self.size) - self.size
+        return np.frombuffer(b"".join(views), np.uint8), [view.nbytes for view in views]
 
     def take(self, lanes: Lanes, wanted: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
         """(bytes of the lanes one after the other, how many each lane gets). Does not move the positions."""

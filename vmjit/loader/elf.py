@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import zlib
+from itertools import pairwise
 from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from vmjit.checks import shown
 from vmjit.decoders.riscv.isa import Isa, default_isa, parse_isa
 from vmjit.errors import ProgramError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
@@ -16,6 +19,7 @@ from vmjit.loader.riscv_attributes import arch_attribute
 from vmjit.program import Program, Segment
 
 _EF_RISCV_RVC = 1
+_SHF_COMPRESSED = 0x800
 _PF = ((4, PERMISSION_READ), (2, PERMISSION_WRITE | PERMISSION_READ), (1, PERMISSION_EXECUTE))
 _MACHINE_NAMES = {"EM_NONE": "no machine", "EM_386": "x86", "EM_PPC": "PowerPC", "EM_PPC64": "64-bit PowerPC",
                   "EM_ARM": "Arm", "EM_X86_64": "x86-64", "EM_LOONGARCH": "LoongArch"}  # fmt: skip
@@ -35,9 +39,10 @@ def read_elf(data: bytes, path: str, isa: str | None = None) -> Program:
     except ProgramError:
         raise
     except (ELFError, AssertionError, KeyError, ValueError, IndexError, OverflowError, TypeError, AttributeError,
-            UnicodeError, MemoryError, RecursionError) as error:  # fmt: skip
+            UnicodeError, MemoryError, RecursionError, zlib.error) as error:  # fmt: skip
         # pyelftools answers damage with whatever its parser stumbles over.
-        raise ProgramError(f"{path}: damaged ELF file ({type(error).__name__}: {error})", path=path) from error
+        what = shown(str(error))
+        raise ProgramError(f"{path}: damaged ELF file ({type(error).__name__}: {what})", path=path) from error
 
 
 def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
@@ -54,7 +59,9 @@ def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
         what = kind.get(header["e_type"], str(header["e_type"]))
         raise ProgramError(f"{path}: not a static executable ({what}); link with -static -no-pie", path=path)
     xlen = elf.elfclass
-    segments = [_segment(s, data, path, xlen) for s in elf.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_memsz"]]
+    loaded = [s for s in elf.iter_segments() if s["p_type"] == "PT_LOAD" and s["p_memsz"]]
+    _check_overlaps(loaded, path)
+    segments = [_segment(s, data, path, xlen) for s in loaded]
     if any(s["p_type"] == "PT_INTERP" for s in elf.iter_segments()):
         raise ProgramError(f"{path}: dynamically linked; link with -static", path=path)
     return Program(
@@ -64,6 +71,14 @@ def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
         symbols=_symbols(elf),
         name=path,
     )
+
+
+def _check_overlaps(segments: list[Any], path: str) -> None:
+    """Before anything is copied: a small file may name one large piece of itself a thousand times."""
+    ranges = sorted((s["p_vaddr"], s["p_vaddr"] + s["p_memsz"]) for s in segments)
+    for (start, end), (following, _) in pairwise(ranges):
+        if end > following:
+            raise ProgramError(f"{path}: segments overlap: {start:#x}..{end:#x} and {following:#x}", path=path)
 
 
 def _segment(segment: Any, data: bytes, path: str, xlen: int) -> Segment:
@@ -91,6 +106,8 @@ def _isa(elf: Any, xlen: int, given: str | None, path: str) -> Isa:
     flags = elf.header["e_flags"]
     for section in elf.iter_sections():
         if section["sh_type"] in ("SHT_RISCV_ATTRIBUTES", 0x70000003) or section.name == ".riscv.attributes":
+            if section["sh_flags"] & _SHF_COMPRESSED:
+                continue  # nobody compresses a few bytes, and unpacking them could take any amount of memory
             arch = arch_attribute(section.data())
             if arch:
                 try:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from vmjit.checks import shown
 from vmjit.errors import IsaError
 
 # What an extension brings with it.
@@ -105,7 +106,7 @@ def parse_isa(text: str) -> Isa:
     Raises `IsaError` for another base than rv32i/rv64i and for an extension the specification does not name.
     """
     if not isinstance(text, str):
-        raise IsaError(f"an ISA is a string such as 'rv32imac', got {text!r}")
+        raise IsaError(f"an ISA is a string such as 'rv32imac', got {shown(text)}")
     return _parse_isa(text)
 
 
@@ -114,13 +115,15 @@ def _parse_isa(text: str) -> Isa:
     lower = text.strip().lower()
     match = re.match(r"rv(32|64)(.*)$", lower, re.DOTALL)
     if match is None:
-        raise IsaError(f"ISA {text!r} does not start with rv32 or rv64")
+        raise IsaError(f"ISA {shown(text)} does not start with rv32 or rv64")
     xlen, rest = int(match.group(1)), match.group(2)
+    if rest.startswith("e"):
+        raise IsaError(f"ISA {shown(text)}: RV32E and RV64E are not supported, vmjit runs rv{xlen}i")
     names: set[str] = set()
     for position, word in enumerate(rest.split("_")):
         names.update(_words(word, first=position == 0, text=text))
     if not names & {"i", "g"}:
-        raise IsaError(f"ISA {text!r} has no base: vmjit runs rv{xlen}i (RV32E and RV64E are not supported)")
+        raise IsaError(f"ISA {shown(text)} has no base: vmjit runs rv{xlen}i (RV32E and RV64E are not supported)")
     if re.search(r"i2p0", lower):
         # Before version 2.1 of the base, the counters and fence.i were part of it.
         names |= {"zicsr", "zifencei"}
@@ -138,17 +141,17 @@ def _words(word: str, *, first: bool, text: str) -> list[str]:
             if name not in _ALL:
                 name = re.sub(r"\d+$", "", name)
             if name not in _ALL:
-                raise IsaError(f"unknown extension {name!r} in ISA {text!r}", extension=name)
+                raise IsaError(f"unknown extension {shown(name)} in ISA {shown(text)}", extension=name)
             return [*found, name]
         letter, word = word[0], word[1:]
         if letter not in _ALL:
-            raise IsaError(f"unknown extension {letter!r} in ISA {text!r}", extension=letter)
+            raise IsaError(f"unknown extension {shown(letter)} in ISA {shown(text)}", extension=letter)
         found.append(letter)
         version = _VERSION.match(word)
         if version:
             word = word[version.end() :]
     if not found and not first:
-        raise IsaError(f"ISA {text!r} has an empty extension")
+        raise IsaError(f"ISA {shown(text)} has an empty extension")
     return found
 
 

@@ -1,0 +1,1 @@
+"""Machines and the embedding API: faults, budgets, memory, system calls, code that changes."""
