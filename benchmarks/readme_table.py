@@ -13,9 +13,9 @@ from benchmarks.results_file import Results, Row, load
 BEGIN = "<!-- benchmarks:begin -->"
 END = "<!-- benchmarks:end -->"
 
-# The README shows the tier that users get beside the peers; the result file has the rest.
-_SPEEDS = ("auto", "one core", "all cores", "qemu", "native")
-_RATIOS = ("auto : qemu", "auto : native", "one core : native", "all cores : native")
+# What the README shows; the result file has the rest.
+_SPEEDS = ("interpreter", "scalar", "auto", "one core", "all cores", "qemu", "native")
+_RATIOS = ("scalar : qemu", "auto : qemu", "auto : native", "one core : native", "all cores : native")
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
