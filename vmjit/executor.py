@@ -84,6 +84,8 @@ class Executor:
     def __init__(self, isa: str, device: str = "auto", tier: str = "auto") -> None:
         self.isa = parse_isa(isa)
         self.device = choose_device(device)
+        if self.device != "cpu":
+            raise ArgumentError(f"an Executor works on memory of this computer: device cpu, not {device!r}")
         if tier not in TIERS:
             raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
         self.tier = tier

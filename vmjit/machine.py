@@ -104,7 +104,8 @@ class Machine:
     Args:
         program: what to run; every lane starts at its entry.
         lanes: how many, at least 1.
-        device: "auto" or "cpu".
+        device: "auto" or "cpu"; "ptx" executes the CUDA kernels in a PTX virtual machine ("ptx:sm_75" chooses the
+            architecture), "host" runs the same kernels compiled for this computer.
         tier: "auto", "interpreter" (tier 0 only) or "scalar" (everything compiled before it runs).
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
         arguments: put on every lane's stack as a C program's argc and argv.

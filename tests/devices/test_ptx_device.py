@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import vmjit
-from tests.cli.conftest import guest
+from tests.cli.conftest import Cli, cli, guest
 from tests.differential import asm
 from tests.differential.oracles import machine, program, settle
 from tests.differential.test_edge_operands import CODE, DATA, ISA, OUT, A, B, built, complain, operands
 from vmjit import Stop
 from vmjit.devices.registry import open_device
+
+__all__ = ["cli"]
 
 pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
 
@@ -97,3 +99,15 @@ def test_what_was_executed_is_counted() -> None:
     assert m.run().stops() == {"EBREAK": 3}
     assert device.counts.launches > before[0]  # type: ignore[attr-defined]
     assert device.counts.thread_instructions > before[1] + 3 * 10  # type: ignore[attr-defined]
+
+
+def test_on_the_command_line(cli: Cli) -> None:
+    ended = cli("run", guest("hello", "rv32im"), "--device", "ptx", "--json", "--lanes", 3)
+    assert ended.status == 0, ended
+    assert ended.json["device"] == "ptx"
+    assert ended.json["stops"] == {"EXIT": 3}
+
+
+def test_an_executor_works_on_the_cpu() -> None:
+    with pytest.raises(vmjit.ArgumentError, match="memory of this computer"):
+        vmjit.Executor("rv32i", device="ptx")

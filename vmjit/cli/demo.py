@@ -35,7 +35,7 @@ def parser() -> Parser:
         "vmjit demo --lanes 4096",
     )
     made.add_argument("--lanes", type=integer, default=4096, metavar="N", help="how many lanes (default 4096)")
-    made.add_argument("--device", default="auto", metavar="auto|cpu", help="where to run (default auto)")
+    made.add_argument("--device", default="auto", metavar="auto|cpu|ptx|host", help="where to run (default auto)")
     return made
 
 

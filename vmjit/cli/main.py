@@ -34,7 +34,8 @@ COMMANDS: dict[str, Command] = {
     "run": Command("vmjit.cli.run", "run a guest program on one lane or on thousands"),
     "demo": Command("vmjit.cli.demo", "run a bundled guest on 4,096 lanes and check its results"),
     "disassemble": Command("vmjit.cli.disassemble", "list a program's instructions"),
-    "translate": Command("vmjit.cli.translate", "show what guest code becomes: IR, LLVM IR, assembly"),
+    "translate": Command("vmjit.cli.translate", "show what guest code becomes: IR, LLVM IR, assembly, GPU code"),
+    "doctor": Command("vmjit.cli.doctor", "show and prove the devices and tools that there are"),
     "cache": Command("vmjit.cli.cache", "show or clear the cache of compiled code"),
 }
 

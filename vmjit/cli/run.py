@@ -53,7 +53,7 @@ def parser() -> Parser:
     made.add_argument("program", metavar="PROGRAM", nargs="?", help="a static RISC-V ELF executable")
     made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
     made.add_argument("--lanes", type=integer, metavar="N", help="how many lanes (default: as many as inputs, else 1)")
-    made.add_argument("--device", default="auto", metavar="auto|cpu", help="where to run (default auto)")
+    made.add_argument("--device", default="auto", metavar="auto|cpu|ptx|host", help="where to run (default auto)")
     made.add_argument("--tier", default="auto", metavar="auto|interpreter|scalar", help="how to execute (default auto)")
     made.add_argument("--threads", type=integer, metavar="N", help="threads that run lanes (default: one per core)")
     made.add_argument("--max-instructions", type=integer, metavar="K", help="stop every lane after K instructions")
