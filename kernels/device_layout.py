@@ -19,12 +19,12 @@ Everything lies in global memory at natural alignment.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from vmjit.kernels.layout import Offset
 
 GROUP = 32
 
 
-class LaneField(IntEnum):
+class LaneField(Offset):
     """Rows of the tile of 64-bit fields behind the registers."""
 
     PC = 0
@@ -41,7 +41,7 @@ class LaneField(IntEnum):
 LANE_FIELDS = len(LaneField)
 
 
-class DeviceMachine(IntEnum):
+class DeviceMachine(Offset):
     """Offsets in the machine block."""
 
     FRAMES = 0
@@ -64,7 +64,7 @@ class DeviceMachine(IntEnum):
     BYTES = 128
 
 
-class DeviceCode(IntEnum):
+class DeviceCode(Offset):
     """Offsets in a code space's descriptor."""
 
     RANGES = 0
@@ -75,7 +75,7 @@ class DeviceCode(IntEnum):
     BYTES = 40
 
 
-class CodeRange(IntEnum):
+class CodeRange(Offset):
     """Offsets in one executable range of a code space."""
 
     LO = 0
@@ -84,7 +84,7 @@ class CodeRange(IntEnum):
     BYTES = 24
 
 
-class DeviceSlot(IntEnum):
+class DeviceSlot(Offset):
     """Offsets in a slot."""
 
     HANDLER = 0

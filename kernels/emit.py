@@ -77,7 +77,7 @@ class Handler:
     def stop(self, code: int, *, pc: Value | None = None, remaining: Value | None = None) -> None:
         """Record a stop at this slot (or at `pc`) and return to the loop over lanes."""
         b = self.builder
-        store_field(b, self.frame, Frame.STOP, ir.Constant(I64, code))
+        store_field(b, self.frame, Frame.STOP, ir.Constant(I64, int(code)))
         if pc is None:
             store_field(b, self.frame, Frame.STOP_IP, b.ptrtoint(self.ip, I64))
         else:

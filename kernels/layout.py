@@ -42,7 +42,17 @@ SLOT_REGISTERS = 8
 SLOT_OPERANDS = 16
 
 
-class Frame(IntEnum):
+class Offset(IntEnum):
+    """A number with a name. As text it is the number on every Python: LLVM IR is written with it."""
+
+    def __str__(self) -> str:
+        return int.__repr__(self)
+
+    def __format__(self, spec: str) -> str:
+        return int.__format__(self, spec)
+
+
+class Frame(Offset):
     """Offsets in a worker's frame."""
 
     STOP = 0
@@ -90,7 +100,7 @@ class Frame(IntEnum):
     BYTES = 4096
 
 
-class MachineBlock(IntEnum):
+class MachineBlock(Offset):
     """Offsets in the machine block."""
 
     REGISTERS = 0
@@ -111,7 +121,7 @@ class MachineBlock(IntEnum):
     BYTES = 128
 
 
-class CodeSpaceBlock(IntEnum):
+class CodeSpaceBlock(Offset):
     """Offsets in a code space's descriptor. TABLE[(pc - LO) >> 1] is a record's address or 0."""
 
     LO = 0
@@ -125,7 +135,7 @@ class CodeSpaceBlock(IntEnum):
     BYTES = 64
 
 
-class Span(IntEnum):
+class Span(Offset):
     """Offsets in a row of the table of spans: guest memory with its permissions and where it lies on the host."""
 
     LO = 0
@@ -136,7 +146,7 @@ class Span(IntEnum):
     BYTES = 40
 
 
-class Hot(IntEnum):
+class Hot(Offset):
     """Offsets in the ring of blocks that became hot."""
 
     HEAD = 0

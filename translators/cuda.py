@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Any
 
 from llvmlite import ir
@@ -40,7 +41,7 @@ _ENTRY = re.compile(rb"\.entry\s+([\w$]+)")
 
 
 class CudaTarget:
-    """Images are PTX texts for one architecture, such as sm_90."""
+    """Images are PTX texts for one architecture, such as sm_90. Raises ImportError where the compiler is missing."""
 
     def __init__(self, architecture: str = "sm_90") -> None:
         self.architecture = architecture
@@ -155,13 +156,18 @@ def lanes_kernel(registers: RegisterFile, interpreter: str, regions: Sequence[st
 
 
 def numba_cuda_version() -> str:
-    from importlib import metadata
-
-    return f"numba-cuda {metadata.version('numba-cuda')}"
+    """Raises ImportError where there is only the CUDA support that old releases of Numba brought themselves."""
+    try:
+        return f"numba-cuda {metadata.version('numba-cuda')}"
+    except metadata.PackageNotFoundError:
+        raise ImportError("numba-cuda is not installed") from None
 
 
 def nvvm_version() -> str:
-    """The version of NVVM that makes PTX."""
+    """The version of NVVM that makes PTX. Raises ImportError where there is none."""
     from numba.cuda.cudadrv.nvvm import NVVM
 
-    return "nvvm " + ".".join(map(str, NVVM().get_version()))
+    try:
+        return "nvvm " + ".".join(map(str, NVVM().get_version()))
+    except Exception as error:  # Numba raises its own, by release
+        raise ImportError(f"NVVM cannot be loaded: {error}") from error

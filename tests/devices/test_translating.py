@@ -42,7 +42,7 @@ def test_what_cannot_be_merged() -> None:
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90", "sm_120"])
 def test_ptxas_takes_it_without_spills(cli: Cli, architecture: str) -> None:
     """The whole kernel: interpreter, a region of a guest, and what goes between them."""
-    pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
     ended = cli("translate", guest("crc32"), "--at", "guest_main", "--emit", "resources", "--arch", architecture)
     assert ended.status == 0, ended
     values = {line.rsplit(None, 1)[0].strip(): line.rsplit(None, 1)[1] for line in ended.text.splitlines()}
@@ -53,7 +53,7 @@ def test_ptxas_takes_it_without_spills(cli: Cli, architecture: str) -> None:
 
 
 def test_ptx_and_sass_of_a_function(cli: Cli) -> None:
-    pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
     ptx = cli("translate", guest("crc32"), "--at", "update", "--emit", "ptx", "--arch", "sm_80").text
     assert ".target sm_80" in ptx
     assert "ld.global.u8" in ptx

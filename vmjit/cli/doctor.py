@@ -31,7 +31,7 @@ def parser() -> Parser:
         "doctor",
         "Shows which devices and tools there are, proves every device by running a small program on it, and says what\n"
         "brings those that are missing. The status is 1 if a device that is there fails.",
-        "vmjit doctor",
+        "vmjit doctor > devices.txt",
     )
 
 

@@ -40,14 +40,15 @@ def _for_cuda(
     try:
         from vmjit.translators.cuda import MAX_REGISTERS, CudaTarget
     except ImportError as error:
-        raise DeviceMissingError(
-            'numba-cuda is not installed; install it with: pip install "vmjit[cuda13]"', device="cuda"
-        ) from error
+        raise _missing(error) from error
     from vmjit.device_kernels import interpreter_keys_of
     from vmjit.translators import cuda_tools
     from vmjit.translators.ptx_text import merge
 
-    target = CudaTarget(architecture)
+    try:
+        target = CudaTarget(architecture)
+    except ImportError as error:
+        raise _missing(error) from error
     function = target.compile_region(region, registers, windows, REGION_NAME).decode()
     if emit == "ptx":
         return function.encode()
@@ -74,6 +75,10 @@ def _for_cuda(
             "spill loads, bytes": needs.spill_loads,
         }
     )
+
+
+def _missing(error: ImportError) -> DeviceMissingError:
+    return DeviceMissingError(f'{error}; install what is missing with: pip install "vmjit[cuda13]"', device="cuda")
 
 
 def _for_amd(region: Region, registers: RegisterFile, windows: DeviceWindowPlan, emit: str, architecture: str) -> bytes:

@@ -7,12 +7,13 @@ that is compiled for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmjit.devices.addressable import AddressableDevice
 from vmjit.devices.interface import Buffer, DeviceInfo, DeviceTarget, Kernel
-from vmjit.errors import DeviceMissingError, KernelExecutionError, KernelLoadError
+from vmjit.errors import ArgumentError, DeviceMissingError, KernelExecutionError, KernelLoadError
 from vmjit.kernels.device_layout import GROUP
 from vmjit.ptx import DeviceMemory, LaunchStatistics, Module, PtxError, PtxFault
 from vmjit.ptx.memory import Segment
@@ -39,15 +40,18 @@ class PtxDevice(AddressableDevice):
     def __init__(self, name: str = "ptx", *, engine: str = "auto") -> None:
         self.name = name
         self.architecture = name.partition(":")[2] or DEFAULT_ARCHITECTURE
+        if not re.fullmatch(r"sm_[0-9]{2,3}", self.architecture):
+            raise ArgumentError(f"no architecture {self.architecture!r}; there are sm_75, sm_80, sm_90, …")
         try:
             from vmjit.translators.cuda import CudaTarget
+
+            self.target: DeviceTarget = CudaTarget(self.architecture)
         except ImportError as error:
             raise DeviceMissingError(
-                f"the device {name!r} compiles for CUDA, and numba-cuda is not installed; "
-                'install it with: pip install "vmjit[cuda13]"',
+                f"the device {name!r} compiles for CUDA, and {error}; "
+                'install what is missing with: pip install "vmjit[cuda13]"',
                 device=name,
             ) from error
-        self.target: DeviceTarget = CudaTarget(self.architecture)
         self.engine = engine
         self.counts = PtxCounts()
         self._memory = DeviceMemory()
