@@ -132,7 +132,8 @@ class Executor:
             memory_address: guest address of the memory's first byte.
             pc: where the lanes start, one for all or (lanes,); None: at `address`.
 
-        Environment calls are not served: such a lane stops with ECALL at the call.
+        Environment calls are not served: such a lane stops with ECALL at the call. Ctrl-C raises KeyboardInterrupt;
+        registers and memory are then as far as the guest came.
 
         Raises:
             ArgumentError: arrays of a wrong shape or dtype, or code and memory that overlap.
@@ -152,8 +153,10 @@ class Executor:
         state.pc[:] = self._start(address if pc is None else pc, lanes)
         state.stop[:] = _RUNNING
         state.retired[:] = 0
-        engine.run(budget)
+        report = engine.run(budget)
         rows[1:] = state.registers[1:_GUEST_REGISTERS]
+        if report.interrupted:  # noted while the lanes' state was not whole; the caller's loop must hear of it
+            raise KeyboardInterrupt
         error = self._error(state, code_bytes, address)
         return ExecutionResult(
             success=error is None,

@@ -21,6 +21,9 @@ from vmjit.ptx.memory import Segment
 DEFAULT_ARCHITECTURE = "sm_90"
 THREADS_PER_BLOCK = 4 * GROUP
 
+# Reading and compiling a module takes seconds, and machines of one kind begin with the same one.
+_KEPT_KERNELS = 8
+
 
 @dataclass
 class PtxCounts:
@@ -55,6 +58,7 @@ class PtxDevice(AddressableDevice):
         self.engine = engine
         self.counts = PtxCounts()
         self._memory = DeviceMemory()
+        self._kernels: dict[tuple[str, tuple[bytes, ...]], Kernel] = {}
         self._segments: dict[int, Segment] = {}
 
     def info(self) -> DeviceInfo:
@@ -69,10 +73,16 @@ class PtxDevice(AddressableDevice):
         self._memory.remove(self._segments.pop(buffer.address))
 
     def load(self, images: Sequence[bytes], name: str) -> Kernel:
-        try:
-            return Kernel(name, Module([image.decode() for image in images], memory=self._memory))
-        except PtxError as error:
-            raise KernelLoadError(f"{self.name}: {error}", device=self.name) from error
+        key = (name, tuple(images))
+        if key not in self._kernels:
+            try:
+                module = Module([image.decode() for image in images], memory=self._memory)
+            except PtxError as error:
+                raise KernelLoadError(f"{self.name}: {error}", device=self.name) from error
+            if len(self._kernels) >= _KEPT_KERNELS:
+                self._kernels.pop(next(iter(self._kernels)))
+            self._kernels[key] = Kernel(name, module)
+        return self._kernels[key]
 
     def launch(self, kernel: Kernel, threads: int, argument: int) -> None:
         blocks = -(-threads // THREADS_PER_BLOCK)
