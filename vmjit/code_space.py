@@ -7,7 +7,6 @@ described in `kernels/layout.py`.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -15,9 +14,9 @@ import numpy as np
 
 from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction, Template
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS
+from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter
-from vmjit.ir.block import Block
 from vmjit.kernels.layout import (
     ENTRY_BYTES,
     ENTRY_FUNCTION,
@@ -39,31 +38,6 @@ _MASK64 = (1 << 64) - 1
 
 # One table of records covers executable memory within this many bytes; farther segments have tables of their own.
 _MAX_TABLE_SPAN = 256 << 20
-
-# Blocks decoded ahead along static edges when one is asked for.
-_DECODE_AHEAD = 256
-
-
-@dataclass(frozen=True)
-class CodeSpan:
-    """Executable guest memory as a lane sees it."""
-
-    lo: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        return self.lo + len(self.data)
-
-
-def fetch_from(spans: Iterable[CodeSpan], pc: int, size: int) -> bytes:
-    """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
-    for span in spans:
-        if span.lo <= pc < span.end:
-            data = span.data[pc - span.lo : pc - span.lo + size]
-            missing = size - len(data)
-            return data + fetch_from(spans, pc + len(data), missing) if missing and data else data
-    return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +67,7 @@ def _write_word(address: int, value: int) -> None:
     ctypes.c_uint64.from_address(address).value = value
 
 
-class CodeSpace:
+class CodeSpace(GuestCode):
     """The code stream of one version of the guest's code.
 
     `visits_until_hot` 0 counts nothing. With `compiled_only`, blocks lead to a stop until code is
@@ -110,17 +84,13 @@ class CodeSpace:
         visits_until_hot: int = 0,
         compiled_only: bool = False,
     ) -> None:
-        self.decoder = decoder
+        super().__init__(decoder, spans)
         self.interpreter = interpreter
-        self.spans = tuple(sorted(spans, key=lambda s: s.lo))
         self.visits_until_hot = visits_until_hot
         self.compiled_only = compiled_only
-        self.lock = threading.RLock()
         self._plans: dict[int, _Plan] = {}
         self._jump_handlers: dict[int, int] = {}  # handler of a computed jump -> the one that remembers
         self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
-        self._blocks: dict[int, Block] = {}
-        self._mask = decoder.registers.type.mask
         self._jumps: dict[int, set[int]] = {}  # guest address of a computed jump -> where it went
         self.compiled: list[CompiledEntries] = []
         self._entries: set[int] = set()
@@ -182,33 +152,12 @@ class CodeSpace:
     def _address(self, slot: int) -> int:
         return self.base + slot * SLOT_BYTES
 
-    # -- guest code
-
-    def fetch(self, pc: int, size: int) -> bytes:
-        """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
-        return fetch_from(self.spans, pc, size)
-
-    def executable(self, pc: int) -> bool:
-        return any(span.lo <= pc < span.end for span in self.spans)
-
     # -- decoding
 
-    def decode(self, pc: int) -> bool:
-        """Have a block at `pc`, and the blocks it leads to. False if nothing can be executed there."""
-        with self.lock:
-            if not self.executable(pc):
-                return False
-            todo = [pc]
-            budget = _DECODE_AHEAD
-            while todo and budget:
-                place = todo.pop()
-                if place in self.records or not self.executable(place):
-                    continue
-                todo.extend(self._decode_block(place))
-                budget -= 1
-            return True
+    def _is_decoded(self, pc: int) -> bool:
+        return pc in self.records
 
-    def _decode_block(self, pc: int) -> list[int]:
+    def _decode_from(self, pc: int) -> list[int]:
         """Write one block to the stream; the addresses it leads to."""
         instructions: list[Instruction] = []
         place = pc
@@ -324,13 +273,6 @@ class CodeSpace:
 
     # -- what region formation asks (regions.CodeView)
 
-    def block(self, pc: int) -> Block:
-        with self.lock:
-            block = self._blocks.get(pc)
-            if block is None:
-                block = self._blocks[pc] = self.decoder.block(self.fetch, pc)
-            return block
-
     def visits(self, pc: int) -> int:
         """How often the block at `pc` was entered, as far as counted; 1 where nothing is counted."""
         record = self.records.get(pc)
@@ -405,7 +347,7 @@ class CodeSpace:
         with self.lock:
             for pc in blocks:
                 if pc not in self.records:
-                    self._decode_block(pc)
+                    self._decode_from(pc)
             table = np.zeros(max(len(links), 1), np.uint64)
             for i, pc in enumerate(links):
                 table[i] = self._link(pc, int(table.ctypes.data) + 8 * i)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.cache import CodeCache, process_cache
-from vmjit.code_space import CodeSpace, CodeSpaceFullError, CodeSpan
+from vmjit.code_space import CodeSpace, CodeSpaceFullError
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.engine import Engine, Environment, Lanes, RunReport
+from vmjit.guest_code import CodeSpan
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
 from vmjit.kernels.layout import JUMP_ENTRIES, STOP_RUNNING, Frame, Hot, MachineBlock

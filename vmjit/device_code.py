@@ -6,16 +6,14 @@ device when they have changed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.code_space import CodeSpan, fetch_from
 from vmjit.decoders.riscv.decoder import Decoder, Instruction
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS
-from vmjit.ir.block import Block
+from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault, template_key
 
 _MASK64 = (1 << 64) - 1
@@ -24,24 +22,19 @@ SLOT_TYPE = np.dtype(
     [("handler", "<u4"), ("entry", "<u4"), ("registers", "<u4"), ("visits", "<u4"), ("constants", "<u8", (2,))]
 )
 
-# Blocks decoded ahead along static edges when one is asked for.
-_DECODE_AHEAD = 256
-
 # Instructions in a row without a jump, after which a link goes on.
 _MAX_STRAIGHT = 4096
 
 
-class DeviceCodeSpace:
+class DeviceCodeSpace(GuestCode):
     """The code of lanes whose executable memory holds `spans`. `numbers` are the interpreter's, by template.
 
     All methods may be called from any thread.
     """
 
     def __init__(self, decoder: Decoder, numbers: Mapping[TemplateKey, int], spans: Sequence[CodeSpan]) -> None:
-        self.decoder = decoder
+        super().__init__(decoder, spans)
         self.numbers = numbers
-        self.spans = tuple(sorted(spans, key=lambda s: s.lo))
-        self.lock = threading.RLock()
         self.slots = np.zeros(256, SLOT_TYPE)
         self.pcs = np.zeros(256, np.uint64)
         self.used = 1  # slot 0 stands for "not decoded"
@@ -52,19 +45,10 @@ class DeviceCodeSpace:
         """Addresses for which compiled code was asked for already."""
         self.covered: dict[int, int] = {}
         """Blocks that compiled regions have, and how often each was visited by then."""
-        self._blocks: dict[int, Block] = {}
         self._jumps: dict[int, set[int]] = {}  # slot of a computed jump -> where it went
-        self._mask = decoder.registers.type.mask
         self._link = len(numbers)
 
     # -- guest code
-
-    def fetch(self, pc: int, size: int) -> bytes:
-        """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
-        return fetch_from(self.spans, pc, size)
-
-    def executable(self, pc: int) -> bool:
-        return any(span.lo <= pc < span.end for span in self.spans)
 
     def slot(self, pc: int) -> int:
         """The slot of the instruction at an address; 0 if it is not decoded."""
@@ -75,21 +59,10 @@ class DeviceCodeSpace:
 
     # -- decoding
 
-    def decode(self, pc: int) -> bool:
-        """Have the code at `pc` and what it leads to. False if nothing can be executed there."""
-        with self.lock:
-            if not self.executable(pc):
-                return False
-            todo = [pc]
-            budget = _DECODE_AHEAD
-            while todo and budget:
-                place = todo.pop()
-                if self.executable(place) and not self.slot(place):
-                    todo.extend(self._decode_straight(place))
-                    budget -= 1
-            return True
+    def _is_decoded(self, pc: int) -> bool:
+        return self.slot(pc) != 0
 
-    def _decode_straight(self, pc: int) -> list[int]:
+    def _decode_from(self, pc: int) -> list[int]:
         """Write slots up to the next jump, or to code that has some; the addresses it leads to."""
         for _ in range(_MAX_STRAIGHT):
             if self.slot(pc) or not self.executable(pc):
@@ -148,13 +121,6 @@ class DeviceCodeSpace:
         return slot
 
     # -- what region formation asks (regions.CodeView)
-
-    def block(self, pc: int) -> Block:
-        with self.lock:
-            block = self._blocks.get(pc)
-            if block is None:
-                block = self._blocks[pc] = self.decoder.block(self.fetch, pc)
-            return block
 
     def visits(self, pc: int) -> int:
         """How often a jump went to `pc`, as far as counted."""

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.cache import CodeCache, process_cache
-from vmjit.code_space import CodeSpan
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.device_code import SLOT_TYPE, DeviceCodeSpace
 from vmjit.device_kernels import DeviceKernels, interpreter_keys_of
 from vmjit.device_lane_memory import DeviceLaneMemory
 from vmjit.devices.interface import Buffer, Device
 from vmjit.engine import Engine, Environment, Lanes, Progress, RunReport
+from vmjit.guest_code import CodeSpan
 from vmjit.kernels.device_layout import (
     GROUP,
     LANE_FIELDS,

@@ -16,9 +16,9 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.code_space import CodeSpan
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
+from vmjit.guest_code import CodeSpan
 from vmjit.interrupts import DeferredInterrupt
 from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
 from vmjit.lane_state import UNLIMITED, LaneState

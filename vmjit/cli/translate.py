@@ -91,8 +91,9 @@ def translate(program: Program, pc: int, emit: str, memory: str, architecture: s
 
 
 def _code_space(program: Program) -> CodeSpace:
-    from vmjit.code_space import CodeSpace, CodeSpan
+    from vmjit.code_space import CodeSpace
     from vmjit.decoders.riscv.decoder import Decoder
+    from vmjit.guest_code import CodeSpan
     from vmjit.interpreter import interpreter_for
 
     spans = [CodeSpan(s.address, s.data.ljust(s.size, b"\0")) for s in program.segments if s.executable]

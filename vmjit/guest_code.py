@@ -1,0 +1,82 @@
+"""Guest code as the lanes of one code space see it: its bytes, its blocks, and what is decoded when.
+
+What decoded code looks like is said by `CodeSpace` (the CPU's stream) and `DeviceCodeSpace` (slots and tables).
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vmjit.decoders.riscv.decoder import Decoder
+from vmjit.ir.block import Block
+
+# Stretches of code decoded ahead along static edges when one is asked for.
+_DECODE_AHEAD = 256
+
+
+@dataclass(frozen=True)
+class CodeSpan:
+    """Executable guest memory as a lane sees it."""
+
+    lo: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.lo + len(self.data)
+
+
+class GuestCode(ABC):
+    """The code of lanes whose executable memory holds `spans`. All methods may be called from any thread."""
+
+    def __init__(self, decoder: Decoder, spans: Iterable[CodeSpan]) -> None:
+        self.decoder = decoder
+        self.spans = tuple(sorted(spans, key=lambda s: s.lo))
+        self.lock = threading.RLock()
+        self._blocks: dict[int, Block] = {}
+        self._mask = decoder.registers.type.mask
+
+    @abstractmethod
+    def _is_decoded(self, pc: int) -> bool:
+        """Whether lanes can go on at `pc`."""
+
+    @abstractmethod
+    def _decode_from(self, pc: int) -> list[int]:
+        """Decode up to the next jump; the addresses that it leads to."""
+
+    def fetch(self, pc: int, size: int) -> bytes:
+        """Up to `size` bytes of code at `pc`, fewer where executable memory ends."""
+        for span in self.spans:
+            if span.lo <= pc < span.end:
+                data = span.data[pc - span.lo : pc - span.lo + size]
+                missing = size - len(data)
+                return data + self.fetch(pc + len(data), missing) if missing and data else data
+        return b""
+
+    def executable(self, pc: int) -> bool:
+        return any(span.lo <= pc < span.end for span in self.spans)
+
+    def decode(self, pc: int) -> bool:
+        """Have the code at `pc` and what it leads to. False if nothing can be executed there."""
+        with self.lock:
+            if not self.executable(pc):
+                return False
+            todo = [pc]
+            budget = _DECODE_AHEAD
+            while todo and budget:
+                place = todo.pop()
+                if self.executable(place) and not self._is_decoded(place):
+                    todo.extend(self._decode_from(place))
+                    budget -= 1
+            return True
+
+    def block(self, pc: int) -> Block:
+        """The block at a guest address as IR."""
+        with self.lock:
+            block = self._blocks.get(pc)
+            if block is None:
+                block = self._blocks[pc] = self.decoder.block(self.fetch, pc)
+            return block
