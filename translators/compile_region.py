@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,50 +229,35 @@ class _CpuRegionContext(RegionContext):
         return found
 
     def load(self, op: Op, address: Value) -> Value:
-        type_ = op.type
-        b, llvm_type = self.builder, int_type(type_.bits)
+        b, type_ = self.builder, op.type
+        llvm_type = int_type(type_.bits)
         done = b.append_basic_block("loaded")
-        incoming: list[tuple[Value, Any]] = []
-        for window, size in self._windows(shared=True):
-            offset, inside = window_offset(b, window, address, type_.bits // 8, exact=size)
-            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
-            self.body.branch(inside, hit, miss, rare=False)
-            b.position_at_end(hit)
-            incoming.append((load_at(b, window.base, offset, llvm_type), b.block))
-            b.branch(done)
-            b.position_at_end(miss)
+        ways = self._ways(address, type_.bits // 8, shared=True)
+        incoming = self.through_windows(ways, lambda place: load_at(b, place[0], place[1], llvm_type), done)
         if self.emitter.windows.more:
             incoming.append((self._slow_load(type_, address), b.block))
             b.branch(done)
         else:
             self.leave_here()
-        b.position_at_end(done)
-        if not incoming:
-            b.unreachable()
-            b.position_at_end(b.append_basic_block("never"))
-            return ir.Constant(llvm_type, 0)
-        value = b.phi(llvm_type)
-        for result, block in incoming:
-            value.add_incoming(result, block)
-        return value
+        return self.joined(llvm_type, incoming, done)
 
     def store(self, op: Op, address: Value, value: Value) -> None:
         b, type_ = self.builder, op.type
         done = b.append_basic_block("stored")
-        for window, size in self._windows(shared=False):
-            offset, inside = window_offset(b, window, address, type_.bits // 8, exact=size)
-            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
-            self.body.branch(inside, hit, miss, rare=False)
-            b.position_at_end(hit)
-            store_at(b, window.base, offset, value)
-            b.branch(done)
-            b.position_at_end(miss)
+        ways = self._ways(address, type_.bits // 8, shared=False)
+        self.through_windows(ways, lambda place: store_at(b, place[0], place[1], value), done)
         if self.emitter.windows.more:
             self._slow_call(Frame.SLOW_STORE, SLOW_STORE_TYPE, type_, address, self._wide(value))
             b.branch(done)
         else:
             self.leave_here()
         b.position_at_end(done)
+
+    def _ways(self, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Any, Value]]:
+        """((base, offset), whether the access lies inside) of each window."""
+        for window, window_size in self._windows(shared=shared):
+            offset, inside = window_offset(self.builder, window, address, size, exact=window_size)
+            yield (window.base, offset), inside
 
     def _wide(self, value: Value) -> Value:
         return value if value.type.width == 64 else self.builder.zext(value, I64)

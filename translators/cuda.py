@@ -31,8 +31,6 @@ _ADDRESS, _COUNT = types.uint64, types.int64
 _REGION = types.int64(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, _COUNT, types.int32)
 _INTERPRETER = types.int64(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, _COUNT)
 
-THREADS_PER_BLOCK = 128
-
 # Registers a thread may have, by the guest's width: a multiprocessor's 65,536 then hold 21 or 16 warps. Without a bound
 # it is 100 to 105 for rv32 and 92 to 148 for rv64, by architecture, most of it the interpreter's.
 MAX_REGISTERS = {32: 96, 64: 128}

@@ -39,7 +39,6 @@ from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 
-INTERPRETER_ARGUMENTS = ("registers", "fields", "memory", "machine", "left")
 INTERPRETER_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64])
 
 _STOPS = {

@@ -8,6 +8,7 @@ in its fields then. The same body serves CUDA and AMD, and compiles for the host
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,6 @@ from vmjit.translators.lowering import Builder, Value, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
 
-REGION_ARGUMENTS = ("registers", "fields", "memory", "machine", "left", "entry")
 REGION_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64, I32])
 
 
@@ -194,46 +194,29 @@ class _DeviceContext(RegionContext):
         if (known := self._in_group(op)) is not None:
             return load_global(b, known, llvm_type)
         done = b.append_basic_block("loaded")
-        incoming: list[tuple[Value, Any]] = []
-        for window, shared in ((self.body.private, False), (self.body.shared, True)):
-            found = self._window(window, shared=shared)
-            if found is None:
-                continue
-            place, inside = window_access(b, found, address, type_.bits // 8)
-            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
-            self.body.branch(inside, hit, miss, rare=False)
-            b.position_at_end(hit)
-            incoming.append((load_global(b, place, llvm_type), b.block))
-            b.branch(done)
-            b.position_at_end(miss)
+        ways = self._ways(address, type_.bits // 8, shared=True)
+        incoming = self.through_windows(ways, lambda place: load_global(b, place, llvm_type), done)
         self.leave_here()
-        b.position_at_end(done)
-        if not incoming:
-            b.unreachable()
-            b.position_at_end(b.append_basic_block("never"))
-            return ir.Constant(llvm_type, 0)
-        value = b.phi(llvm_type)
-        for result, block in incoming:
-            value.add_incoming(result, block)
-        return value
+        return self.joined(llvm_type, incoming, done)
 
     def store(self, op: Op, address: Value, value: Value) -> None:
         b, type_ = self.builder, op.type
         if (known := self._in_group(op)) is not None:
             store_global(b, value, known)
             return
-        found = self._window(self.body.private, shared=False)
         done = b.append_basic_block("stored")
-        if found is not None:
-            place, inside = window_access(b, found, address, type_.bits // 8)
-            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
-            self.body.branch(inside, hit, miss, rare=False)
-            b.position_at_end(hit)
-            store_global(b, value, place)
-            b.branch(done)
-            b.position_at_end(miss)
+        ways = self._ways(address, type_.bits // 8, shared=False)
+        self.through_windows(ways, lambda place: store_global(b, value, place), done)
         self.leave_here()
         b.position_at_end(done)
+
+    def _ways(self, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Value, Value]]:
+        """(where an access takes place, whether it may) in the lane's own window and, if wanted, in the shared one."""
+        windows = ((self.body.private, False), (self.body.shared, True)) if shared else ((self.body.private, False),)
+        for window, in_shared in windows:
+            found = self._window(window, shared=in_shared)
+            if found is not None:
+                yield window_access(self.builder, found, address, size)
 
 
 def emit_region_function(

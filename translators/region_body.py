@@ -8,6 +8,7 @@ it, so that everything exact is in one place. A target says where lane state is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +194,38 @@ class RegionContext:
 
     def leave_here(self) -> None:
         self.body.leave_to_instruction(self.pc, self.number, self.size)
+
+    def through_windows(
+        self, ways: Iterable[tuple[Any, Value]], access: Callable[[Any], Value], done: Any
+    ) -> list[tuple[Value, Any]]:
+        """Try one window after the other: (place, whether the access may be made there); go to `done` where it was.
+
+        Gives what each access gave with the block it comes from; afterwards the builder stands where none was made.
+        """
+        b = self.builder
+        found = []
+        for place, inside in ways:
+            hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
+            self.body.branch(inside, hit, miss, rare=False)
+            b.position_at_end(hit)
+            found.append((access(place), b.block))
+            b.branch(done)
+            b.position_at_end(miss)
+        return found
+
+    def joined(self, type_: Any, incoming: Iterable[tuple[Value, Any]], done: Any) -> Value:
+        """The value that arrives at `done`; of a load that nothing can satisfy there is none."""
+        b = self.builder
+        incoming = list(incoming)
+        b.position_at_end(done)
+        if not incoming:
+            b.unreachable()
+            b.position_at_end(b.append_basic_block("never"))
+            return ir.Constant(type_, 0)
+        value = b.phi(type_)
+        for result, block in incoming:
+            value.add_incoming(result, block)
+        return value
 
     def trap_if(self, condition: Value, kind: str, address: Value) -> None:
         b = self.builder

@@ -32,10 +32,9 @@ from vmjit.kernels.device_layout import (
     registers_bytes,
 )
 from vmjit.kernels.device_memory import aligned_window
-from vmjit.kernels.layout import STOP_RUNNING
 from vmjit.lane_state import LaneState
 from vmjit.stops import Stop
-from vmjit.tiering import COMPILE_THREAD
+from vmjit.tiering import COMPILE_THREAD, INLINE_BEFORE_RUNNING
 from vmjit.translators.device_region import DeviceWindowPlan
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, form_region, loop_head, visited
 
@@ -49,9 +48,6 @@ _ENTRY_FACTOR = 64
 _SLICE_SECONDS = (0.02, 0.2)
 _FIRST_QUANTUM = 4096
 _MIN_QUANTUM, _MAX_QUANTUM = 256, 1 << 26
-
-# Before anything ran, only callees this small are compiled into their callers.
-_INLINE_BEFORE_RUNNING = 48
 
 
 class DeviceEngine(Engine[DeviceCodeSpace]):
@@ -113,7 +109,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
             def wanted(target: int) -> bool:
                 return space.executable(target) and not space.entry(target)
 
-            growth = Growth(wanted, MAX_REGION_INSTRUCTIONS, _INLINE_BEFORE_RUNNING, whole_function=True)
+            growth = Growth(wanted, MAX_REGION_INSTRUCTIONS, INLINE_BEFORE_RUNNING, whole_function=True)
             region = form_region(space, place, growth)
             if self.kernels.add(space, region):
                 todo += [t for t in region.link_targets() if t not in region.blocks]
@@ -271,10 +267,6 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
     def _download_profile(self) -> None:
         for space in self.spaces:
             self._code[id(space)].download_profile()
-
-    def running(self) -> int:
-        """How many lanes can go on."""
-        return int((self.state.stop == STOP_RUNNING).sum())
 
 
 class _CodeCopy:

@@ -35,7 +35,7 @@ VISITS_UNTIL_ENTRY = 20_000
 VISITS_UNTIL_WATCHED = 20_000
 
 # Before anything ran, only callees this small are compiled into their callers.
-_INLINE_BEFORE_RUNNING = 48
+INLINE_BEFORE_RUNNING = 48
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class RegionCompiler:
             return not fresh or place not in space.covered
 
         region = form_region(
-            space, pc, Growth(wanted, self.options.max_instructions, _INLINE_BEFORE_RUNNING, whole_function=True)
+            space, pc, Growth(wanted, self.options.max_instructions, INLINE_BEFORE_RUNNING, whole_function=True)
         )
         installed = self._install(space, region, pc)
         if installed:
