@@ -86,6 +86,11 @@ class CudaTarget:
         text: bytes = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
         return text
 
+    links = False
+
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> bytes:
+        raise NotImplementedError
+
 
 def _body(emit: Emit, signature: Any) -> Any:
     """An intrinsic of the signature's arguments whose code is what `emit` writes."""

@@ -20,6 +20,8 @@ from vmjit.translators.regions import Region
 class HostDeviceTarget:
     """Images are object files for the host."""
 
+    links = False
+
     def __init__(self) -> None:
         self.identity: tuple[str, ...] = ("host device", *cpu_target().identity)
 
@@ -31,6 +33,9 @@ class HostDeviceTarget:
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         return _compiled(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
+
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> bytes:
+        raise NotImplementedError("the host loads objects as they are")
 
 
 def _compiled(emit: Callable[[Any], Any]) -> bytes:

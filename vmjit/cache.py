@@ -13,16 +13,17 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmjit.errors import CacheWarning
+from vmjit.errors import CacheWarning, CompileForbiddenError
 
 if TYPE_CHECKING:
     from vmjit.translators.cpu import LoadedCode
@@ -78,17 +79,49 @@ def cache_key(kind: str, parts: Iterable[str]) -> str:
 
 @dataclass
 class CacheStatistics:
-    """Counts since the process started. `bytes` is the size of the code loaded now."""
+    """Counts since the cache was made.
+
+    hits: code that was loaded already. disk_hits: images read from disk. misses: neither. evictions: loaded code that
+    made room. bytes: size of the code loaded now. compiles, compile_seconds: what the misses cost.
+    """
 
     hits: int = 0
     disk_hits: int = 0
     misses: int = 0
     evictions: int = 0
     bytes: int = 0
+    compiles: int = 0
+    compile_seconds: float = 0.0
+
+
+_FORBID = "VMJIT_FORBID_COMPILE"
+_forbidden = 0
+
+
+def compiling_forbidden() -> bool:
+    """Whether whatever is not in the cache is an error now."""
+    return _forbidden > 0 or os.environ.get(_FORBID, "0") not in ("", "0")
+
+
+@contextlib.contextmanager
+def forbid_compiling() -> Iterator[None]:
+    """Make every compilation a `CompileForbiddenError` while this is entered: proof that the cache is warm.
+
+    The environment variable VMJIT_FORBID_COMPILE=1 does the same for a whole process.
+    """
+    global _forbidden
+    _forbidden += 1
+    try:
+        yield
+    finally:
+        _forbidden -= 1
 
 
 class DiskCache:
-    """Object files by key in a folder. Failing to write is no error: the code is compiled again next time."""
+    """Images by key in a folder: object files, PTX, cubins, code objects, reports.
+
+    Failing to write is no error: the code is compiled again next time.
+    """
 
     def __init__(self, directory: Path | None = None, limit: int = DEFAULT_DISK_LIMIT) -> None:
         self.directory = directory or default_directory()
@@ -146,6 +179,11 @@ class DiskCache:
         if self._writes % 64 == 1:
             self._prune()
 
+    def remove(self, key: str) -> None:
+        """Forget what is kept under a key, if anything is."""
+        with contextlib.suppress(OSError):
+            self.path(key).unlink()
+
     def _prune(self) -> None:
         """Remove the files that were written longest ago until the folder is within its limit."""
         files = self.files()
@@ -201,6 +239,25 @@ class CodeCache:
                 self.statistics.misses += 1
             else:
                 self.statistics.disk_hits += 1
+        return image
+
+    def image(self, key: str, what: str, compile_image: Callable[[], bytes]) -> bytes:
+        """What is on disk under `key`, else what `compile_image` makes, which is kept there.
+
+        `what` names it in the `CompileForbiddenError` that is raised where nothing may be compiled.
+        """
+        image = self.load_image(key)
+        if image is None:
+            if compiling_forbidden():
+                raise CompileForbiddenError(
+                    f"{what} is not in the cache, and compiling is forbidden ({_FORBID} or forbid_compiling)", key=key
+                )
+            started = time.perf_counter()
+            image = compile_image()
+            with self._lock:
+                self.statistics.compiles += 1
+                self.statistics.compile_seconds += time.perf_counter() - started
+            self.disk.put(key, image)
         return image
 
     def put(self, key: str, code: LoadedCode) -> None:

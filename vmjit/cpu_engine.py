@@ -213,6 +213,8 @@ class CpuEngine(Engine[CodeSpace]):
         try:
             while wait(futures, timeout=_POLL_SECONDS).not_done:
                 self._handle_hot()
+                if self.out_of_time():
+                    self.state.attention[0] = 1
                 if progress is not None and time.perf_counter() - last > 0.1:
                     last = time.perf_counter()
                     progress(int((self.state.stop != STOP_RUNNING).sum()), self._retired_in(report))
@@ -225,6 +227,8 @@ class CpuEngine(Engine[CodeSpace]):
         self._handle_hot()
 
     def _handle_hot(self) -> None:
+        if self.compiler.refused is not None:
+            raise self.compiler.refused
         head = int(self._hot[Hot.HEAD // 8])
         if head == self._hot_seen:
             return

@@ -131,8 +131,12 @@ class DeviceCodeSpace(GuestCode):
         return sorted(self._jumps.get(self.slot(self.block(pc).instructions[-1].pc), ()))
 
     def take_profile(self, visits: NDArray[np.uint32], targets: NDArray[np.uint64]) -> None:
-        """Take over what a device counted for the first slots, and where computed jumps last went."""
-        self.slots["visits"][: len(visits)] = visits
+        """Take over what a device counted for the first slots, and where computed jumps last went.
+
+        Of several devices with the same code, the one that counted most is believed.
+        """
+        known = self.slots["visits"][: len(visits)]
+        np.maximum(known, visits, out=known)
         for slot in np.flatnonzero(targets):
             target = int(targets[slot])
             if self.executable(target):

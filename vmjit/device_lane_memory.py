@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.device_buffers import DeviceBuffers
 from vmjit.devices.interface import Buffer, Device
 from vmjit.errors import ArgumentError
 from vmjit.kernels.device_layout import GROUP
@@ -40,13 +41,18 @@ class DeviceLaneMemory(SpanMemory):
             raise ArgumentError(f"a lane on {device.name} can have 4 GiB of memory, {layout.private_bytes} are wanted")
         self.pitch = layout.private_bytes * GROUP
         """Bytes from one group's memory to the next one's."""
-        self.private: Buffer = device.allocate(self.groups * self.pitch)
-        self.image: Buffer = device.allocate(layout.shared_bytes)
         self.shared = np.zeros(layout.shared_bytes, np.uint8)
         table = span_table(layout).view(np.uint8).reshape(-1)
-        self.spans: Buffer = device.allocate(len(table))
+        self._buffers = DeviceBuffers(device)
+        self.private: Buffer = self._buffers.allocate(self.groups * self.pitch)
+        self.image: Buffer = self._buffers.allocate(layout.shared_bytes)
+        self.spans: Buffer = self._buffers.allocate(len(table))
         device.copy_to(self.spans, table)
         self.fill()
+
+    def parts(self) -> list[tuple[int, DeviceLaneMemory]]:
+        """(number of the first lane, memory) of each device's share: there is one device."""
+        return [(0, self)]
 
     def fill(self) -> None:
         """Write the program's data; the memory is fresh or was cleared."""
@@ -67,26 +73,29 @@ class DeviceLaneMemory(SpanMemory):
         self.fill()
 
     def release(self) -> None:
-        """Give the device its memory back."""
-        for buffer in (self.private, self.image, self.spans):
-            self.device.free(buffer)
+        """Give the device its memory back now."""
+        self._buffers.release()
 
     # -- the same memory on this computer
 
-    def upload(self, memory: LaneMemory) -> None:
-        """Take over all bytes of a memory with the same layout."""
+    def upload(self, memory: LaneMemory, first: int = 0, last: int | None = None) -> None:
+        """Take over the bytes of lanes `first` to `last` - 1 of a memory with the same layout."""
         self.shared[:] = memory.shared
         self.device.copy_to(self.image, self.shared)
-        rows = np.zeros((self.groups * GROUP, self.layout.private_bytes), np.uint8)
-        rows[: self.lanes] = memory.rows
+        given = memory.rows[first:last]
         for group in range(self.groups):
-            part = interleave(rows[group * GROUP : (group + 1) * GROUP], self.word)
-            self.device.copy_to(self.private, part, group * self.pitch)
+            rows = np.zeros((GROUP, self.layout.private_bytes), np.uint8)
+            some = given[group * GROUP : (group + 1) * GROUP]
+            rows[: len(some), : some.shape[1]] = some
+            self.device.copy_to(self.private, interleave(rows, self.word), group * self.pitch)
 
-    def download(self, memory: LaneMemory) -> None:
-        """Write all bytes to a memory with the same layout."""
+    def download(self, memory: LaneMemory, first: int = 0, last: int | None = None) -> None:
+        """Write all bytes to lanes `first` to `last` - 1 of a memory with the same layout."""
         memory.shared[:] = self.shared
-        memory.rows[:] = self._words(0, self.layout.private_bytes)[: self.lanes]
+        wanted = memory.rows[first:last]
+        for group in range(self.groups):
+            some = wanted[group * GROUP : (group + 1) * GROUP]
+            some[:] = self._words(0, self.layout.private_bytes, group, 1)[: len(some), : some.shape[1]]
 
     # -- SpanMemory
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
+from vmjit.errors import CompileForbiddenError
 from vmjit.guest_code import CodeSpan
 from vmjit.interrupts import DeferredInterrupt
 from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
@@ -66,16 +67,25 @@ class Environment(Protocol):
 
 @dataclass
 class RunReport:
-    """What one run did, over all lanes."""
+    """What one run did, over all lanes.
+
+    interrupted: by Ctrl-C. timed_out: the time limit ended it. served: calls of lanes that the host answered.
+    """
 
     seconds: float = 0.0
     compiled_instructions: int = 0
     passes: int = 0
+    served: int = 0
     interrupted: bool = False
+    timed_out: bool = False
     retired_before: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
 
 
 Space = TypeVar("Space")
+
+
+def _nothing() -> None:
+    """What happens between passes unless somebody asks for more."""
 
 
 class Engine(ABC, Generic[Space]):
@@ -99,6 +109,10 @@ class Engine(ABC, Generic[Space]):
         self.spaces: list[Space] = []
         self._space_of: dict[bytes, int] = {}
         self.code_was_written = False
+        self.deadline: float | None = None
+        """When the run under way has to end, by `time.perf_counter`."""
+        self.after_pass: Callable[[], None] = _nothing
+        """Called between passes, when the lanes' state is whole."""
 
     # -- what an engine says
 
@@ -198,36 +212,58 @@ class Engine(ABC, Generic[Space]):
         *,
         progress: Progress | None = None,
     ) -> RunReport:
-        """Run every lane that has not exited until it stops.
+        """Run every lane that has not exited until it stops: `begin` and `go_on`."""
+        report = self.begin(max_instructions)
+        self.go_on(report, progress=progress)
+        return report
 
-        `progress` is called a few times a second with (lanes that stopped, instructions retired in this run).
-        Ctrl-C ends the run at once; the lanes that had not stopped stay RUNNING.
-        """
+    def begin(self, max_instructions: int | None = None) -> RunReport:
+        """Make every lane that has not exited ready to run."""
         state = self.state
         report = RunReport(retired_before=state.retired.copy())
-        started = time.perf_counter()
         active = state.stop != _EXIT
         state.stop[active] = STOP_RUNNING
         state.fault_access[active] = 0
         state.fault_address[active] = 0
         state.budget[:] = UNLIMITED if max_instructions is None else max_instructions
-        state.attention[0] = 0
         self._stop_misaligned(active)
+        return report
+
+    def go_on(self, report: RunReport, *, progress: Progress | None = None, max_seconds: float | None = None) -> None:
+        """Run the lanes that are RUNNING until they stop; `report` grows.
+
+        `progress` is called a few times a second with (lanes that stopped, instructions retired in this run).
+        Ctrl-C ends the run at once, and `max_seconds` soon after; the lanes that had not stopped stay RUNNING.
+        """
+        state = self.state
+        started = time.perf_counter()
+        self.deadline = None if max_seconds is None else started + max_seconds
+        state.attention[0] = 0
         try:
             with DeferredInterrupt(state.attention) as interrupt:
                 self._prepare()
                 while len(lanes := (state.stop == STOP_RUNNING).nonzero()[0]) and not interrupt.raised:
+                    if self.out_of_time():
+                        report.timed_out = True
+                        break
                     self._pass(lanes, report, progress)
-                    self._serve()
+                    self._serve(report)
+                    self.after_pass()
                     if progress is not None:
                         progress(int((state.stop != STOP_RUNNING).sum()), self._retired_in(report))
                 report.interrupted = interrupt.raised
         except KeyboardInterrupt:
             report.interrupted = True
-            self._serve()
+            self._serve(report)
+        except CompileForbiddenError:
+            self._serve(report)  # so that no lane is left half way
+            raise
+        finally:
+            report.seconds += time.perf_counter() - started
         self._finish(report)
-        report.seconds = time.perf_counter() - started
-        return report
+
+    def out_of_time(self) -> bool:
+        return self.deadline is not None and time.perf_counter() >= self.deadline
 
     def _retired_in(self, report: RunReport) -> int:
         return int((self.state.retired - report.retired_before).sum())
@@ -245,7 +281,8 @@ class Engine(ABC, Generic[Space]):
 
     # -- serving lanes that stopped for something
 
-    def _serve(self) -> None:
+    def _serve(self, report: RunReport) -> None:
+        report.served += int((self.state.stop == STOP_CALL).sum())
         for kind, serve in (
             (STOP_NEED_CODE, self._serve_code),
             (STOP_FENCE_I, self._serve_fence),

@@ -69,6 +69,10 @@ class CompileError(VmjitError):
     """LLVM refused a module; `log` has its words and `ir` the module."""
 
 
+class CompileForbiddenError(VmjitError):
+    """Something would have to be compiled while that is forbidden (`vmjit.cache.forbid_compiling`)."""
+
+
 class DeviceError(VmjitError):
     """Something failed on a device; `device` names it."""
 

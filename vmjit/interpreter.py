@@ -46,10 +46,9 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
     key = cache_key("interpreter", (str(xlen), *target.identity))
     code = cache.get(key)
     if code is None:
-        image = cache.load_image(key)
-        if image is None:
-            image = target.compile(build_interpreter(registers, templates).ir)
-            cache.disk.put(key, image)
+        image = cache.image(
+            key, f"the interpreter of rv{xlen}", lambda: target.compile(build_interpreter(registers, templates).ir)
+        )
         code = target.load(image, EXPORTED)
         cache.put(key, code)
     table = (ctypes.c_uint64 * len(keys)).from_address(code.addresses["handlers"])

@@ -33,6 +33,30 @@ class LaneState:
         self.code_index = np.zeros(lanes, np.uint32)
         self.attention = np.zeros(1, np.int32)
 
+    _BY_LANE = ("registers", "pc", "stop", "budget", "retired", "fault_address", "fault_access", "code_index")
+
+    def part(self, first: int, last: int) -> LaneState:
+        """The lanes `first` to `last` - 1 of this very state, as views."""
+        found = LaneState.__new__(LaneState)
+        found.lanes = last - first
+        for name in self._BY_LANE:
+            setattr(found, name, getattr(self, name)[..., first:last])
+        found.attention = self.attention
+        return found
+
+    def copy(self) -> LaneState:
+        """The state of this moment."""
+        found = LaneState.__new__(LaneState)
+        found.lanes = self.lanes
+        for name in (*self._BY_LANE, "attention"):
+            setattr(found, name, getattr(self, name).copy())
+        return found
+
+    def assign(self, other: LaneState) -> None:
+        """Take over the state of as many lanes."""
+        for name in self._BY_LANE:
+            getattr(self, name)[...] = getattr(other, name)
+
     def fill_block(self, block: NDArray[np.uint64]) -> None:
         """Write the arrays' addresses to a machine block."""
         for place, array in (

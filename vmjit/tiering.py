@@ -10,13 +10,14 @@ import atexit
 import logging
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmjit.cache import CodeCache, cache_key
 from vmjit.code_space import CodeSpace, CodeSpaceFullError
-from vmjit.errors import CompileError
+from vmjit.errors import CompileError, CompileForbiddenError
 from vmjit.ir.text import format_block
 from vmjit.translators.compile_region import REGION_SYMBOL, emit_region
 from vmjit.translators.cpu import LoadedCode, cpu_target
@@ -55,8 +56,21 @@ class CompileStatistics:
 
     regions: int = 0
     compiled: int = 0
+    compile_seconds: float = 0.0
     failures: int = 0
     guest_instructions: int = 0
+
+    def counted(self, compile_image: Callable[[], bytes]) -> Callable[[], bytes]:
+        """The same compilation, counted here when it is made."""
+
+        def compile_and_count() -> bytes:
+            started = time.perf_counter()
+            image = compile_image()
+            self.compiled += 1
+            self.compile_seconds += time.perf_counter() - started
+            return image
+
+        return compile_and_count
 
 
 def region_identity(region: Region) -> str:
@@ -72,6 +86,8 @@ class RegionCompiler:
         self.cache = cache
         self.options = options
         self.statistics = CompileStatistics()
+        self.refused: CompileForbiddenError | None = None
+        """What could not be compiled in the background because nothing may be."""
 
     def compile_hot(self, space: CodeSpace, pc: int, reported: int) -> bool:
         """Compile the region around a block that was reported as hot when `reported` regions had been installed."""
@@ -137,12 +153,12 @@ class RegionCompiler:
         links = region.link_targets()
         code = self.cache.get(key)
         if code is None:
-            image = self.cache.load_image(key)
-            if image is None:
-                module = emit_region(region, space.decoder.registers, self.options.windows)
-                image = target.compile(module.ir)
-                self.cache.disk.put(key, image)
-                self.statistics.compiled += 1
+
+            def compile_image() -> bytes:
+                return target.compile(emit_region(region, space.decoder.registers, self.options.windows).ir)
+
+            what = f"the region at {region.entries[0]:#x}"
+            image = self.cache.image(key, what, self.statistics.counted(compile_image))
             code = target.load(image, (REGION_SYMBOL,))
             self.cache.put(key, code)
         return code, links
@@ -211,7 +227,11 @@ def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:
 
     def job() -> None:
         alive = weak()
-        if alive is not None:
+        if alive is None:
+            return
+        try:
             compiler.compile_hot(alive, pc, reported)
+        except CompileForbiddenError as error:
+            compiler.refused = error
 
     COMPILE_THREAD.submit(job)

@@ -73,6 +73,12 @@ class DeviceTarget(Protocol):
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         """The kernel: lane by lane between the interpreter and regions, which are in other images."""
 
+    links: bool
+    """Whether `Device.load` takes one image that `link` makes; else it takes the images as they are."""
+
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> bytes:
+        """Machine code of a kernel and what it calls. Raises `CompileError`."""
+
 
 class Device(ABC):
     """One device. Its `name` is what users write, such as `cuda:0`."""

@@ -1,0 +1,183 @@
+"""A device's share of a machine's lanes: their state goes there, a kernel gives each a slice, the state comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.device_buffers import DeviceBuffers
+from vmjit.device_code import DeviceCodeSpace
+from vmjit.device_code_copy import CodeCopy
+from vmjit.device_lane_memory import DeviceLaneMemory
+from vmjit.devices.interface import Buffer, Kernel
+from vmjit.ir.registers import RegisterFile
+from vmjit.kernels.device_layout import (
+    GROUP,
+    LANE_FIELDS,
+    DeviceMachine,
+    LaneField,
+    frame_bytes,
+    registers_bytes,
+)
+from vmjit.kernels.device_memory import aligned_window
+from vmjit.kernels.layout import STOP_RUNNING
+from vmjit.lane_state import LaneState
+
+# A launch is to take about this long: short against Ctrl-C and a display's watchdog, long against the copies around it.
+_SLICE_SECONDS = (0.02, 0.2)
+_FIRST_QUANTUM = 4096
+_MIN_QUANTUM, _MAX_QUANTUM = 256, 1 << 26
+
+
+class DevicePart:
+    """The lanes of `state`, whose memory is on a device. The host's state is whole unless a launch is under way."""
+
+    def __init__(self, registers: RegisterFile, state: LaneState, memory: DeviceLaneMemory) -> None:
+        self.registers = registers
+        self.state = state
+        self.memory = memory
+        self.device = memory.device
+        self._buffers = DeviceBuffers(self.device)
+        self._frames = self._buffers.allocate(memory.groups * frame_bytes(len(registers), registers.type.bits))
+        self._machine = self._buffers.allocate(DeviceMachine.BYTES)
+        self._code: dict[int, CodeCopy] = {}
+        self._descriptors: Buffer | None = None
+        self._quantum = _FIRST_QUANTUM
+        self._block = self._machine_block()
+        self._started = 0.0
+        self.launched = False
+
+    def _machine_block(self) -> NDArray[np.uint64]:
+        layout, memory = self.memory.layout, self.memory
+        word = self.registers.type.bits // 8
+        block = np.zeros(DeviceMachine.BYTES // 8, np.uint64)
+        for place, value in (
+            (DeviceMachine.FRAMES, self._frames.address),
+            (DeviceMachine.LANES, self.state.lanes),
+            (DeviceMachine.FRAME_BYTES, frame_bytes(len(self.registers), 8 * word)),
+            (DeviceMachine.PRIVATE, memory.private.address),
+            (DeviceMachine.PRIVATE_BYTES, memory.pitch),
+            (DeviceMachine.SHARED, memory.image.address),
+            (DeviceMachine.SPANS, memory.spans.address),
+            (DeviceMachine.SPAN_COUNT, len(layout.spans)),
+        ):
+            block[place // 8] = value
+        for first, window in (
+            (DeviceMachine.WINDOW0_LO, layout.private_window),
+            (DeviceMachine.WINDOW1_LO, layout.shared_window),
+        ):
+            block[first // 8 : first // 8 + 3] = aligned_window(*window, word)
+        return block
+
+    # -- one launch
+
+    def launch(self, kernel: Kernel, spaces: Sequence[DeviceCodeSpace]) -> None:
+        """Start a slice for every lane that is RUNNING; nothing if there is none."""
+        if not (self.state.stop == STOP_RUNNING).any():
+            return
+        self._upload_code(spaces)
+        self._block[DeviceMachine.QUANTUM // 8] = self._quantum
+        self.device.copy_to(self._machine, self._block.view(np.uint8))
+        self._upload_state()
+        self._started = time.perf_counter()
+        self.launched = True
+        self.device.launch(kernel, self.memory.groups * GROUP, self._machine.address)
+
+    def finish(self) -> int:
+        """Wait for the launch and take over the lanes' state; gives the instructions that ran in compiled code."""
+        if not self.launched:
+            return 0
+        self.device.synchronize()
+        self._adapt(time.perf_counter() - self._started)
+        compiled = self._download_state()
+        self.launched = False
+        return compiled
+
+    def _adapt(self, seconds: float) -> None:
+        """Make the next launch about as long as a launch should be."""
+        shortest, longest = _SLICE_SECONDS
+        if seconds < shortest:
+            self._quantum = min(self._quantum * 2, _MAX_QUANTUM)
+        elif seconds > longest:
+            self._quantum = max(self._quantum // 2, _MIN_QUANTUM)
+
+    # -- lane state there and back
+
+    def _fields(self) -> tuple[tuple[LaneField, NDArray[Any]], ...]:
+        state = self.state
+        return (
+            (LaneField.PC, state.pc),
+            (LaneField.STOP, state.stop),
+            (LaneField.BUDGET, state.budget),
+            (LaneField.RETIRED, state.retired),
+            (LaneField.FAULT_ADDRESS, state.fault_address),
+            (LaneField.ACCESS, state.fault_access),
+        )
+
+    def _upload_state(self) -> None:
+        state, groups = self.state, self.memory.groups
+        count = len(self.registers)
+        size = registers_bytes(count, self.registers.type.bits)
+        frames = np.zeros((groups, size + LANE_FIELDS * GROUP * 8), np.uint8)
+        tile = np.zeros((count, groups * GROUP), state.registers.dtype)
+        tile[:, : state.lanes] = state.registers
+        by_group = np.ascontiguousarray(tile.reshape(count, groups, GROUP).transpose(1, 0, 2))
+        frames[:, :size] = by_group.view(np.uint8).reshape(groups, size)
+        fields = np.zeros((LANE_FIELDS, groups * GROUP), np.uint64)
+        for row, values in self._fields():
+            fields[row, : state.lanes] = values.astype(np.int64).view(np.uint64)
+        fields[LaneField.CODE, : state.lanes] = state.code_index
+        by_group = np.ascontiguousarray(fields.reshape(LANE_FIELDS, groups, GROUP).transpose(1, 0, 2))
+        frames[:, size:] = by_group.view(np.uint8).reshape(groups, -1)
+        self.device.copy_to(self._frames, frames.reshape(-1))
+
+    def _download_state(self) -> int:
+        """Take over the lanes' state; gives the instructions that ran in compiled code."""
+        state, groups = self.state, self.memory.groups
+        count = len(self.registers)
+        size = registers_bytes(count, self.registers.type.bits)
+        frames = self.device.copy_from(self._frames, self._frames.size).reshape(groups, -1)
+        tile = np.ascontiguousarray(frames[:, :size]).view(state.registers.dtype).reshape(groups, count, GROUP)
+        state.registers[:] = tile.transpose(1, 0, 2).reshape(count, -1)[:, : state.lanes]
+        found = np.ascontiguousarray(frames[:, size:]).view(np.uint64).reshape(groups, LANE_FIELDS, GROUP)
+        fields = found.transpose(1, 0, 2).reshape(LANE_FIELDS, -1)[:, : state.lanes]
+        for row, values in self._fields():
+            values[:] = fields[row].view(np.int64) if values.dtype.kind == "i" else fields[row]
+        return int(fields[LaneField.COMPILED].sum())
+
+    # -- code there, and what was counted back
+
+    def _upload_code(self, spaces: Sequence[DeviceCodeSpace]) -> None:
+        copies = []
+        for space in spaces:
+            copy = self._code.get(id(space))
+            if copy is None or copy.space is not space:
+                copy = self._code[id(space)] = CodeCopy(self.device, space)
+            copy.bring_up_to_date()
+            copies.append(copy)
+        for gone in self._code.keys() - {id(s) for s in spaces}:
+            self._code.pop(gone).release()
+        table = np.concatenate([c.descriptor for c in copies]).view(np.uint8)
+        if self._descriptors is None or self._descriptors.size < len(table):
+            if self._descriptors is not None:
+                self._buffers.free(self._descriptors)
+                self._descriptors = None
+            self._descriptors = self._buffers.allocate(2 * len(table))
+        self.device.copy_to(self._descriptors, table)
+        self._block[DeviceMachine.CODE_SPACES // 8] = self._descriptors.address
+
+    def download_profile(self) -> None:
+        """Take over how often jumps arrived where."""
+        for copy in self._code.values():
+            copy.download_profile()
+
+    def release(self) -> None:
+        """Give the device back what this part has there, its memory apart."""
+        for copy in self._code.values():
+            copy.release()
+        self._code.clear()
+        self._buffers.release()
