@@ -11,6 +11,9 @@ from vmjit.errors import ArgumentError
 
 MAX_BUDGET = (1 << 62) - 1
 
+# More lanes than any host has memory for: a slip of the keyboard.
+MAX_LANES = 1 << 26
+
 _SHOWN = 60
 
 
@@ -39,6 +42,15 @@ def checked_integer(name: str, value: object, least: int, most: int) -> int:
 def checked_budget(value: object) -> int | None:
     """`max_instructions`: a number of instructions, or None for no limit."""
     return None if value is None else checked_integer("max_instructions", value, 0, MAX_BUDGET)
+
+
+def checked_seconds(name: str, value: object) -> float | None:
+    """A number of seconds of at least 0, or None for no limit."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not float(value) >= 0:
+        raise ArgumentError(f"{name} must be a number of seconds, got {shown(value)}")
+    return float(value)
 
 
 def as_unsigned(values: ArrayLike, dtype: np.dtype[Any], lanes: int, what: str) -> NDArray[Any]:

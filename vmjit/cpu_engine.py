@@ -38,10 +38,10 @@ _HOT_ENTRIES = 1024
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(_cores(), 1), thread_name_prefix="vmjit lanes")
+    return ThreadPoolExecutor(max_workers=max(core_count(), 1), thread_name_prefix="vmjit lanes")
 
 
-def _cores() -> int:
+def core_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -93,7 +93,7 @@ class CpuEngine(Engine[CodeSpace]):
     ) -> None:
         super().__init__(isa, state, tier=tier, environment=environment, outside=outside)
         self.memory = memory
-        self.threads = threads or _cores()
+        self.threads = threads or core_count()
         self.interpreter: Interpreter = interpreter_for(isa.xlen)
         self.visits_until_hot = 0 if tier == "interpreter" else visits_until_hot
         self.compiler = RegionCompiler(cache or process_cache(), CompileOptions(memory.layout.window_plan()))

@@ -7,28 +7,37 @@ pc = outcome.pc
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.checks import as_unsigned, checked_budget, is_integer, shown
+from vmjit.cache import process_cache
+from vmjit.checks import MAX_LANES, as_unsigned, checked_budget, checked_integer, checked_seconds, is_integer, shown
 from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.decoders.riscv.registers import RESERVATION
-from vmjit.engine import TIERS
-from vmjit.errors import ArgumentError, VmjitError
+from vmjit.engine import TIERS, RunReport
+from vmjit.errors import ArgumentError, CompileError, DeviceError, VmjitError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.memory_layout import plan_memory
-from vmjit.placement import Placement, choose_device, no_gpu_reasons
+from vmjit.placement import Placement, choose_device, place, reasons_in_code
 from vmjit.program import Program, Segment
+from vmjit.statistics import ExecutionStatistics, RunCounter, compile_statistics
 from vmjit.stops import Stop
+from vmjit.tiering import CompileStatistics
+
+if TYPE_CHECKING:
+    from vmjit.device_engine import DeviceEngine
+
+log = logging.getLogger("vmjit")
 
 _GUEST_REGISTERS = 32
 _KEPT_ENGINES = 64
@@ -40,7 +49,7 @@ class ExecutionResult:
     """What became of one `execute`.
 
     success: every lane ran without a fault or an unsupported instruction.
-    executed_on: the device, "cpu".
+    executed_on: the device; "cpu" after a fallback.
     execution_time_ns: wall-clock nanoseconds, decoding included.
     pc: (lanes,) uint64, where each lane goes on.
     stop: (lanes,) int32, values of `vmjit.Stop`; LEFT is the ordinary one: the pc left the code that was given.
@@ -61,13 +70,34 @@ class ExecutionResult:
     error: str | None
 
 
+_Key = tuple[bytes, int, int, int, int]
+"""Code, its address, lanes, bytes of memory and their address."""
+
+
 @dataclass
 class _Bound:
     """An engine with the code it was made for, and the arrays it runs on."""
 
-    engine: CpuEngine
+    engine: CpuEngine | DeviceEngine
     state: LaneState
     memory: LaneMemory
+    """The caller's memory; what a device has is a copy."""
+    device: str
+
+    def run(self, budget: int | None, max_seconds: float | None) -> RunReport:
+        """Run the lanes with the memory as it is here, and bring it up to date."""
+        engine = self.engine
+        report = engine.begin(budget)
+        if isinstance(engine, CpuEngine):
+            engine.go_on(report, max_seconds=max_seconds)
+        else:
+            engine.memory.upload(self.memory)
+            engine.go_on(report, max_seconds=max_seconds)
+            # A copy that fails half-way must leave the caller's memory as it was.
+            there = LaneMemory(self.memory.layout, self.state.lanes, external=np.empty_like(self.memory.rows))
+            engine.memory.download(there)
+            self.memory.rows[:] = there.rows
+        return report
 
 
 class Executor:
@@ -75,40 +105,46 @@ class Executor:
 
     Args:
         isa: an ISA string such as "rv32imac".
-        device: "auto" or "cpu".
+        device: as for `Machine`. With "auto", `can_execute_on_gpu` decides for each piece of code. On a GPU, registers
+            and memory are copied there and back in each call.
         tier: as for `Machine`.
+        fallback: whether the CPU does the work when a device fails; registers and memory are untouched until then.
 
     What was decoded and compiled for a piece of code is kept for the next call with the same code, address and shapes.
     """
 
-    def __init__(self, isa: str, device: str = "auto", tier: str = "auto") -> None:
+    def __init__(self, isa: str, device: str = "auto", tier: str = "auto", *, fallback: bool = True) -> None:
         self.isa = parse_isa(isa)
         self.device = choose_device(device)
-        if self.device != "cpu":
-            raise ArgumentError(f"an Executor works on memory of this computer: device cpu, not {device!r}")
+        self.fallback = fallback
         if tier not in TIERS:
             raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
         self.tier = tier
         self.decoder = Decoder(self.isa)
-        self._engines: OrderedDict[tuple[Any, ...], _Bound] = OrderedDict()
+        self._engines: OrderedDict[tuple[_Key, str], _Bound] = OrderedDict()
+        self._placed: dict[_Key, str] = {}
+        self._failed: set[str] = set()
+        self._counter = RunCounter()
 
-    def can_execute_on_gpu(self, code_bytes: bytes, address: int, lanes: int = 1) -> Placement:
-        """Whether a GPU can take this code for so many lanes, and why (or why not).
+    def can_execute_on_gpu(
+        self, code_bytes: bytes, address: int, lanes: int = 1, *, memory_bytes: int = 0, memory_address: int = 0
+    ) -> Placement:
+        """Whether a GPU can and should take this code for so many lanes, and why (or why not).
 
-        The reasons name every instruction without a meaning by address, bytes and disassembly.
+        `memory_bytes` is what each lane has at `memory_address`. The reasons name every instruction without a meaning
+        by address, bytes and disassembly, loops with system calls, memory that does not fit (bytes needed, bytes free,
+        lanes that fit), and too few lanes to pay, by a measurement that is made once on each device and takes seconds.
+        The devices are those of the executor, all GPUs for "auto" and "cpu".
         """
-        reasons = list(no_gpu_reasons())
-        place = 0
-        while place < len(code_bytes):
-            instruction = self.decoder.decode(
-                lambda pc, n: code_bytes[pc - address : pc - address + n], address + place
-            )
-            if not self.decoder.has_meaning(instruction):
-                data = code_bytes[place : place + instruction.size].hex(" ")
-                text = self.decoder.text(instruction)
-                reasons.append(f"no lowering for the instruction at {address + place:#x}: {data}  {text}")
-            place += instruction.size
-        return Placement(False, self.device, tuple(reasons))
+        code_bytes = bytes(code_bytes)
+        lanes = checked_integer("lanes", lanes, 1, MAX_LANES)
+        device = "auto" if self.device == "cpu" else self.device
+        against = reasons_in_code(self.decoder, code_bytes, address)
+        if not code_bytes:
+            return Placement(False, "cpu", ("there is no code",))
+        program = self._program(code_bytes, address, memory_bytes, memory_address)
+        layout = plan_memory(program, 0, lanes, arena=False, aligned=False)
+        return place(layout, lanes, self.isa.xlen, device=device, against=against)
 
     def execute(
         self,
@@ -120,6 +156,7 @@ class Executor:
         *,
         memory_address: int = 0,
         pc: int | NDArray[Any] | None = None,
+        max_seconds: float | None = None,
     ) -> ExecutionResult:
         """Run code until the pc leaves it, a lane stops, or the budget is used.
 
@@ -131,6 +168,7 @@ class Executor:
             max_instructions: for each lane, exact; None: no limit.
             memory_address: guest address of the memory's first byte.
             pc: where the lanes start, one for all or (lanes,); None: at `address`.
+            max_seconds: wall-clock limit; lanes that were under way stay `Stop.RUNNING`.
 
         Environment calls are not served: such a lane stops with ECALL at the call. Ctrl-C raises KeyboardInterrupt;
         registers and memory are then as far as the guest came.
@@ -144,23 +182,19 @@ class Executor:
         rows = self._register_rows(registers)
         lanes = rows.shape[1]
         memory_rows = self._memory_rows(memory, lanes)
-        bound = self._bound(code_bytes, address, lanes, memory_rows.shape[1], memory_address)
-        state, engine = bound.state, bound.engine
-        bound.memory.rows = memory_rows
-        state.registers[:_GUEST_REGISTERS] = rows
-        state.registers[0] = 0
-        state.registers[RESERVATION] = 0
-        state.pc[:] = self._start(address if pc is None else pc, lanes)
-        state.stop[:] = _RUNNING
-        state.retired[:] = 0
-        report = engine.run(budget)
+        seconds = checked_seconds("max_seconds", max_seconds)
+        start = self._start(address if pc is None else pc, lanes)
+        key = (code_bytes, address, lanes, memory_rows.shape[1], memory_address)
+        bound, report = self._run(key, rows, memory_rows, start, budget, seconds)
+        state = bound.state
         rows[1:] = state.registers[1:_GUEST_REGISTERS]
         if report.interrupted:  # noted while the lanes' state was not whole; the caller's loop must hear of it
             raise KeyboardInterrupt
         error = self._error(state, code_bytes, address)
+        self._counter.ran(bound.device, success=error is None)
         return ExecutionResult(
             success=error is None,
-            executed_on=self.device,
+            executed_on=bound.device,
             execution_time_ns=time.perf_counter_ns() - started,
             pc=state.pc.copy(),
             stop=state.stop.copy(),
@@ -170,6 +204,69 @@ class Executor:
             return_data=state.registers[10].copy(),
             error=error,
         )
+
+    @property
+    def statistics(self) -> ExecutionStatistics:
+        """What this executor did so far, and the process's cache."""
+        total = CompileStatistics()
+        for bound in self._engines.values():
+            made = compile_statistics(bound.engine)
+            total.compiled += made.compiled
+            total.compile_seconds += made.compile_seconds
+        return self._counter.statistics(total, process_cache().statistics)
+
+    def _run(
+        self,
+        key: _Key,
+        rows: NDArray[Any],
+        memory_rows: NDArray[np.uint8],
+        start: NDArray[np.uint64],
+        budget: int | None,
+        max_seconds: float | None,
+    ) -> tuple[_Bound, RunReport]:
+        device = self._device_for(key)
+        try:
+            bound = self._bound(key, device)
+            self._load(bound, rows, memory_rows, start)
+            return bound, bound.run(budget, max_seconds)
+        except (DeviceError, CompileError) as error:
+            if device == "cpu" or not self.fallback:
+                raise
+            log.warning("%s failed: %s; the CPU does the work", device, error)
+            self._counter.fallbacks += 1
+            self._failed.add(device)
+            self._forget((key, device))
+        bound = self._bound(key, "cpu")
+        self._load(bound, rows, memory_rows, start)
+        return bound, bound.run(budget, max_seconds)
+
+    def _device_for(self, key: _Key) -> str:
+        """Where this code goes. A device that has failed is not tried again."""
+        if self.device == "cpu" or self.device in self._failed:
+            return "cpu"
+        if self.device != "auto":
+            return self.device
+        if key not in self._placed:
+            code, address, lanes, size, memory_address = key
+            placed = self.can_execute_on_gpu(code, address, lanes, memory_bytes=size, memory_address=memory_address)
+            if len(self._placed) >= _KEPT_ENGINES:
+                self._placed.pop(next(iter(self._placed)))
+            self._placed[key] = placed.device
+        device = self._placed[key]
+        return "cpu" if device in self._failed else device
+
+    def _load(
+        self, bound: _Bound, rows: NDArray[Any], memory_rows: NDArray[np.uint8], start: NDArray[np.uint64]
+    ) -> None:
+        """The caller's registers and memory as the lanes' state."""
+        state = bound.state
+        bound.memory.rows = memory_rows
+        state.registers[:_GUEST_REGISTERS] = rows
+        state.registers[0] = 0
+        state.registers[RESERVATION] = 0
+        state.pc[:] = start
+        state.stop[:] = _RUNNING
+        state.retired[:] = 0
 
     def _start(self, pc: object, lanes: int) -> NDArray[np.uint64]:
         if is_integer(pc) and not 0 <= int(pc) < 1 << 64:  # type: ignore[call-overload]
@@ -200,29 +297,47 @@ class Executor:
             raise ArgumentError(f"memory must have shape (n,) for one lane or ({lanes}, n), got {memory.shape}")
         return rows
 
-    def _bound(self, code: bytes, address: int, lanes: int, size: int, memory_address: int) -> _Bound:
-        key = (code, address, lanes, size, memory_address)
-        bound = self._engines.get(key)
+    def _bound(self, key: _Key, device: str) -> _Bound:
+        place_ = (key, device)
+        bound = self._engines.get(place_)
         if bound is None:
-            bound = self._engines[key] = self._new(code, address, lanes, size, memory_address)
+            bound = self._engines[place_] = self._new(*key, device)
             if len(self._engines) > _KEPT_ENGINES:
-                self._engines.popitem(last=False)
-        self._engines.move_to_end(key)
+                self._forget(next(iter(self._engines)))
+        self._engines.move_to_end(place_)
         return bound
 
-    def _new(self, code: bytes, address: int, lanes: int, size: int, memory_address: int) -> _Bound:
+    def _forget(self, place_: tuple[_Key, str]) -> None:
+        bound = self._engines.pop(place_, None)
+        if bound is not None:
+            made = compile_statistics(bound.engine)
+            self._counter.compiles += made.compiled
+            self._counter.compile_seconds += made.compile_seconds
+
+    def _program(self, code: bytes, address: int, size: int, memory_address: int) -> Program:
         segments = [Segment(address, len(code), code, PERMISSION_READ | PERMISSION_EXECUTE)]
         if size:
             segments.append(Segment(memory_address, size, b"", PERMISSION_READ | PERMISSION_WRITE))
         try:
-            program = Program(tuple(segments), address, self.isa, name="code")
+            return Program(tuple(segments), address, self.isa, name="code")
         except VmjitError as error:
             raise ArgumentError(str(error)) from error
+
+    def _new(self, code: bytes, address: int, lanes: int, size: int, memory_address: int, device: str) -> _Bound:
+        program = self._program(code, address, size, memory_address)
         layout = plan_memory(program, 0, lanes, arena=False, aligned=False)
         memory = LaneMemory(layout, lanes, external=np.zeros((lanes, size), np.uint8))
         state = LaneState(lanes, len(self.decoder.registers), self.isa.xlen)
-        engine = CpuEngine(self.isa, state, memory, tier=self.tier, outside=Stop.LEFT)
-        return _Bound(engine, state, memory)
+        engine: CpuEngine | DeviceEngine
+        if device == "cpu":
+            engine = CpuEngine(self.isa, state, memory, tier=self.tier, outside=Stop.LEFT)
+        else:
+            from vmjit.device_engine import DeviceEngine
+            from vmjit.split_lane_memory import device_memory
+
+            there = device_memory(layout, lanes, device, self.isa.xlen)
+            engine = DeviceEngine(self.isa, state, there, tier=self.tier, outside=Stop.LEFT)
+        return _Bound(engine, state, memory, device)
 
     def _error(self, state: LaneState, code: bytes, address: int) -> str | None:
         bad = ((state.stop == _FAULT) | (state.stop == _UNSUPPORTED)).nonzero()[0]

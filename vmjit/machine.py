@@ -10,28 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vmjit.checks import as_unsigned, checked_budget, checked_integer, shown
-from vmjit.cpu_engine import CpuEngine
+from vmjit.checks import MAX_LANES, as_unsigned, checked_budget, checked_integer, checked_seconds, shown
+from vmjit.devices.selection import is_gpu
 from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.errors import ArgumentError, MemoryLimitError, VmjitError
 from vmjit.ir.registers import RegisterFile
-from vmjit.lane_memory import Bytes, LaneMemory, as_bytes
+from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
-from vmjit.memory_layout import parse_size, plan_memory
-from vmjit.placement import choose_device
+from vmjit.memory_layout import MemorySpan, parse_size, plan_memory
+from vmjit.placement import Placement, choose_device, place
 from vmjit.program import Program
+from vmjit.residence import Residence
 from vmjit.result import RunResult
+from vmjit.statistics import ExecutionStatistics
 from vmjit.stops import Stop
 
 if TYPE_CHECKING:
+    from vmjit.cpu_engine import CpuEngine
     from vmjit.device_engine import DeviceEngine
     from vmjit.device_lane_memory import DeviceLaneMemory
+    from vmjit.lane_memory import LaneMemory
+    from vmjit.split_lane_memory import SplitLaneMemory
 
 _SP, _A0, _A1 = 2, 10, 11
-
-# More lanes than any host has memory for: a slip of the keyboard.
-MAX_LANES = 1 << 26
 
 MAX_THREADS = 1024
 
@@ -39,9 +41,10 @@ MAX_THREADS = 1024
 class Registers:
     """The guest's registers by ABI name, `x` name or number. Reading gives a copy, (lanes,) uint32 or uint64."""
 
-    def __init__(self, state: LaneState, registers: RegisterFile) -> None:
+    def __init__(self, state: LaneState, registers: RegisterFile, changed: Callable[[], None]) -> None:
         self._state = state
         self._file = registers
+        self._changed = changed
 
     def _index(self, name: str | int) -> int:
         try:
@@ -61,6 +64,7 @@ class Registers:
         index = self._index(name)
         row = as_unsigned(values, self._state.registers.dtype, self._state.lanes, "registers")
         if index != self._file.zero:
+            self._changed()
             self._state.registers[index] = row
 
     def __iter__(self) -> Iterator[str]:
@@ -82,7 +86,8 @@ class GuestMemory:
         """`size` bytes at an address or symbol, (lanes, size) uint8."""
         if size < 0:
             raise ArgumentError(f"cannot read {size} bytes")
-        return self._machine._lane_memory.read(self._machine.program.address(address), size)
+        place = self._machine.program.address(address)
+        return self._machine._residence.on_memory(lambda memory: memory.read(place, size))
 
     def write(self, address: int | str, data: bytes | Bytes) -> None:
         """bytes or (n,) uint8 for all lanes, or (lanes, n) uint8. Permissions of the guest do not hold the host back;
@@ -90,10 +95,10 @@ class GuestMemory:
         machine = self._machine
         place = machine.program.address(address)
         array = as_bytes(data, machine.lanes)
-        spans, split = machine._lane_memory.write(place, array)
+        spans, split = machine._write(place, array)
         if split:
             machine._make_own(frozenset(s.lo for s in split))
-            spans, _ = machine._lane_memory.write(place, array)
+            spans, _ = machine._write(place, array)
         if any(s.executable for s in spans):
             machine._engine.reset_code()
 
@@ -104,18 +109,24 @@ class Machine:
     Args:
         program: what to run; every lane starts at its entry.
         lanes: how many, at least 1.
-        device: "auto" or "cpu"; "ptx" executes the CUDA kernels in a PTX virtual machine ("ptx:sm_75" chooses the
-            architecture), "host" runs the same kernels compiled for this computer.
+        device: "auto": a GPU where one can run the program and pays, as `placement` says, else the CPU. "cpu".
+            "cuda" or "hip": a GPU; "cuda:1" is the second, "cuda:all" and "cuda:0,cuda:1" split the lanes over
+            several. "ptx" executes the CUDA kernels in a PTX virtual machine ("ptx:sm_75" chooses the architecture),
+            "host" runs the same kernels compiled for this computer.
         tier: "auto", "interpreter" (tier 0 only) or "scalar" (everything compiled before it runs).
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
         arguments: put on every lane's stack as a C program's argc and argv.
-        threads: how many threads run lanes, 1 to 1024; None: one per core.
+        threads: how many threads run lanes on the CPU, 1 to 1024; None: one per core.
+        fallback: whether the CPU goes on when the device cannot give memory, compile or run; a warning in the log and
+            the result's `fallbacks` tell of it. Without, that is an error.
 
     On entry `sp` is the top of the stack, `a0` the lane's number and `a1` the number of lanes.
 
     Raises:
         ArgumentError: an argument that makes no sense.
         MemoryLimitError: the host cannot give the memory.
+        DeviceMissingError, DeviceInitializationError: the device asked for is not there or cannot be used.
+        DeviceError, CompileError: the device failed, and there is no fallback.
     """
 
     def __init__(
@@ -128,6 +139,7 @@ class Machine:
         *,
         arguments: Sequence[str | bytes] = (),
         threads: int | None = None,
+        fallback: bool = True,
     ) -> None:
         self.lanes = checked_integer("lanes", lanes, 1, MAX_LANES)
         if tier not in TIERS:
@@ -136,40 +148,52 @@ class Machine:
             threads = checked_integer("threads", threads, 1, MAX_THREADS)
         self.program = program
         self.tier = tier
-        self.device = choose_device(device)
+        device = choose_device(device)
         self._memory_bytes = parse_size(memory)
         if not all(isinstance(a, str | bytes) for a in arguments):
             raise ArgumentError("arguments must be texts or bytes, one for each argument of the guest")
         self._arguments = tuple(a.encode() if isinstance(a, str) else a for a in arguments)
         self._own: frozenset[int] = frozenset()
-        self._threads = threads
+        self._first_run = True
         self._layout = plan_memory(program, self._memory_bytes, self.lanes)
         self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
+        if device == "auto":
+            self.placement = place(self._layout, self.lanes, program.xlen)
+        else:
+            self.placement = Placement(is_gpu(device), device, ("the device asked for",))
         try:
             self._state = LaneState(self.lanes, 33, program.xlen)
-            self._lane_memory, self._engine = self._on_device()
+            self._residence = Residence(
+                program,
+                self._state,
+                self.environment,
+                device=self.placement.device,
+                tier=tier,
+                threads=threads,
+                fallback=fallback,
+                chosen=device == "auto",
+            )
+            self._residence.move_in(self._layout)
         except MemoryError as error:
             if isinstance(error, VmjitError):
                 raise
             raise MemoryLimitError(f"the host cannot give memory for {lanes} lanes") from error
-        self.registers = Registers(self._state, self._engine.decoder.registers)
+        self.registers = Registers(self._state, self._engine.decoder.registers, self._residence.changed)
         self.memory = GuestMemory(self)
         self._start()
 
-    def _on_device(self) -> tuple[LaneMemory | DeviceLaneMemory, CpuEngine | DeviceEngine]:
-        """The lanes' memory where they run, and what runs them."""
-        isa, environment = self.program.isa_config, self.environment
-        if self.device == "cpu":
-            memory = LaneMemory(self._layout, self.lanes)
-            return memory, CpuEngine(
-                isa, self._state, memory, tier=self.tier, environment=environment, threads=self._threads
-            )
-        from vmjit.device_engine import DeviceEngine
-        from vmjit.device_lane_memory import DeviceLaneMemory
-        from vmjit.devices.registry import open_device
+    @property
+    def device(self) -> str:
+        """Where the lanes are now."""
+        return self._residence.device
 
-        there = DeviceLaneMemory(self._layout, self.lanes, open_device(self.device), self.program.xlen)
-        return there, DeviceEngine(isa, self._state, there, tier=self.tier, environment=environment)
+    @property
+    def _engine(self) -> CpuEngine | DeviceEngine:
+        return self._residence.engine
+
+    @property
+    def _lane_memory(self) -> LaneMemory | DeviceLaneMemory | SplitLaneMemory:
+        return self._residence.memory
 
     # -- state
 
@@ -199,8 +223,15 @@ class Machine:
         if sp < self._layout.heap_start:
             raise ArgumentError(f"the arguments do not fit into {self._memory_bytes} bytes of memory")
         block = b"".join(struct.pack(word, v) for v in table).ljust(strings - sp, b"\0") + text
-        self._lane_memory.write(sp, np.frombuffer(block, np.uint8))
+        self._write(sp, np.frombuffer(block, np.uint8))
         return sp
+
+    def _write(self, address: int, data: Bytes) -> tuple[list[MemorySpan], list[MemorySpan]]:
+        """As `SpanMemory.write`."""
+        written = self._residence.on_memory(lambda memory: memory.write(address, data))
+        if not written[1]:
+            self._residence.written(address, data)
+        return written
 
     @property
     def pc(self) -> NDArray[np.uint64]:
@@ -210,6 +241,7 @@ class Machine:
 
     @pc.setter
     def pc(self, values: ArrayLike) -> None:
+        self._residence.changed()
         mask = np.uint64(self._engine.decoder.registers.type.mask)
         self._state.pc[:] = as_unsigned(values, np.dtype(np.uint64), self.lanes, "values of pc") & mask
 
@@ -227,6 +259,7 @@ class Machine:
 
     def set_input(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
         """Standard input: bytes for every lane, a sequence with one bytes object a lane, or (lanes, n) uint8."""
+        self._residence.changed()
         self.environment.stdin.set(inputs)
 
     # -- running
@@ -235,23 +268,37 @@ class Machine:
         self,
         max_instructions: int | None = None,
         *,
+        max_seconds: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> RunResult:
         """Run every lane until it stops. Called again, it goes on with those that have not exited.
 
         Args:
             max_instructions: retired instructions after which a lane stops, exactly; None: no limit.
+            max_seconds: wall-clock time after which the run ends, as soon as lanes are through with their slice, a
+                fraction of a second. The result then says `timed_out`, and lanes under way are `Stop.RUNNING`.
             progress: called a few times a second with (lanes stopped, instructions retired).
 
         Ctrl-C ends the run at once: the result says `interrupted`, and lanes under way are `Stop.RUNNING`.
         """
-        report = self._engine.run(checked_budget(max_instructions), progress=progress)
-        return RunResult.collect(self._state, self.environment, report, self.device)
+        home = self._residence
+        budget, seconds = checked_budget(max_instructions), checked_seconds("max_seconds", max_seconds)
+        before = 0 if self._first_run else len(home.fallbacks)
+        self._first_run = False
+        report = home.run(budget, progress=progress, max_seconds=seconds)
+        result = RunResult.collect(self._state, self.environment, report, self.device, tuple(home.fallbacks[before:]))
+        home.counter.ran(self.device, success=result.successful)
+        return result
+
+    @property
+    def statistics(self) -> ExecutionStatistics:
+        """What this machine did so far: runs, fallbacks, compilations; and the process's cache."""
+        return self._residence.statistics()
 
     def reset(self) -> None:
         """Back to the loaded program: registers, memory, streams and counters. Compiled code and inputs stay."""
         changed = bool((self._state.code_index != 0).any())
-        self._lane_memory.reset()
+        self._residence.reset()
         self.environment.reset()
         self._start()
         if changed or self._engine.code_was_written:
@@ -262,11 +309,11 @@ class Machine:
         self._own |= addresses
         old = self._lane_memory
         self._layout = plan_memory(self.program, self._memory_bytes, self.lanes, own=self._own)
-        self._lane_memory, self._engine = self._on_device()
+        self._residence.move_in(self._layout)
         for span in self._layout.spans:
             for start in range(0, span.size, 1 << 20):
                 count = min(1 << 20, span.size - start)
-                self._lane_memory.write(span.lo + start, old.read(span.lo + start, count))
+                self._write(span.lo + start, old.read(span.lo + start, count))
         self._engine.reset_code()
 
     def memory_per_lane(self) -> int:

@@ -15,6 +15,7 @@ from vmjit.stops import Stop
 if TYPE_CHECKING:
     from vmjit.engine import RunReport
     from vmjit.environment.bare_metal import BareMetal
+    from vmjit.residence import Fallback
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ class RunResult:
     seconds: wall-clock time of the run.
     tiers: instructions retired in this run by tier: "interpreter" and "scalar".
     unknown_calls: system calls that got -ENOSYS, number to count.
+    device: where the run ended. fallbacks: changes of device in this run or when the machine was made.
+    interrupted, timed_out: Ctrl-C or the time limit ended the run; lanes under way are RUNNING.
     """
 
     stop: NDArray[np.int32]
@@ -44,10 +47,19 @@ class RunResult:
     unknown_calls: Mapping[int, int]
     device: str
     interrupted: bool
+    timed_out: bool
+    fallbacks: tuple[Fallback, ...]
     _outputs: tuple[BareMetal, int]
 
     @classmethod
-    def collect(cls, state: LaneState, environment: BareMetal, report: RunReport, device: str) -> RunResult:
+    def collect(
+        cls,
+        state: LaneState,
+        environment: BareMetal,
+        report: RunReport,
+        device: str,
+        fallbacks: tuple[Fallback, ...] = (),
+    ) -> RunResult:
         retired = state.retired - report.retired_before
         total = int(retired.sum())
         faulted = state.stop == Stop.FAULT
@@ -67,8 +79,15 @@ class RunResult:
             unknown_calls=dict(environment.unknown_calls),
             device=device,
             interrupted=report.interrupted,
+            timed_out=report.timed_out,
+            fallbacks=fallbacks,
             _outputs=(environment, len(state.stop)),
         )
+
+    @property
+    def successful(self) -> bool:
+        """No lane stopped with a fault or at an unsupported instruction."""
+        return not bool(np.isin(self.stop, (Stop.FAULT, Stop.UNSUPPORTED)).any())
 
     @property
     def instructions(self) -> int:

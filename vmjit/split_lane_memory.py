@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vmjit.device_lane_memory import DeviceLaneMemory
 from vmjit.devices.interface import Device
+from vmjit.devices.selection import open_devices
 from vmjit.kernels.device_layout import GROUP
 from vmjit.lane_memory import Bytes, Index, LaneMemory, SpanMemory
 from vmjit.memory_layout import MemoryLayout, MemorySpan
@@ -102,3 +103,11 @@ class SplitLaneMemory(SpanMemory):
     def _shared_written(self, offset: int, size: int) -> None:
         for part in self._parts:
             part._shared_written(offset, size)
+
+
+def device_memory(layout: MemoryLayout, lanes: int, device: str, xlen: int) -> DeviceLaneMemory | SplitLaneMemory:
+    """Memory for lanes on the device or devices that `device` names. Raises `DeviceError`."""
+    devices = open_devices(device)
+    if len(devices) == 1:
+        return DeviceLaneMemory(layout, lanes, devices[0], xlen)
+    return SplitLaneMemory(layout, lanes, devices, xlen)

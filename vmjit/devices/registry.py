@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackEnd:
-    """`module` has `factory(name) -> Device`."""
+    """`module` has `factory(name) -> Device`. `gpu`: it is hardware of its own, not this computer's processor."""
 
     module: str
     factory: str
     summary: str
+    gpu: bool = False
 
 
 BACK_ENDS: dict[str, BackEnd] = {

@@ -7,6 +7,8 @@ Time is virtual: one retired instruction takes one nanosecond, so that a run giv
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,18 @@ _NANOSECONDS = 1_000_000_000
 _MAX_TRANSFER = 0x7FFFF000
 
 _S_IFREG, _S_IFCHR = 0o100000, 0o020000
+
+
+@dataclass(frozen=True)
+class SavedEnvironment:
+    """What `BareMetal.save` gives: arrays by lane, and what each stream had."""
+
+    stdin: Any
+    outputs: dict[int, Any]
+    exit_code: NDArray[np.int64]
+    brk: NDArray[np.uint64]
+    closed: NDArray[np.bool_]
+    unknown_calls: dict[int, int]
 
 
 class BareMetal:
@@ -59,6 +73,27 @@ class BareMetal:
         self.brk[:] = self.heap_start
         self.closed[:] = False
         self.unknown_calls.clear()
+
+    def save(self) -> SavedEnvironment:
+        """The state of this moment, for `restore`."""
+        return SavedEnvironment(
+            self.stdin.save(),
+            {number: stream.save() for number, stream in self.outputs.items()},
+            self.exit_code.copy(),
+            self.brk.copy(),
+            self.closed.copy(),
+            dict(self.unknown_calls),
+        )
+
+    def restore(self, saved: SavedEnvironment) -> None:
+        self.stdin.restore(saved.stdin)
+        for number, stream in self.outputs.items():
+            stream.restore(saved.outputs[number])
+        self.exit_code[:] = saved.exit_code
+        self.brk[:] = saved.brk
+        self.closed[:] = saved.closed
+        self.unknown_calls.clear()
+        self.unknown_calls.update(saved.unknown_calls)
 
     def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes:
         """Serve the lanes' calls; gives those that go on."""

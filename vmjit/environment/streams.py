@@ -30,6 +30,14 @@ class InputStreams:
     def rewind(self) -> None:
         self.position[:] = 0
 
+    def save(self) -> tuple[Bytes, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The inputs, which are never changed in place, and how far they are read; for `restore`."""
+        return self.data, self.start, self.size, self.position.copy()
+
+    def restore(self, saved: tuple[Bytes, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]) -> None:
+        self.data, self.start, self.size, position = saved
+        self.position = position.copy()
+
     def set(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
         """One input for all lanes (bytes), or one a lane: a sequence of bytes, or a uint8 array (lanes, n).
 
@@ -81,6 +89,14 @@ class OutputStreams:
     def clear(self) -> None:
         self._chunks: list[tuple[Lanes, NDArray[np.int64], Bytes]] = []
         self._joined: dict[int, bytes] | None = None
+
+    def save(self) -> list[tuple[Lanes, NDArray[np.int64], Bytes]]:
+        """What was written so far, for `restore`."""
+        return list(self._chunks)
+
+    def restore(self, saved: list[tuple[Lanes, NDArray[np.int64], Bytes]]) -> None:
+        self._chunks = list(saved)
+        self._joined = None
 
     def append(self, lanes: Lanes, sizes: NDArray[np.int64], data: Bytes) -> None:
         """One write by each of `lanes`, `sizes` bytes each, one after the other in `data`."""

@@ -1,0 +1,225 @@
+"""Where a machine's lanes live: their memory and what runs them, on devices or on the CPU.
+
+When a device fails, the lanes move to the CPU with their last good state and go on there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.cache import process_cache
+from vmjit.cpu_engine import CpuEngine
+from vmjit.engine import Progress, RunReport
+from vmjit.environment.bare_metal import BareMetal
+from vmjit.errors import (
+    CompileError,
+    DeviceError,
+    DeviceInitializationError,
+    DeviceMissingError,
+    UnsupportedFeatureError,
+    VmjitError,
+)
+from vmjit.lane_memory import LaneMemory
+from vmjit.lane_state import LaneState
+from vmjit.memory_layout import MemoryLayout
+from vmjit.program import Program
+from vmjit.statistics import ExecutionStatistics, RunCounter, compile_statistics
+
+if TYPE_CHECKING:
+    from vmjit.device_engine import DeviceEngine
+    from vmjit.device_lane_memory import DeviceLaneMemory
+    from vmjit.recovery import Recovery
+    from vmjit.split_lane_memory import SplitLaneMemory
+
+log = logging.getLogger("vmjit")
+
+T = TypeVar("T")
+
+# A run placed on a GPU by its own choice leaves it when, after so many passes, calls to the host come this often.
+_PASSES_UNTIL_JUDGED = 64
+_INSTRUCTIONS_PER_CALL = 500
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A change from a device to the CPU: why, and whether lanes went on from an earlier state of theirs."""
+
+    device: str
+    reason: str
+    replayed: bool
+
+    def __str__(self) -> str:
+        where = "an earlier state" if self.replayed else "where they were"
+        return f"left {self.device}: {self.reason}; the lanes go on from {where} on the CPU"
+
+
+class Residence:
+    """The home of `state`'s lanes on `device`, and on the CPU once that failed and `fallback` allows it.
+
+    `chosen` says that the device was vmjit's own choice, which it may take back.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        state: LaneState,
+        environment: BareMetal,
+        *,
+        device: str,
+        tier: str,
+        threads: int | None,
+        fallback: bool,
+        chosen: bool,
+    ) -> None:
+        self.program = program
+        self.state = state
+        self.environment = environment
+        self.device = device
+        self.tier = tier
+        self.threads = threads
+        self.fallback = fallback
+        self.chosen = chosen
+        self.counter = RunCounter()
+        self.fallbacks: list[Fallback] = []
+        self._recovery: Recovery | None = None
+        self._report: RunReport | None = None
+
+    # -- moving
+
+    def move_in(self, layout: MemoryLayout) -> None:
+        """Take up the lanes with memory as the program has it; again, for a new layout."""
+        self.memory, self.engine = self._made(layout)
+        self.layout = layout
+
+    def _made(
+        self, layout: MemoryLayout
+    ) -> tuple[LaneMemory | DeviceLaneMemory | SplitLaneMemory, CpuEngine | DeviceEngine]:
+        if self.device != "cpu":
+            try:
+                return self._on_devices(layout)
+            except DeviceError as error:
+                absent = isinstance(error, DeviceMissingError | DeviceInitializationError)
+                if not self.fallback or (absent and not self.chosen):
+                    raise
+                self._left(Fallback(self.device, str(error), replayed=False))
+        memory = LaneMemory(layout, self.state.lanes)
+        return memory, self._cpu_engine(memory)
+
+    def _on_devices(self, layout: MemoryLayout) -> tuple[DeviceLaneMemory | SplitLaneMemory, DeviceEngine]:
+        from vmjit.device_engine import DeviceEngine
+        from vmjit.recovery import Recovery
+        from vmjit.split_lane_memory import device_memory
+
+        memory = device_memory(layout, self.state.lanes, self.device, self.program.xlen)
+        isa = self.program.isa_config
+        engine = DeviceEngine(isa, self.state, memory, tier=self.tier, environment=self.environment)
+        if self.fallback:
+            self._recovery = Recovery(layout)
+            engine.after_pass = self._between_passes
+        return memory, engine
+
+    def _cpu_engine(self, memory: LaneMemory) -> CpuEngine:
+        isa = self.program.isa_config
+        return CpuEngine(isa, self.state, memory, tier=self.tier, environment=self.environment, threads=self.threads)
+
+    def _left(self, fallback: Fallback) -> None:
+        log.warning("%s", fallback)
+        self.fallbacks.append(fallback)
+        self.counter.fallbacks += 1
+        self.device = "cpu"
+        self._recovery = None
+
+    def leave(self, error: VmjitError, budget: int | None = None) -> None:
+        """Go over to the CPU with the lanes' last good state. Raises `error` where that is not to be."""
+        engine, recovery = self.engine, self._recovery
+        if recovery is None or isinstance(engine, CpuEngine):
+            raise error
+        replayed = False
+        if engine.whole:
+            try:
+                memory = LaneMemory(self.layout, self.state.lanes)
+                engine.memory.download(memory)
+                cpu = self._cpu_engine(memory)
+            except DeviceError:
+                replayed = True
+                cpu = recovery.replay(self.state, self.environment, self._cpu_engine)
+        else:
+            replayed = True
+            assert self._report is not None
+            cpu = recovery.rewind(self.state, self.environment, self._cpu_engine, self._report, budget)
+        self._count_compiled()
+        engine.release()
+        self.memory, self.engine = cpu.memory, cpu
+        self._left(Fallback(self.device, str(error), replayed))
+
+    # -- what happens to the lanes
+
+    def reset(self) -> None:
+        """Memory as the program has it."""
+        self.on_memory(lambda memory: memory.reset())
+        if self._recovery is not None:
+            self._recovery.loaded()
+
+    def changed(self) -> None:
+        """The host changed registers, pc or inputs."""
+        if self._recovery is not None:
+            self._recovery.changed()
+
+    def on_memory(self, act: Callable[[LaneMemory | DeviceLaneMemory | SplitLaneMemory], T]) -> T:
+        """Something with the lanes' memory; on the CPU, if the device turns out to have failed."""
+        try:
+            return act(self.memory)
+        except DeviceError as error:
+            self.leave(error)
+            return act(self.memory)
+
+    def written(self, address: int, data: NDArray[np.uint8]) -> None:
+        """The host has written to memory."""
+        if self._recovery is not None:
+            self._recovery.written(address, data)
+
+    # -- running
+
+    def run(
+        self, budget: int | None, *, progress: Progress | None = None, max_seconds: float | None = None
+    ) -> RunReport:
+        report = self._report = self.engine.begin(budget)
+        try:
+            if self._recovery is not None and not isinstance(self.engine, CpuEngine):
+                self._recovery.run_begins(self.state, self.environment, self.engine.memory)
+            self.engine.go_on(report, progress=progress, max_seconds=max_seconds)
+        except (DeviceError, CompileError) as error:
+            self.leave(error, budget)
+            rest = None if max_seconds is None else max(max_seconds - report.seconds, 0.0)
+            self.engine.go_on(report, progress=progress, max_seconds=rest)
+        return report
+
+    def _between_passes(self) -> None:
+        engine, recovery, report = self.engine, self._recovery, self._report
+        if recovery is None or report is None or isinstance(engine, CpuEngine):
+            return
+        recovery.between_passes(self.state, self.environment, engine.memory, report.compiled_instructions)
+        if self.chosen and report.passes == _PASSES_UNTIL_JUDGED:
+            retired = int((self.state.retired - report.retired_before).sum())
+            if report.served * _INSTRUCTIONS_PER_CALL > retired:
+                raise UnsupportedFeatureError(
+                    f"needs the host at every step: {report.served} system calls in {retired} instructions",
+                    device=self.device,
+                )
+
+    # -- statistics
+
+    def _count_compiled(self) -> None:
+        """Keep what was counted by an engine that is given up."""
+        made = compile_statistics(self.engine)
+        self.counter.compiles += made.compiled
+        self.counter.compile_seconds += made.compile_seconds
+
+    def statistics(self) -> ExecutionStatistics:
+        return self.counter.statistics(compile_statistics(self.engine), process_cache().statistics)
