@@ -20,6 +20,7 @@ from vmjit.engine import Engine, Environment, Lanes, Progress, RunReport
 from vmjit.errors import CompileForbiddenError
 from vmjit.guest_code import CodeSpan
 from vmjit.lane_state import LaneState
+from vmjit.region_memory import RegionMemory
 from vmjit.split_lane_memory import SplitLaneMemory
 from vmjit.stops import Stop
 from vmjit.tiering import COMPILE_THREAD, INLINE_BEFORE_RUNNING
@@ -58,6 +59,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         self.kernels = DeviceKernels([m.device for _, m in places], registers, windows, cache or process_cache())
         self._numbers = {key: i for i, key in enumerate(interpreter_keys_of(isa.xlen))}
         self.parts = [DevicePart(registers, state.part(first, first + share.lanes), share) for first, share in places]
+        self.regions = RegionMemory(self.kernels.cache.disk, ("device", repr(windows)))
         self._refused: CompileForbiddenError | None = None
         self._serving = False
         self.reset_code()
@@ -125,7 +127,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         return space.visits(pc) - space.covered[pc] >= self.visits_until_hot * _ENTRY_FACTOR
 
     def _compile_later(self, space: DeviceCodeSpace, pc: int) -> None:
-        kernels = self.kernels
+        kernels, regions = self.kernels, self.regions
         weak = weakref.ref(space)
         covered = pc in space.covered
 
@@ -138,7 +140,12 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
                 return
             # A block that is hot although the head of its loop is compiled is entered some other way.
             head = loop_head(alive, pc)
-            kernels.add(alive, form_region(alive, pc if alive.entry(head) else head, visited(alive)))
+            seed = pc if alive.entry(head) else head
+            region = regions.find(alive, seed, lambda place: bool(alive.entry(place)))
+            if region is None:
+                region = form_region(alive, seed, visited(alive))
+            if kernels.add(alive, region):
+                regions.add(alive, region)
 
         def job() -> None:
             try:

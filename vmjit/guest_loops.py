@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.ir.block import Block
-from vmjit.ir.values import Const, Register
+from vmjit.ir.values import Const, Op, Operand, Register
 from vmjit.translators.regions import is_call
 
 _A7 = 17
@@ -12,37 +12,86 @@ _EXIT_CALLS = (93, 94)
 
 
 def calls_in_loops(decoder: Decoder, code: bytes, address: int) -> list[int]:
-    """The addresses of the ecalls from which control may come back to them inside `code`, in order.
+    """Where loops inside `code` make system calls: the addresses of the ecalls, or of the calls of functions that make
+    some, in order.
 
-    Computed jumps are taken to leave the code, but a call is taken to come back behind itself. A call that ends the
+    Computed jumps are taken to leave the code, but a call is taken to come back behind itself. An ecall that ends the
     program, as far as its own block shows, does not come back.
     """
-
-    def fetch(pc: int, size: int) -> bytes:
-        return code[pc - address : pc - address + size] if pc >= address else b""
-
-    def inside(pc: int) -> bool:
-        return address <= pc < address + len(code)
-
-    blocks: dict[int, Block] = {}
-    todo = [address]
-    while todo:
-        pc = todo.pop()
-        if inside(pc) and pc not in blocks:
-            blocks[pc] = decoder.block(fetch, pc)
-            todo += _following(blocks[pc])
-    found = []
-    for pc, block in blocks.items():
-        if block.terminator.name == "ecall" and not _exits(block) and pc in _reachable(blocks, _following(block)):
-            found.append(block.instructions[-1].pc)
-    return sorted(found)
+    return _Code(decoder, code, address).calls_in_loops()
 
 
-def _following(block: Block) -> list[int]:
-    following = list(block.successors())
-    if block.terminator.name == "ecall" or is_call(block):
-        following.append(block.end)
-    return following
+class _Code:
+    """Blocks of a piece of code, and its functions by their entries."""
+
+    def __init__(self, decoder: Decoder, code: bytes, address: int) -> None:
+        self.decoder = decoder
+        self.code = code
+        self.address = address
+        self.blocks: dict[int, Block] = {}
+        self.functions: dict[int, set[int]] = {}
+        todo = [address]
+        while todo:
+            entry = todo.pop()
+            if self._inside(entry) and entry not in self.functions:
+                body = self.functions[entry] = self._reachable([entry])
+                todo += [callee for pc in body for callee in self._callees(pc)]
+
+    def _inside(self, pc: int) -> bool:
+        return self.address <= pc < self.address + len(self.code)
+
+    def _fetch(self, pc: int, size: int) -> bytes:
+        return self.code[pc - self.address : pc - self.address + size] if self._inside(pc) else b""
+
+    def block(self, pc: int) -> Block:
+        if pc not in self.blocks:
+            self.blocks[pc] = self.decoder.block(self._fetch, pc)
+        return self.blocks[pc]
+
+    def _callees(self, pc: int) -> tuple[int, ...]:
+        block = self.block(pc)
+        return block.successors() if is_call(block) else ()
+
+    def _following(self, pc: int) -> tuple[int, ...]:
+        """Blocks of the same function that control goes on to."""
+        block = self.block(pc)
+        if is_call(block) or (block.terminator.name == "ecall" and not _exits(block)):
+            return (block.end,)
+        return block.successors()
+
+    def _reachable(self, starts: list[int]) -> set[int]:
+        seen: set[int] = set()
+        todo = list(starts)
+        while todo:
+            pc = todo.pop()
+            if self._inside(pc) and pc not in seen:
+                seen.add(pc)
+                todo += self._following(pc)
+        return seen
+
+    def _calling_functions(self) -> set[int]:
+        """The functions that make system calls, by themselves or through others."""
+        calling: set[int] = set()
+        before = -1
+        while len(calling) > before:
+            before = len(calling)
+            calling |= {entry for entry, body in self.functions.items() if any(self._calls(pc, calling) for pc in body)}
+        return calling
+
+    def _calls(self, pc: int, calling: set[int]) -> bool:
+        block = self.block(pc)
+        if block.terminator.name == "ecall":
+            return not _exits(block)
+        return any(callee in calling for callee in self._callees(pc))
+
+    def calls_in_loops(self) -> list[int]:
+        calling = self._calling_functions()
+        found = set()
+        for body in self.functions.values():
+            for pc in body:
+                if self._calls(pc, calling) and pc in self._reachable(list(self._following(pc))):
+                    found.add(self.block(pc).instructions[-1].pc)
+        return sorted(found)
 
 
 def _exits(block: Block) -> bool:
@@ -50,16 +99,15 @@ def _exits(block: Block) -> bool:
     number = None
     for op in block.ops():
         if isinstance(op.dest, Register) and op.dest.index == _A7:
-            number = op.args[0] if op.name == "copy" else None
-    return isinstance(number, Const) and number.value in _EXIT_CALLS
+            number = _constant(op)
+    return number in _EXIT_CALLS
 
 
-def _reachable(blocks: dict[int, Block], starts: list[int]) -> set[int]:
-    seen: set[int] = set()
-    todo = list(starts)
-    while todo:
-        pc = todo.pop()
-        if pc in blocks and pc not in seen:
-            seen.add(pc)
-            todo += _following(blocks[pc])
-    return seen
+def _constant(op: Op) -> int | None:
+    """The number that an op writes, if it is one of the instruction's own."""
+    operand: Operand | None
+    if op.name == "add" and isinstance(op.args[0], Register) and op.args[0].index == 0:
+        operand = op.args[1]
+    else:
+        operand = op.args[0] if op.name == "copy" else None
+    return operand.value if isinstance(operand, Const) else None

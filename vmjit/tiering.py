@@ -19,6 +19,7 @@ from vmjit.cache import CodeCache, cache_key
 from vmjit.code_space import CodeSpace, CodeSpaceFullError
 from vmjit.errors import CompileError, CompileForbiddenError
 from vmjit.ir.text import format_block
+from vmjit.region_memory import RegionMemory
 from vmjit.translators.compile_region import REGION_SYMBOL, emit_region
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.region_body import WindowPlan
@@ -86,6 +87,7 @@ class RegionCompiler:
         self.cache = cache
         self.options = options
         self.statistics = CompileStatistics()
+        self.regions = RegionMemory(cache.disk, ("cpu", options.identity()))
         self.refused: CompileForbiddenError | None = None
         """What could not be compiled in the background because nothing may be."""
 
@@ -101,9 +103,12 @@ class RegionCompiler:
         head = loop_head(space, pc)
         # A block that is hot although the head of its loop is compiled is entered some other way.
         pc = pc if space.has_compiled(head) else head
-        region = form_region(space, pc, visited(space, self.options.max_instructions))
-        installed = self._install(space, region, pc)
+        region = self.regions.find(space, pc, space.has_compiled)
+        if region is None:
+            region = form_region(space, pc, visited(space, self.options.max_instructions))
+        installed = self._install(space, region, region.entries[0])
         if installed:
+            self.regions.add(space, region)
             for inner in region.blocks:
                 if inner not in region.entries and not space.has_compiled(inner):
                     space.arm(inner, VISITS_UNTIL_ENTRY)
