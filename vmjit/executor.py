@@ -183,7 +183,7 @@ class Executor:
         lanes = rows.shape[1]
         memory_rows = self._memory_rows(memory, lanes)
         seconds = checked_seconds("max_seconds", max_seconds)
-        start = self._start(address if pc is None else pc, lanes)
+        start = None if pc is None else self._start(pc, lanes)
         key = (code_bytes, address, lanes, memory_rows.shape[1], memory_address)
         bound, report = self._run(key, rows, memory_rows, start, budget, seconds)
         state = bound.state
@@ -220,14 +220,14 @@ class Executor:
         key: _Key,
         rows: NDArray[Any],
         memory_rows: NDArray[np.uint8],
-        start: NDArray[np.uint64],
+        start: NDArray[np.uint64] | None,
         budget: int | None,
         max_seconds: float | None,
     ) -> tuple[_Bound, RunReport]:
         device = self._device_for(key)
         try:
             bound = self._bound(key, device)
-            self._load(bound, rows, memory_rows, start)
+            self._load(bound, rows, memory_rows, key[1], start)
             return bound, bound.run(budget, max_seconds)
         except (DeviceError, CompileError) as error:
             if device == "cpu" or not self.fallback:
@@ -237,7 +237,7 @@ class Executor:
             self._failed.add(device)
             self._forget((key, device))
         bound = self._bound(key, "cpu")
-        self._load(bound, rows, memory_rows, start)
+        self._load(bound, rows, memory_rows, key[1], start)
         return bound, bound.run(budget, max_seconds)
 
     def _device_for(self, key: _Key) -> str:
@@ -256,7 +256,12 @@ class Executor:
         return "cpu" if device in self._failed else device
 
     def _load(
-        self, bound: _Bound, rows: NDArray[Any], memory_rows: NDArray[np.uint8], start: NDArray[np.uint64]
+        self,
+        bound: _Bound,
+        rows: NDArray[Any],
+        memory_rows: NDArray[np.uint8],
+        address: int,
+        start: NDArray[np.uint64] | None,
     ) -> None:
         """The caller's registers and memory as the lanes' state."""
         state = bound.state
@@ -264,7 +269,7 @@ class Executor:
         state.registers[:_GUEST_REGISTERS] = rows
         state.registers[0] = 0
         state.registers[RESERVATION] = 0
-        state.pc[:] = start
+        state.pc[:] = address if start is None else start
         state.stop[:] = _RUNNING
         state.retired[:] = 0
 

@@ -27,7 +27,8 @@ def test_json_has_everything(cli: Cli, corpus: Path) -> None:
     assert (ended.status, ended.err) == (1, b"")
     found = ended.json
     assert list(found) == [
-        "program", "isa", "lanes", "device", "tier", "seconds", "instructions", "mips", "interrupted", "stops", "tiers",
+        "program", "isa", "lanes", "device", "tier", "seconds", "instructions", "mips", "interrupted",
+        "timed_out", "placement", "fallbacks", "stops", "tiers",
         "unknown_calls", "exit_codes", "lane_stops", "retired", "pc", "faults", "inputs", "output", "error_output",
     ]  # fmt: skip
     assert found["program"] == guest("fault")

@@ -44,6 +44,17 @@ def integer(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
 
 
+def seconds(text: str) -> float:
+    """A number of seconds of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     value = integer(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -120,6 +121,17 @@ def _abandon_stdout() -> None:
         os.close(null)
 
 
+class _Remarks(logging.Handler):
+    """Log records as lines on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            remark(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     usual = warnings.formatwarning
@@ -129,8 +141,11 @@ def _warnings_in_one_line() -> Iterator[None]:
             return f"vmjit: warning: {message}\n"
         return usual(message, category, filename, lineno, line)
 
+    logger, handler = logging.getLogger("vmjit"), _Remarks()
     warnings.formatwarning = plain  # type: ignore[assignment]
+    logger.addHandler(handler)
     try:
         yield
     finally:
+        logger.removeHandler(handler)
         warnings.formatwarning = usual

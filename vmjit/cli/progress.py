@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from vmjit.result import RunResult
 
 
-def run_with_progress(machine: Machine, max_instructions: int | None = None) -> RunResult:
+def run_with_progress(
+    machine: Machine, max_instructions: int | None = None, max_seconds: float | None = None
+) -> RunResult:
     """`machine.run`, with a bar that vanishes at the end."""
     if not stderr_is_terminal():
-        return machine.run(max_instructions)
+        return machine.run(max_instructions, max_seconds=max_seconds)
 
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -35,4 +37,4 @@ def run_with_progress(machine: Machine, max_instructions: int | None = None) -> 
             done = max(stopped / machine.lanes, instructions / budget if budget else 0.0)
             bar.update(task, completed=done, stopped=stopped, millions=instructions // 1_000_000)
 
-        return machine.run(max_instructions, progress=update)
+        return machine.run(max_instructions, max_seconds=max_seconds, progress=update)

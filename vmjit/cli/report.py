@@ -68,7 +68,8 @@ class Report:
         stop = Stop(int(self.result.stop[lane]))
         place = CodeSymbols(self.machine.program).place(int(self.result.pc[lane]))
         what = f" {self.attempt(lane)}" if stop is Stop.FAULT else ""
-        verb = "interrupted" if stop is Stop.RUNNING else f"stopped: {stop.name}{what}"
+        ended = "out of time" if self.result.timed_out else "interrupted"
+        verb = ended if stop is Stop.RUNNING else f"stopped: {stop.name}{what}"
         return f"{verb} at pc {place}: {self.instruction(lane)}"
 
     # -- JSON
@@ -88,6 +89,9 @@ class Report:
             "instructions": result.instructions,
             "mips": result.mips,
             "interrupted": result.interrupted,
+            "timed_out": result.timed_out,
+            "placement": list(self.machine.placement.reasons),
+            "fallbacks": [str(fallback) for fallback in result.fallbacks],
             "stops": result.stops(),
             "tiers": dict(result.tiers),
             "unknown_calls": {str(number): count for number, count in result.unknown_calls.items()},
@@ -134,6 +138,8 @@ class Report:
         if result.unknown_calls:
             calls = ", ".join(f"{n} ({count:,} times)" for n, count in sorted(result.unknown_calls.items()))
             table.add_row("unknown calls", calls)
+        for fallback in result.fallbacks:
+            table.add_row("fallback", printable(str(fallback)))
         console.print(table)
 
     def _print_outcomes(self, console: Console) -> None:

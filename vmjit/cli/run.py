@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vmjit.cli.arguments import Parser, add_isa, command_parser, integer
+from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, seconds
 from vmjit.stops import Stop
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _STATUS = {
 """The exit status for the stop of a single lane that did not exit."""
 
 _INTERRUPTED = 130
+_TIMED_OUT = 124
 
 _DESCRIPTION = """\
 Runs a guest program.
@@ -32,10 +33,15 @@ Runs a guest program.
 With one lane it behaves like a program of this machine: its standard streams are ours, and its exit code is our exit
 status. If it does not exit, a line on standard error says why, and the status is 124 for the end of the budget, 139 for
 a fault, 132 for an unsupported instruction, 133 for a breakpoint. With more lanes the status is 0 if every lane exited
-with 0, else 1, and a table sums up. 130 after Ctrl-C, 2 for a mistake on the command line.
+with 0, else 1, and a table sums up. 124 when the time limit ended the run, 130 after Ctrl-C, 2 for a mistake on the
+command line.
 
 Options may stand before or behind PROGRAM; what stands behind -- goes to the guest as it is. Every lane has argv[0] =
 PROGRAM and the same arguments, and finds its number in a0 and the number of lanes in a1."""
+
+_DEVICE_HELP = """\
+where to run: auto (default; a GPU where it can and pays), cpu, cuda, hip, ptx (CUDA kernels in a virtual machine) or
+host; cuda:1, cuda:all, ptx:sm_75 and the like"""
 
 _EXAMPLES = """\
 vmjit run guest.elf --input corpus/seed
@@ -53,10 +59,14 @@ def parser() -> Parser:
     made.add_argument("program", metavar="PROGRAM", nargs="?", help="a static RISC-V ELF executable")
     made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
     made.add_argument("--lanes", type=integer, metavar="N", help="how many lanes (default: as many as inputs, else 1)")
-    made.add_argument("--device", default="auto", metavar="auto|cpu|ptx|host", help="where to run (default auto)")
+    made.add_argument("--device", default="auto", metavar="DEVICE", help=_DEVICE_HELP)
+    made.add_argument(
+        "--no-fallback", action="store_true", help="a device that fails is an error; nothing moves to the CPU"
+    )
     made.add_argument("--tier", default="auto", metavar="auto|interpreter|scalar", help="how to execute (default auto)")
     made.add_argument("--threads", type=integer, metavar="N", help="threads that run lanes (default: one per core)")
     made.add_argument("--max-instructions", type=integer, metavar="K", help="stop every lane after K instructions")
+    made.add_argument("--max-seconds", type=seconds, metavar="S", help="end the run after S seconds of wall-clock time")
     made.add_argument("--memory", default="1MiB", metavar="SIZE", help="heap and stack of a lane (default 1MiB)")
     add_isa(made)
     given = made.add_mutually_exclusive_group()
@@ -114,10 +124,11 @@ def main(arguments: Sequence[str]) -> int:
         options.memory,
         arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
         threads=options.threads,
+        fallback=not options.no_fallback,
     )
     check_dumps(dumps, program, options.memory, lanes)
     give_inputs(machine, inputs)
-    result = run_with_progress(machine, options.max_instructions)
+    result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
     for dump in dumps:
         dump.save(machine)
@@ -134,6 +145,8 @@ def _show(report: Report, *, as_json: bool) -> None:
         report.print(stdout_console())
         if report.result.interrupted:
             remark("interrupted")
+        if report.result.timed_out:
+            remark("out of time")
     else:
         write_bytes(sys.stdout, report.result.output(0))
         write_bytes(sys.stderr, report.result.error_output(0))
@@ -145,6 +158,8 @@ def _status(report: Report) -> int:
     result = report.result
     if result.interrupted:
         return _INTERRUPTED
+    if result.timed_out:
+        return _TIMED_OUT
     if report.machine.lanes > 1:
         return 0 if bool((result.exit_code == 0).all()) else 1
     stop = Stop(int(result.stop[0]))
