@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vmjit.devices.selection import check_name, find_gpus, open_devices
+from vmjit.devices.selection import check_name, find_gpus, is_gpu, open_devices
 from vmjit.errors import ArgumentError, DeviceError
 from vmjit.kernels.device_layout import GROUP, frame_bytes
 
@@ -83,6 +83,8 @@ def _devices(name: str) -> tuple[list[Device], list[str]]:
     if name == "auto":
         found, missing = find_gpus()
         return found, missing if missing or found else ["no GPU back end is registered"]
+    if not is_gpu(name):
+        return [], [f"{name} is simulated on this computer's processor, it is no GPU"]
     try:
         return open_devices(name), []
     except DeviceError as error:

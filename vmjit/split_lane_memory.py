@@ -16,12 +16,12 @@ from vmjit.memory_layout import MemoryLayout, MemorySpan
 
 
 def shares(lanes: int, weights: Sequence[int]) -> list[tuple[int, int]]:
-    """Lanes for devices of these weights, as (first, last + 1): whole groups but for the last; none may be empty."""
+    """Each device's lanes by its weight, as (first, last + 1): whole groups but for the last. Some may have none."""
     groups = -(-lanes // GROUP)
     ends = np.round(np.cumsum(weights) / sum(weights) * groups).astype(int) * GROUP
     ends = np.minimum(ends, lanes)
     starts = [0, *ends[:-1].tolist()]
-    return [(a, b) for a, b in zip(starts, ends.tolist(), strict=True) if b > a]
+    return list(zip(starts, ends.tolist(), strict=True))
 
 
 class SplitLaneMemory(SpanMemory):
@@ -30,13 +30,10 @@ class SplitLaneMemory(SpanMemory):
     def __init__(self, layout: MemoryLayout, lanes: int, devices: Sequence[Device], xlen: int) -> None:
         super().__init__(layout, lanes)
         weights = [max(device.info().multiprocessors, 1) for device in devices]
-        ranges = shares(lanes, weights)
-        self.starts = np.array([first for first, _ in ranges], np.int64)
-        self._ranges = ranges
-        self._parts = [
-            DeviceLaneMemory(layout, last - first, device, xlen)
-            for (first, last), device in zip(ranges, devices, strict=False)
-        ]
+        used = [(r, d) for r, d in zip(shares(lanes, weights), devices, strict=True) if r[1] > r[0]]
+        self._ranges = [lanes_of for lanes_of, _ in used]
+        self.starts = np.array([first for first, _ in self._ranges], np.int64)
+        self._parts = [DeviceLaneMemory(layout, last - first, device, xlen) for (first, last), device in used]
         self.shared = self._parts[0].shared
         for part in self._parts[1:]:
             part.shared = self.shared

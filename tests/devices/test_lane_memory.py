@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +14,9 @@ from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.device_lane_memory import DeviceLaneMemory, deinterleave, interleave
 from vmjit.devices.host import HostDevice
 from vmjit.lane_memory import LaneMemory
-from vmjit.memory_layout import plan_memory
+from vmjit.memory_layout import MemoryLayout, plan_memory
 from vmjit.program import Program, Segment
+from vmjit.split_lane_memory import SplitLaneMemory, shares
 
 
 @pytest.mark.parametrize("word", [4, 8])
@@ -27,7 +30,13 @@ def test_interleaving(word: int) -> None:
     assert (deinterleave(data[None], word) == rows).all()
 
 
-def _both(xlen: int, lanes: int) -> tuple[LaneMemory, DeviceLaneMemory]:
+def _there(layout: MemoryLayout, lanes: int, devices: int, xlen: int) -> DeviceLaneMemory | SplitLaneMemory:
+    if devices == 1:
+        return DeviceLaneMemory(layout, lanes, HostDevice(), xlen)
+    return SplitLaneMemory(layout, lanes, [HostDevice(f"host:{i}") for i in range(devices)], xlen)
+
+
+def _both(xlen: int, lanes: int, devices: int) -> tuple[LaneMemory, DeviceLaneMemory | SplitLaneMemory]:
     code = bytes(range(256)) * 2
     segments = (
         Segment(0x10002, len(code), code, READ | 4),
@@ -36,13 +45,13 @@ def _both(xlen: int, lanes: int) -> tuple[LaneMemory, DeviceLaneMemory]:
     )
     program = Program(segments, 0x10002, parse_isa(f"rv{xlen}imac"))
     layout = plan_memory(program, 1000, lanes)
-    return LaneMemory(layout, lanes), DeviceLaneMemory(layout, lanes, HostDevice(), xlen)
+    return LaneMemory(layout, lanes), _there(layout, lanes, devices, xlen)
 
 
 @settings(max_examples=60)
-@given(st.sampled_from([32, 64]), st.sampled_from([1, 31, 32, 33, 70]), st.data())
-def test_the_same_as_on_the_host(xlen: int, lanes: int, data: st.DataObject) -> None:
-    here, there = _both(xlen, lanes)
+@given(st.sampled_from([32, 64]), st.sampled_from([1, 31, 32, 33, 70, 100]), st.sampled_from([1, 2, 3]), st.data())
+def test_the_same_as_on_the_host(xlen: int, lanes: int, devices: int, data: st.DataObject) -> None:
+    here, there = _both(xlen, lanes, devices)
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     for _ in range(data.draw(st.integers(1, 6))):
         kind = data.draw(st.sampled_from(["write", "row", "scatter", "gather", "reset"]))
@@ -77,6 +86,31 @@ def test_the_same_as_on_the_host(xlen: int, lanes: int, data: st.DataObject) -> 
     copy = LaneMemory(here.layout, lanes)
     there.download(copy)
     assert (copy.rows == here.rows).all()
-    fresh = DeviceLaneMemory(here.layout, lanes, HostDevice(), xlen)
+    fresh = _there(here.layout, lanes, devices, xlen)
     fresh.upload(here)
     assert (fresh.read(0x20005, 77) == here.read(0x20005, 77)).all()
+
+
+@pytest.mark.parametrize(
+    ("lanes", "weights", "expected"),
+    [
+        (100, [1, 1], [(0, 64), (64, 100)]),
+        (64, [1, 1], [(0, 32), (32, 64)]),
+        (1, [1, 1], [(0, 0), (0, 1)]),
+        (320, [1, 4], [(0, 64), (64, 320)]),
+        (33, [1, 1, 1], [(0, 32), (32, 32), (32, 33)]),
+        (1000, [7], [(0, 1000)]),
+    ],
+)
+def test_shares(lanes: int, weights: list[int], expected: list[tuple[int, int]]) -> None:
+    assert shares(lanes, weights) == expected
+
+
+@given(st.integers(1, 3000), st.lists(st.integers(1, 200), min_size=1, max_size=9))
+def test_shares_cover_all_lanes(lanes: int, weights: list[int]) -> None:
+    found = shares(lanes, weights)
+    assert found[0][0] == 0
+    assert found[-1][1] == lanes
+    assert all(a[1] == b[0] and (a[1] % 32 == 0 or a[1] == lanes) for a, b in pairwise(found))
+    assert all(last >= first for first, last in found)
+    assert len(found) == len(weights)
