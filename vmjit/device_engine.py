@@ -165,9 +165,14 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         if self._refused is not None:
             raise self._refused
         kernels = [self.kernels.kernel(part.device) for part in self.parts]
-        for part, kernel in zip(self.parts, kernels, strict=True):
-            part.launch(kernel, self.spaces)
-        report.compiled_instructions += sum(part.finish() for part in self.parts)
+        try:
+            for part, kernel in zip(self.parts, kernels, strict=True):
+                part.launch(kernel, self.spaces)
+            report.compiled_instructions += sum(part.finish() for part in self.parts)
+        except KeyboardInterrupt:
+            # The second Ctrl-C. What the lanes have run on the device is not to be lost.
+            report.compiled_instructions += sum(part.finish() for part in self.parts)
+            raise
         if self.tier != "interpreter":
             for part in self.parts:
                 part.download_profile()
