@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackEnd:
-    """`module` has `factory(name) -> Device`."""
+    """`module` has `factory(name) -> Device`. `gpu`: it is hardware of its own, not this computer's processor."""
 
     module: str
     factory: str
     summary: str
+    gpu: bool = False
 
 
 BACK_ENDS: dict[str, BackEnd] = {
+    "cuda": BackEnd("vmjit.devices.cuda", "CudaDevice", "NVIDIA GPUs; cuda:1 is the second", gpu=True),
     "host": BackEnd("vmjit.devices.host", "HostDevice", "device kernels compiled for this computer, for tests"),
     "ptx": BackEnd("vmjit.devices.ptx", "PtxDevice", "CUDA kernels in a PTX virtual machine; ptx:sm_75 and the like"),
 }
