@@ -7,8 +7,11 @@ name. Works with no GPU and no driver.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -16,13 +19,16 @@ from llvmlite import ir
 from numba import cuda, types
 from numba.extending import intrinsic
 
-from vmjit.errors import CompileError
+from vmjit.errors import CompileError, DeviceMissingError
 from vmjit.ir.registers import RegisterFile
+from vmjit.kernels import device_copy
 from vmjit.kernels.device_lanes import emit_run_lane
 from vmjit.kernels.device_memory import I64
+from vmjit.translators import cuda_tools
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, DeviceInterpreter
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
 from vmjit.translators.interpreter import TemplateKey
+from vmjit.translators.ptx_text import merge
 from vmjit.translators.regions import Region
 
 Emit = Callable[[Any, Sequence[Any]], Any]
@@ -36,10 +42,23 @@ _INTERPRETER = types.int64(_ADDRESS, _ADDRESS, _ADDRESS, _ADDRESS, _COUNT)
 MAX_REGISTERS = {32: 96, 64: 128}
 
 _ENTRY = re.compile(rb"\.entry\s+([\w$]+)")
+_HEAD = re.compile(rb"\.entry\s+[\w$]+\s*\([^)]*\)")
+
+_BYTES, _WORDS = types.Array(types.uint8, 1, "C"), types.Array(types.uint64, 1, "C")
+_COPY_KERNELS = {
+    "vmjit_gather": (device_copy.vmjit_gather, (_BYTES, _WORDS, _BYTES)),
+    "vmjit_scatter": (device_copy.vmjit_scatter, (_BYTES, _WORDS, _BYTES)),
+    "vmjit_fill": (device_copy.vmjit_fill, (_WORDS, _WORDS, _COUNT, _COUNT, _COUNT)),
+}
 
 
-class CudaTarget:
-    """Images are PTX texts for one architecture, such as sm_90. Raises ImportError where the compiler is missing."""
+class PtxTarget:
+    """Images are PTX texts for one architecture, such as sm_90; they are linked where they are loaded.
+
+    Raises ImportError where the compiler is missing.
+    """
+
+    links = False
 
     def __init__(self, architecture: str = "sm_90") -> None:
         self.architecture = architecture
@@ -60,15 +79,45 @@ class CudaTarget:
         return self._device_function(emit, _REGION, name)
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
-        text = self._compile(lanes_kernel(registers, interpreter, regions), types.void(_ADDRESS), name, device=False)
+        modules: list[Any] = []
+        kernel = lanes_kernel(registers, interpreter, regions, modules)
+        text = self._kernel(kernel, types.void(_ADDRESS), name, modules)
+        # In the text, the bound holds for ptxas and for the driver's compiler, and for all functions that are called.
+        bound = b"\n.maxnreg %d" % MAX_REGISTERS[registers.type.bits]
+        return _HEAD.sub(lambda head: head.group(0) + bound, text)
+
+    def copy_kernel(self, name: str) -> list[bytes]:
+        """A kernel of `kernels/device_copy.py` by its name, linked."""
+        function, arguments = _COPY_KERNELS[name]
+        return self._linked([self._kernel(function, types.void(*arguments), name, [])])
+
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
+        return self._linked(images)
+
+    def report(self, linked: Sequence[bytes]) -> dict[str, int]:
+        """What ptxas said that linked code needs (`cuda_tools.Resources`); empty where it was not asked."""
+        return {}
+
+    def _linked(self, images: Sequence[bytes]) -> list[bytes]:
+        return list(images)
+
+    def _kernel(self, function: Any, signature: Any, name: str, modules: list[Any]) -> bytes:
+        text = self._compile(function, signature, name, modules, device=False)
         # Numba names kernels by its own rules, and there is one in the text.
         (given,) = _ENTRY.findall(text)
         return text.replace(given, name.encode())
 
     def _device_function(self, emit: Emit, signature: Any, name: str) -> bytes:
-        return self._compile(_function(emit, signature), signature, name, device=True)
+        modules: list[Any] = []
 
-    def _compile(self, function: Any, signature: Any, name: str, *, device: bool) -> bytes:
+        def emit_noted(b: Any, args: Sequence[Any]) -> Any:
+            modules.append(b.module)
+            return emit(b, args)
+
+        return self._compile(_function(emit_noted, signature), signature, name, modules, device=True)
+
+    def _compile(self, function: Any, signature: Any, name: str, modules: list[Any], *, device: bool) -> bytes:
+        """`modules`: where the IR that is emitted while compiling is to be found, for the error."""
         try:
             ptx, _ = cuda.compile(
                 function,
@@ -81,15 +130,43 @@ class CudaTarget:
             )
         except Exception as error:  # NVVM and Numba have many ways of saying no
             raise CompileError(
-                f"{name} cannot be compiled for {self.architecture}: {error}", log=str(error), ir=""
+                f"{name} cannot be compiled for {self.architecture}: {error}",
+                log=str(error),
+                ir="\n".join(map(str, modules)),
             ) from error
         text: bytes = ptx.encode() if isinstance(ptx, str) else bytes(ptx)
         return text
 
-    links = False
 
-    def link(self, images: Sequence[bytes], registers: RegisterFile) -> bytes:
-        raise NotImplementedError
+class CudaTarget(PtxTarget):
+    """Links to machine code with ptxas, for GPUs of the architecture's generation.
+
+    Where ptxas is not installed, or with `machine_code=False`, it links to one PTX text for the driver's own compiler.
+    """
+
+    links = True
+
+    def __init__(self, architecture: str = "sm_90", *, machine_code: bool = True) -> None:
+        super().__init__(architecture)
+        self.assembler = ""
+        if machine_code:
+            with contextlib.suppress(DeviceMissingError):
+                self.assembler = cuda_tools.ptxas_version()
+        self.identity = (*self.identity, self.assembler or "linked by the driver")
+        self._needs: dict[bytes, cuda_tools.Resources] = {}
+
+    def _linked(self, images: Sequence[bytes]) -> list[bytes]:
+        # A kernel comes before what it calls, and PTX wants it behind that.
+        text = merge([image.decode() for image in reversed(images)])
+        if not self.assembler:
+            return [text.encode()]
+        cubin, needs = cuda_tools.assemble(text, self.architecture)
+        self._needs[hashlib.sha256(cubin).digest()] = needs
+        return [cubin]
+
+    def report(self, linked: Sequence[bytes]) -> dict[str, int]:
+        found = [self._needs.get(hashlib.sha256(image).digest()) for image in linked]
+        return {name: value for needs in found if needs is not None for name, value in asdict(needs).items()}
 
 
 def _body(emit: Emit, signature: Any) -> Any:
@@ -129,11 +206,18 @@ def _function(emit: Emit, signature: Any) -> Any:
     return interpret
 
 
-def lanes_kernel(registers: RegisterFile, interpreter: str, regions: Sequence[str]) -> Any:
-    """The kernel as a Python function for `@cuda.jit`: one thread, one lane. Its argument is the machine block."""
+def lanes_kernel(
+    registers: RegisterFile, interpreter: str, regions: Sequence[str], modules: list[Any] | None = None
+) -> Any:
+    """The kernel as a Python function for `@cuda.jit`: one thread, one lane. Its argument is the machine block.
+
+    When it is compiled, the LLVM module that it is emitted into joins `modules`.
+    """
     names = tuple(regions)
 
     def generate(context: Any, builder: Any, given: Any, args: Sequence[Any]) -> Any:
+        if modules is not None:
+            modules.append(builder.module)
         interpret = ir.Function(builder.module, INTERPRETER_TYPE, interpreter)
         functions = [ir.Function(builder.module, REGION_TYPE, name) for name in names]
         machine, lane = args
@@ -156,6 +240,30 @@ def lanes_kernel(registers: RegisterFile, interpreter: str, regions: Sequence[st
         run_lane(machine, types.uint64(cuda.grid(1)))
 
     return vmjit_run_lanes
+
+
+def closest_capability(capability: tuple[int, int]) -> tuple[int, int]:
+    """The newest compute capability that can be compiled for and that a GPU of this one runs.
+
+    Raises ImportError where NVIDIA's compiler is missing, ValueError for a GPU that is too old for it.
+    """
+    from cuda.bindings import nvrtc
+
+    try:
+        status, numbers = nvrtc.nvrtcGetSupportedArchs()
+    except RuntimeError as error:
+        raise ImportError(f"NVRTC cannot be loaded: {error}") from error
+    if int(status):
+        raise ImportError(f"NVRTC does not say what it compiles for: status {int(status)}")
+    known = sorted(divmod(int(number), 10) for number in numbers)
+    fitting = [one for one in known if one <= capability]
+    if not fitting:
+        has, wants = (".".join(map(str, c)) for c in (capability, known[0]))
+        raise ValueError(
+            f"compute capability {has} is too old for this compiler, which begins at {wants}; "
+            'try an older one: pip install "vmjit[cuda12]"'
+        )
+    return fitting[-1]
 
 
 def numba_cuda_version() -> str:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from vmjit.errors import CompileError, DeviceMissingError
@@ -45,6 +46,16 @@ def find_tool(name: str) -> str:
     return str(path)
 
 
+@lru_cache(maxsize=1)
+def ptxas_version() -> str:
+    """The version of ptxas, such as `ptxas 13.0.48`. Raises `DeviceMissingError`."""
+    try:
+        done = subprocess.run([find_tool("ptxas"), "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise DeviceMissingError(f"ptxas is there but does not run: {error}", device="cuda") from error
+    return "ptxas " + done.stdout.partition(", V")[2].partition("\n")[0]
+
+
 def assemble(
     ptx: str, architecture: str, *, relocatable: bool = False, max_registers: int | None = None
 ) -> tuple[bytes, Resources]:
@@ -61,7 +72,10 @@ def assemble(
             command.append("-c")
         if max_registers is not None:
             command.append(f"-maxrregcount={max_registers}")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise CompileError(f"ptxas does not run: {error}", log=str(error), ir=ptx) from error
         if done.returncode:
             raise CompileError(f"ptxas refused a module for {architecture}", log=done.stderr, ir=ptx)
         image = target.read_bytes()

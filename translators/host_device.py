@@ -34,8 +34,12 @@ class HostDeviceTarget:
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         return _compiled(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
 
-    def link(self, images: Sequence[bytes], registers: RegisterFile) -> bytes:
-        raise NotImplementedError("the host loads objects as they are")
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
+        """The images as they are: they are linked where they are loaded."""
+        return list(images)
+
+    def report(self, linked: Sequence[bytes]) -> dict[str, int]:
+        return {}
 
 
 def _compiled(emit: Callable[[Any], Any]) -> bytes:

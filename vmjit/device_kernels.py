@@ -5,6 +5,7 @@ Every part is translated once per content and kept in the cache on disk; a kerne
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ class DeviceKernels:
         self._targets = {device.target.identity: device.target for device in devices}
         self._regions: dict[str, dict[tuple[str, ...], Part]] = {}  # by name, in the order of their numbers
         self._kernels: dict[str, tuple[int, Kernel]] = {}  # by device, and with how many regions
+        self._keys: dict[str, str] = {}  # of the linked code, by device
         self.interpreter_name = f"vmjit_interpret_{registers.name}"
 
     def _part(self, target: DeviceTarget, kind: str, parts: Sequence[str], make: Callable[[], bytes]) -> Part:
@@ -135,7 +137,7 @@ class DeviceKernels:
         images = [part.image for part in parts]
         if not target.links:
             return device.load(images, KERNEL_NAME)
-        key = cache_key("device code", tuple(part.key for part in parts))
+        key = self._keys[device.name] = cache_key("device code", tuple(part.key for part in parts))
         try:
             return device.load([self._linked(target, key, images)], KERNEL_NAME)
         except KernelLoadError as error:
@@ -146,5 +148,21 @@ class DeviceKernels:
 
     def _linked(self, target: DeviceTarget, key: str, images: Sequence[bytes]) -> bytes:
         what = f"the machine code for {' '.join(target.identity)}"
-        link = partial(target.link, images, self.registers)
+
+        def link() -> bytes:
+            (image,) = target.link(images, self.registers)
+            self.cache.disk.put(_report_key(key), json.dumps(target.report([image])).encode())
+            return image
+
         return self.cache.image(key, what, self.statistics.counted(link))
+
+    def report(self, device: Device) -> dict[str, int]:
+        """What the device's newest kernel needs, by name; empty where nobody says."""
+        key = self._keys.get(device.name)
+        data = None if key is None else self.cache.disk.get(_report_key(key))
+        found: dict[str, int] = {} if data is None else json.loads(data)
+        return found
+
+
+def _report_key(key: str) -> str:
+    return cache_key("device report", (key,))

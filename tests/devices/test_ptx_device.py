@@ -113,7 +113,7 @@ def test_an_executor_works_on_the_cpu() -> None:
         vmjit.Executor("rv32i", device="ptx")
 
 
-@pytest.mark.parametrize("device", ["ptx:", "ptx:vax", "ptx:sm_", "cuda", "toaster", ""])
+@pytest.mark.parametrize("device", ["ptx:", "ptx:vax", "ptx:sm_", "cuda:one", "toaster", ""])
 def test_devices_that_are_none(cli: Cli, device: str) -> None:
     if device == "ptx:":
         assert open_device(device).info().architecture == "sm_90"

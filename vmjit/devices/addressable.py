@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.devices.interface import Buffer, Bytes, Device
+from vmjit.devices.interface import Buffer, Bytes, Device, check_offsets, check_range
 from vmjit.errors import DeviceMemoryError, MemoryLimitError
 from vmjit.host_memory import HostMemory
 
@@ -43,15 +43,16 @@ class AddressableDevice(Device):
         return data
 
     def _view(self, buffer: Buffer, size: int, offset: int, pitch: int, rows: int) -> Bytes:
-        if offset < 0 or offset + pitch * (rows - 1) + size > buffer.size:
-            raise IndexError(f"{rows} rows of {size} bytes at {offset} leave a buffer of {buffer.size}")
+        check_range(buffer, size, offset, pitch, rows)
         start = self.array(buffer)[offset:]
         view: Bytes = np.lib.stride_tricks.as_strided(start, (rows, size), (pitch, 1))
         return view
 
     def gather(self, buffer: Buffer, offsets: NDArray[np.int64]) -> Bytes:
+        check_offsets(buffer, offsets)
         found: Bytes = self.array(buffer)[offsets]
         return found
 
     def scatter(self, buffer: Buffer, offsets: NDArray[np.int64], data: Bytes) -> None:
+        check_offsets(buffer, offsets)
         self.array(buffer)[offsets] = data

@@ -50,6 +50,18 @@ class Buffer:
     handle: Any
 
 
+def check_range(buffer: Buffer, size: int, offset: int, pitch: int = 0, rows: int = 1) -> None:
+    """Raises IndexError where so many rows of `size` bytes, `pitch` bytes apart, leave the buffer."""
+    if offset < 0 or size < 0 or pitch < 0 or offset + pitch * max(rows - 1, 0) + size > buffer.size:
+        raise IndexError(f"{rows} rows of {size} bytes at {offset} leave a buffer of {buffer.size}")
+
+
+def check_offsets(buffer: Buffer, offsets: NDArray[np.int64]) -> None:
+    """Raises IndexError where one of the offsets is not in the buffer."""
+    if len(offsets) and (int(offsets.min()) < 0 or int(offsets.max()) >= buffer.size):
+        raise IndexError(f"an offset between {offsets.min()} and {offsets.max()} leaves a buffer of {buffer.size}")
+
+
 @dataclass(frozen=True)
 class Kernel:
     """Loaded code that can be launched; `handle` is the device's own."""
@@ -59,7 +71,7 @@ class Kernel:
 
 
 class DeviceTarget(Protocol):
-    """Translates for one kind of device. Images are what `Device.load` links: PTX, object files."""
+    """Translates for one kind of device. Images are PTX, object files, whatever its `link` understands."""
 
     identity: tuple[str, ...]
     """What images depend on besides the IR: part of every cache key."""
@@ -74,10 +86,16 @@ class DeviceTarget(Protocol):
         """The kernel: lane by lane between the interpreter and regions, which are in other images."""
 
     links: bool
-    """Whether `Device.load` takes one image that `link` makes; else it takes the images as they are."""
+    """Whether `link` makes one image that is worth keeping; else it gives the images as they are."""
 
-    def link(self, images: Sequence[bytes], registers: RegisterFile) -> bytes:
-        """Machine code of a kernel and what it calls. Raises `CompileError`."""
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
+        """What `Device.load` takes, from a kernel's image and those it needs; the same for the same `identity`.
+
+        Raises `CompileError`.
+        """
+
+    def report(self, linked: Sequence[bytes]) -> dict[str, int]:
+        """What linked code needs of a device, by name, as far as it was told when it was linked."""
 
 
 class Device(ABC):
@@ -102,7 +120,14 @@ class Device(ABC):
 
     @abstractmethod
     def copy_to(self, buffer: Buffer, data: Bytes, offset: int = 0, pitch: int = 0) -> None:
-        """Copy (n,) bytes to an offset, or the rows of (rows, n) to offsets that are `pitch` bytes apart."""
+        """Copy (n,) bytes to an offset, or the rows of (rows, n) to offsets that are `pitch` bytes apart.
+
+        Raises IndexError where that leaves the buffer, as do the other accesses.
+        """
+
+    def fill(self, buffer: Buffer, data: Bytes, offset: int, pitch: int, rows: int) -> None:
+        """Copy the same (n,) bytes to `rows` offsets that are `pitch` bytes apart."""
+        self.copy_to(buffer, np.broadcast_to(data, (rows, len(data))), offset, pitch)
 
     @abstractmethod
     def copy_from(self, buffer: Buffer, size: int, offset: int = 0, pitch: int = 0, rows: int = 1) -> Bytes:
@@ -118,7 +143,7 @@ class Device(ABC):
 
     @abstractmethod
     def load(self, images: Sequence[bytes], name: str) -> Kernel:
-        """Link images and load the kernel called `name`. Raises `KernelLoadError`."""
+        """Load the kernel called `name` from linked images. Raises `KernelLoadError`."""
 
     @abstractmethod
     def launch(self, kernel: Kernel, threads: int, argument: int) -> None:
