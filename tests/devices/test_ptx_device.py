@@ -108,9 +108,19 @@ def test_on_the_command_line(cli: Cli) -> None:
     assert ended.json["stops"] == {"EXIT": 3}
 
 
-def test_an_executor_works_on_the_cpu() -> None:
-    with pytest.raises(vmjit.ArgumentError, match="memory of this computer"):
-        vmjit.Executor("rv32i", device="ptx")
+def test_an_executor_runs_there() -> None:
+    """lw a0, 0(a1); addi a0, a0, 1; sw a0, 4(a1)."""
+    code = bytes.fromhex("03a505001305150023a2a500")
+    x = np.zeros((32, 37), np.uint32)
+    x[11] = 0x8000
+    memory = np.zeros((37, 8), np.uint8)
+    memory[:, 0] = np.arange(37)
+    outcome = vmjit.Executor("rv32i", "ptx", "interpreter", fallback=False).execute(
+        code, 0x1000, x, memory, memory_address=0x8000
+    )
+    assert (outcome.success, outcome.executed_on) == (True, "ptx")
+    assert memory[:, 4].tolist() == list(range(1, 38))
+    assert x[10].tolist() == list(range(1, 38))
 
 
 @pytest.mark.parametrize("device", ["ptx:", "ptx:vax", "ptx:sm_", "cuda:one", "toaster", ""])
