@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,9 +64,15 @@ def proof() -> bytes:
 
 def devices() -> list[Finding]:
     from vmjit.devices.registry import BACK_ENDS
+    from vmjit.devices.selection import names_of
 
     found = [_prove("cpu", "this computer's processor", lambda: "")]
-    found += [_prove(name, back_end.summary, partial(_describe, name)) for name, back_end in BACK_ENDS.items()]
+    for kind, back_end in BACK_ENDS.items():
+        names = [kind]
+        if back_end.gpu:
+            with contextlib.suppress(vmjit.DeviceError):  # which opening one tells again
+                names = names_of(kind)
+        found += [_prove(name, back_end.summary, partial(_describe, name)) for name in names]
     return found
 
 
@@ -73,7 +80,14 @@ def _describe(name: str) -> str:
     from vmjit.devices.registry import open_device
 
     info = open_device(name).info()
-    return f"{info.name} {info.architecture}".strip()
+    known = (
+        (info.memory_total, f"{info.memory_free >> 20:,} of {info.memory_total >> 20:,} MiB free"),
+        (info.multiprocessors, f"{info.multiprocessors} multiprocessors"),
+        (info.clock, f"{info.clock:,} MHz"),
+        (info.l2, f"{info.l2 >> 10:,} KiB L2"),
+        (info.lockstep > 1, f"{info.lockstep} lanes in step"),
+    )
+    return ", ".join([f"{info.name} {info.architecture}".strip(), *(text for there, text in known if there)])
 
 
 def _prove(name: str, summary: str, describe: Callable[[], str]) -> Finding:
@@ -81,7 +95,7 @@ def _prove(name: str, summary: str, describe: Callable[[], str]) -> Finding:
     try:
         what = describe()
         program = vmjit.Program.from_bytes(proof(), "rv32i")
-        machine = vmjit.Machine(program, _LANES, name, memory=4096)
+        machine = vmjit.Machine(program, _LANES, name, memory=4096, fallback=False)
         machine.registers["a0"] = list(range(1, _LANES + 1))
         started = time.perf_counter()
         result = machine.run(1_000_000)

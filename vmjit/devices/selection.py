@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from vmjit.devices.interface import Device
-from vmjit.devices.registry import BACK_ENDS, back_end_of, known_devices, open_device
+from vmjit.devices.registry import BACK_ENDS, back_end_of, open_device
 from vmjit.errors import ArgumentError, DeviceError, DeviceMissingError
 
 
@@ -23,7 +23,7 @@ def device_names(text: str) -> list[str]:
         elif not back_end.gpu:
             raise ArgumentError(f"there is one {kind}; {text!r} means the devices of a kind with several")
         else:
-            names += [f"{kind}:{i}" for i in range(_count(kind))]
+            names += names_of(kind)
     if len(set(names)) < len(names):
         raise ArgumentError(f"a device is named twice in {text!r}")
     return names
@@ -38,8 +38,6 @@ def check_name(text: str) -> None:
     """Raise `ArgumentError` unless `text` can be the name of a device here or elsewhere."""
     if text in ("auto", "cpu"):
         return
-    if not text:
-        raise ArgumentError(f"a device needs a name; there is: {known_devices()}")
     for name in text.split(","):
         back_end_of(name)
 
@@ -49,12 +47,12 @@ def is_gpu(text: str) -> bool:
     return text not in ("auto", "cpu") and all(back_end_of(name).gpu for name in text.split(","))
 
 
-def _count(kind: str) -> int:
-    """How many devices a kind has. Raises `DeviceMissingError` where there are none."""
+def names_of(kind: str) -> list[str]:
+    """The devices of a kind that has several. Raises `DeviceMissingError` where there are none."""
     count: int = import_module(BACK_ENDS[kind].module).count_devices()
     if count == 0:
         raise DeviceMissingError(f"no {kind} device on this computer", device=kind)
-    return count
+    return [f"{kind}:{i}" for i in range(count)]
 
 
 def find_gpus() -> tuple[list[Device], list[str]]:
@@ -65,7 +63,7 @@ def find_gpus() -> tuple[list[Device], list[str]]:
         if not back_end.gpu:
             continue
         try:
-            names = [f"{kind}:{i}" for i in range(_count(kind))]
+            names = names_of(kind)
         except DeviceError as error:
             reasons.append(str(error))
             continue
