@@ -282,7 +282,6 @@ class Engine(ABC, Generic[Space]):
     # -- serving lanes that stopped for something
 
     def _serve(self, report: RunReport) -> None:
-        report.served += int((self.state.stop == STOP_CALL).sum())
         for kind, serve in (
             (STOP_NEED_CODE, self._serve_code),
             (STOP_FENCE_I, self._serve_fence),
@@ -290,6 +289,7 @@ class Engine(ABC, Generic[Space]):
         ):
             if len(lanes := (self.state.stop == kind).nonzero()[0]):
                 serve(lanes)
+                report.served += len(lanes) * (kind == STOP_CALL)
 
     def _serve_code(self, lanes: Lanes) -> None:
         state = self.state
