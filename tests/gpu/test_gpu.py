@@ -19,6 +19,7 @@ from tests.differential.oracles import TIERS, machine, program, settle
 from tests.differential.test_edge_operands import CODE, DATA, ISA, OUT, A, B, built, complain, operands
 from vmjit import Stop
 from vmjit.devices.registry import open_device
+from vmjit.errors import DeviceMemoryError
 
 pytestmark = pytest.mark.gpu
 
@@ -181,7 +182,7 @@ def test_copies(gpu: str) -> None:
 
 def test_more_memory_than_there_is(hardware: str) -> None:
     device = open_device(hardware)
-    with pytest.raises(vmjit.DeviceMemoryError):
+    with pytest.raises(DeviceMemoryError):
         device.allocate(device.info().memory_total * 2)
     device.free(device.allocate(1 << 20))
 
