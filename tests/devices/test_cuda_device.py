@@ -7,6 +7,7 @@ import pickle
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.cli.conftest import guest
 from tests.devices.fake_cuda import FakeCuda, Fault, Gpu, device_on, sealed
 from tests.differential import asm
 from tests.differential.oracles import machine, program, settle
+from vmjit.cache import CodeCache, DiskCache
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.devices import registry
 from vmjit.devices.cuda import CudaDevice
@@ -209,7 +211,7 @@ def test_memory_that_nobody_has_any_more_is_given_back() -> None:
 )
 def test_the_shape_of_a_launch(gpu: Gpu, threads: int, shape: tuple[int, int]) -> None:
     device = device_on(FakeCuda(gpu))
-    kernel = device.load(device.target.copy_kernel("vmjit_gather"), "vmjit_gather")
+    kernel = device.load([device.target.copy_kernel("vmjit_gather")], "vmjit_gather")
     assert device.launch_shape(kernel, threads) == shape
 
 
@@ -311,16 +313,16 @@ def used(device: CudaDevice) -> None:
 def test_what_becomes_of_a_status(operation: str, status: str, kind: type[DeviceError]) -> None:
     fake = FakeCuda()
     device = device_on(fake)
-    fake.faults = [Fault(operation, fake.log.calls[operation] + 1, status, for_good=operation == "allocate")]
+    # What is tried twice fails twice.
+    fake.faults = [Fault(operation, fake.log.calls[operation] + n, status) for n in (1, 2)]
     with pytest.raises(kind, match=status) as caught:
         used(device)
     assert type(caught.value) is kind
     assert isinstance(caught.value.__cause__, DriverError)
     assert (caught.value.device, caught.value.status) == ("cuda:0", status)
     assert pickle.loads(pickle.dumps(caught.value)) == caught.value
-    if operation != "allocate":
-        fake.faults.clear()
-        used(device)
+    fake.faults.clear()
+    used(device)
 
 
 def counting(lanes: int = 33, tier: str = "interpreter") -> vmjit.Machine:
@@ -380,7 +382,7 @@ def test_a_gpu_that_vanishes_between_two_runs(installed: Callable[[FakeCuda], Cu
 def test_what_a_kernel_did_is_told() -> None:
     """A stray access: on a GPU the driver tells only that there was one, the PTX machine where."""
     device = device_on(FakeCuda())
-    kernel = device.load(device.target.copy_kernel("vmjit_gather"), "vmjit_gather")
+    kernel = device.load([device.target.copy_kernel("vmjit_gather")], "vmjit_gather")
     with pytest.raises(KernelExecutionError, match="CUDA_ERROR_LAUNCH_FAILED"):
         device._start(kernel, 32, [0, 0, 8, 1, 64, 8, 1] * 3)
 
@@ -440,6 +442,27 @@ def test_machine_code_that_was_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
         device.load([damaged], "vmjit_run_lanes")
     assert device.load([good], "vmjit_run_lanes") is device.load([good], "vmjit_run_lanes")
     assert device.target.report([good])["registers"] == 90
+
+
+def test_a_copy_kernel_that_was_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is compiled once for all devices, and again where what was kept is refused."""
+    cache = CodeCache(DiskCache(tmp_path))
+    monkeypatch.setattr("vmjit.devices.cuda.process_cache", lambda: cache)
+    compiled: list[str] = []
+    compile_one = cuda_target.PtxTarget.copy_kernel
+
+    def counted(self: cuda_target.PtxTarget, name: str) -> bytes:
+        compiled.append(name)
+        return compile_one(self, name)
+
+    monkeypatch.setattr(cuda_target.PtxTarget, "copy_kernel", counted)
+    used(device_on(FakeCuda()))
+    used(device_on(FakeCuda()))
+    assert compiled == ["vmjit_gather"]
+    fake = FakeCuda(faults=[Fault("load", 1, "CUDA_ERROR_INVALID_IMAGE")])
+    used(device_on(fake))
+    assert compiled == ["vmjit_gather"] * 2
+    assert fake.log.calls["load"] == 2
 
 
 def test_a_driver_that_is_too_old() -> None:

@@ -89,7 +89,7 @@ def test_without_a_driver() -> None:
         pass
     else:
         pytest.skip("this computer has an NVIDIA driver")
-    with pytest.raises(DeviceMissingError, match="no NVIDIA driver .libcuda. on this computer"):
+    with pytest.raises(DeviceMissingError, match=r"no NVIDIA driver .libcuda. on this computer"):
         open_device("cuda")
 
 
