@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the expected IR in *.test files; prints the differences"
     )
+    parser.addoption("--gpu-device", default="cuda", help="the device of tests/gpu: cuda, cuda:1, ptx")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -86,10 +86,11 @@ class PtxTarget:
         bound = b"\n.maxnreg %d" % MAX_REGISTERS[registers.type.bits]
         return _HEAD.sub(lambda head: head.group(0) + bound, text)
 
-    def copy_kernel(self, name: str) -> list[bytes]:
+    def copy_kernel(self, name: str) -> bytes:
         """A kernel of `kernels/device_copy.py` by its name, linked."""
         function, arguments = _COPY_KERNELS[name]
-        return self._linked([self._kernel(function, types.void(*arguments), name, [])])
+        (image,) = self._linked([self._kernel(function, types.void(*arguments), name, [])])
+        return image
 
     def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
         return self._linked(images)

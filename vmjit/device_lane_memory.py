@@ -118,10 +118,11 @@ class DeviceLaneMemory(SpanMemory):
         size = data.shape[-1]
         start, count = self._around(offset, size)
         if (start, count) == (offset, size) and data.ndim == 1:
-            rows = np.broadcast_to(data, (self.groups * GROUP, size))
-        else:
-            rows = self._words(start, count)
-            rows[: self.lanes, offset - start : offset - start + size] = data
+            block = interleave(np.broadcast_to(data, (GROUP, size)), self.word)
+            self.device.fill(self.private, block, start * GROUP, self.pitch, self.groups)
+            return
+        rows = self._words(start, count)
+        rows[: self.lanes, offset - start : offset - start + size] = data
         words = rows.reshape(self.groups, GROUP, -1, self.word).transpose(0, 2, 1, 3)
         block = np.ascontiguousarray(words).reshape(self.groups, -1)
         self.device.copy_to(self.private, block, start * GROUP, self.pitch)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.cache import cache_key, process_cache
 from vmjit.devices.cuda_driver import CudaDriver, CudaFunction, DriverError, NvidiaDriver, count_gpus
 from vmjit.devices.interface import (
     Buffer,
@@ -259,8 +260,21 @@ class CudaDevice(Device):
 
     def _run_copy(self, name: str, threads: int, *arguments: Sequence[int]) -> None:
         if name not in self._copy_kernels:
-            self._copy_kernels[name] = self.load(self.target.copy_kernel(name), name)
+            self._copy_kernels[name] = self._load_copy_kernel(name)
         self._start(self._copy_kernels[name], threads, [number for part in arguments for number in part])
+
+    def _load_copy_kernel(self, name: str) -> Kernel:
+        cache = process_cache()
+        key = cache_key("copy kernel", (name, *self.target.identity))
+
+        def image() -> bytes:
+            return cache.image(key, f"the copy kernel {name}", partial(self.target.copy_kernel, name))
+
+        try:
+            return self.load([image()], name)
+        except KernelLoadError:
+            cache.disk.remove(key)  # damaged in a way that only the driver sees: made anew
+            return self.load([image()], name)
 
     # -- code
 

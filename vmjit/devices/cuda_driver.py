@@ -130,6 +130,8 @@ class NvidiaDriver:
             status, *values = getattr(self._api, name)(*arguments)
         except RuntimeError as error:  # a function that this driver is too old to have
             raise DriverError("CUDA_ERROR_NOT_SUPPORTED", str(error)) from error
+        except ValueError as error:  # a status that these bindings do not know
+            raise DriverError("CUDA_ERROR_UNKNOWN", str(error)) from error
         if int(status):
             raise DriverError(*self._described(status))
         return values[0] if values else None
@@ -228,16 +230,15 @@ class NvidiaDriver:
     def load(self, images: Sequence[bytes]) -> Any:
         (image,) = images
         kinds = self._api.CUjit_option
-        log = ctypes.create_string_buffer(_LOG_BYTES)
+        log = bytearray(_LOG_BYTES)  # what the bindings take for a `char *` to be written to
         options = [kinds.CU_JIT_ERROR_LOG_BUFFER, kinds.CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES]
         with self._current():
             try:
                 # PTX ends with a zero; machine code does not mind one behind it.
-                return self._call(
-                    "cuModuleLoadDataEx", image + b"\0", len(options), options, [ctypes.addressof(log), _LOG_BYTES]
-                )
+                return self._call("cuModuleLoadDataEx", image + b"\0", len(options), options, [log, _LOG_BYTES])
             except DriverError as error:
-                raise DriverError(error.status, error.text, log.value.decode(errors="replace").strip()) from None
+                told = log.partition(b"\0")[0].decode(errors="replace").strip()
+                raise DriverError(error.status, error.text, told) from None
 
     def unload(self, module: Any) -> None:
         with self._current():

@@ -52,7 +52,8 @@ class Buffer:
 
 def check_range(buffer: Buffer, size: int, offset: int, pitch: int = 0, rows: int = 1) -> None:
     """Raises IndexError where so many rows of `size` bytes, `pitch` bytes apart, leave the buffer."""
-    if offset < 0 or size < 0 or pitch < 0 or offset + pitch * max(rows - 1, 0) + size > buffer.size:
+    end = offset + (pitch * (rows - 1) + size if rows else 0)
+    if min(offset, size, pitch, rows) < 0 or end > buffer.size:
         raise IndexError(f"{rows} rows of {size} bytes at {offset} leave a buffer of {buffer.size}")
 
 
