@@ -120,8 +120,8 @@ class DeviceKernels:
                 self._kernels[device.name] = (len(self._regions), kernel)
             return kernel
 
-    def _load(self, device: Device) -> Kernel:
-        target = device.target
+    def translate(self, target: DeviceTarget) -> list[Part]:
+        """The kernel, and what it calls."""
         names = list(self._regions)
         whole = self._part(
             target,
@@ -129,11 +129,11 @@ class DeviceKernels:
             (self.interpreter_name, *names),
             lambda: target.compile_kernel(self.registers, self.interpreter_name, names, KERNEL_NAME),
         )
-        parts = [
-            whole,
-            self._interpreter(target),
-            *(by_target[target.identity] for by_target in self._regions.values()),
-        ]
+        return [whole, self._interpreter(target), *(by_target[target.identity] for by_target in self._regions.values())]
+
+    def _load(self, device: Device) -> Kernel:
+        target = device.target
+        parts = self.translate(target)
         images = [part.image for part in parts]
         if not target.links:
             return device.load(images, KERNEL_NAME)
