@@ -28,7 +28,7 @@ class DeviceContestant(VmjitContestant):
     def __init__(self, name: str, elf: Path, device: str, lanes: int) -> None:
         self.name = name
         self._lanes = lanes
-        self._machine = vmjit.Machine(vmjit.load(elf), lanes, device, memory=LANE_MEMORY)
+        self._machine = vmjit.Machine(vmjit.load(elf), lanes, device, memory=LANE_MEMORY, fallback=False)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

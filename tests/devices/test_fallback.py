@@ -141,7 +141,7 @@ def test_outputs_are_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         device = flaky()
         device.calls = dict.fromkeys(device.calls, 0)
         device.lost, device.lost_at = False, {"synchronize": 50}
-        m = machine(program("rv64imac", code, data=(DATA, 64)), 2, "interpreter", device="flaky")
+        m = machine(program("rv64imac", code, data=(DATA, 64)), 2, "interpreter", device="flaky", fallback=True)
         m.registers["s1"] = DATA
         got = m.run()
         assert got.stops() == {"EXIT": 2}

@@ -60,7 +60,7 @@ def test_guests_give_the_same_bits_as_on_the_cpu(name: str, isa: str) -> None:
     expected = vmjit.Machine(prog, lanes, "cpu", "interpreter", "16KiB")
     expected.set_input(inputs)
     want = expected.run()
-    m = vmjit.Machine(prog, lanes, "ptx", "auto", "16KiB")
+    m = vmjit.Machine(prog, lanes, "ptx", "auto", "16KiB", fallback=False)
     for _ in range(2):
         m.reset()
         m.set_input(inputs)

@@ -101,9 +101,10 @@ def machine(
     threads: int | None = None,
     memory: int | str = 4096,
     device: str = "cpu",
+    fallback: bool = False,
 ) -> vmjit.Machine:
     """A machine whose blocks are hot after HOT visits in the tier "auto"."""
-    m = vmjit.Machine(prog, lanes=lanes, device=device, tier=tier, memory=memory, threads=threads)
+    m = vmjit.Machine(prog, lanes=lanes, device=device, tier=tier, memory=memory, threads=threads, fallback=fallback)
     if tier == "auto":
         m._engine.visits_until_hot = HOT
         m._engine.reset_code()

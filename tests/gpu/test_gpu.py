@@ -18,7 +18,9 @@ from tests.differential import asm
 from tests.differential.oracles import TIERS, machine, program, settle
 from tests.differential.test_edge_operands import CODE, DATA, ISA, OUT, A, B, built, complain, operands
 from vmjit import Stop
+from vmjit.crossover import crossover
 from vmjit.devices.registry import open_device
+from vmjit.devices.selection import device_names
 from vmjit.errors import DeviceMemoryError
 
 pytestmark = pytest.mark.gpu
@@ -59,7 +61,7 @@ def check_guest(device: str, name: str, isa: str, tier: str, lanes: int) -> None
     expected = vmjit.Machine(prog, lanes, "cpu", "auto", "16KiB")
     expected.set_input(inputs)
     want = expected.run()
-    m = vmjit.Machine(prog, lanes, device, tier, "16KiB")
+    m = vmjit.Machine(prog, lanes, device, tier, "16KiB", fallback=False)
     for _ in range(2):
         m.reset()
         m.set_input(inputs)
@@ -137,7 +139,7 @@ def test_test_guests_end_as_on_the_cpu(gpu: str, name: str, isa: str) -> None:
     prog = vmjit.load(guest(name, isa))
     ended = []
     for device, tier in (("cpu", "interpreter"), (gpu, "interpreter")):
-        m = vmjit.Machine(prog, 35, device, tier, arguments=["guest", "1"])
+        m = vmjit.Machine(prog, 35, device, tier, arguments=["guest", "1"], fallback=False)
         m.set_input([bytes([65 + i % 26]) * (i % 7) for i in range(35)])
         result = m.run(200_000)
         ended.append(
@@ -187,11 +189,47 @@ def test_more_memory_than_there_is(hardware: str) -> None:
     device.free(device.allocate(1 << 20))
 
 
+@pytest.mark.parametrize("xlen", [32, 64])
+def test_from_how_many_lanes_it_pays(hardware: str, xlen: int) -> None:
+    """Measured here and kept: `device="auto"` goes by it."""
+    found = crossover(open_device(hardware), xlen)
+    assert [n for n, _, _ in found.measured] == sorted({n for n, _, _ in found.measured})
+    assert all(c > 0 and d > 0 for _, c, d in found.measured)
+    assert crossover(open_device(hardware), xlen) == found
+    print(f"{hardware}, rv{xlen}: {found}")
+
+
+def test_the_placement_s_choice_runs(hardware: str) -> None:
+    prog = vmjit.load(guest("crc32", "rv64imac"))
+    m = vmjit.Machine(prog, 4096, memory="16KiB", fallback=False)
+    m.set_input(struct.pack("<II", 1, 1))
+    result = m.run()
+    assert result.device == m.placement.device
+    assert m.placement.reasons
+    assert result.stops() == {"EXIT": 4096}
+
+
+def test_lanes_on_all_gpus(hardware: str) -> None:
+    kind = hardware.partition(":")[0]
+    if len(device_names(f"{kind}:all")) < 2:
+        pytest.skip(f"there is one {kind} device")
+    check_guest(f"{kind}:all", "sha256", "rv64imac", "auto", 10_001)
+
+
+def test_a_guest_without_end_ends_in_time(gpu: str) -> None:
+    m = machine(program("rv64i", (0x6F).to_bytes(4, "little")), 100, "interpreter", device=gpu)
+    started = time.monotonic()
+    result = m.run(max_seconds=1)
+    assert result.timed_out
+    assert result.stops() == {"RUNNING": 100}
+    assert 1 <= time.monotonic() - started < 20
+
+
 _ENDLESS = """
 import json, sys, time
 import vmjit
 from vmjit.program import Program
-m = vmjit.Machine(Program.from_bytes((0x0000006F).to_bytes(4, "little"), "rv64i"), 4096, sys.argv[1], memory=4096)
+m = vmjit.Machine(Program.from_bytes((0x0000006F).to_bytes(4, "little"), "rv64i"), 4096, sys.argv[1], memory=4096, fallback=False)
 m.run(10)
 print("running", flush=True)
 result = m.run()
