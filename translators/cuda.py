@@ -158,7 +158,10 @@ class CudaTarget(PtxTarget):
 
     def _linked(self, images: Sequence[bytes]) -> list[bytes]:
         # A kernel comes before what it calls, and PTX wants it behind that.
-        text = merge([image.decode() for image in reversed(images)])
+        try:
+            text = merge([image.decode() for image in reversed(images)])
+        except ValueError as error:
+            raise CompileError(f"PTX for {self.architecture} cannot be linked: {error}", log="", ir="") from error
         if not self.assembler:
             return [text.encode()]
         cubin, needs = cuda_tools.assemble(text, self.architecture)

@@ -437,6 +437,14 @@ def test_linking_to_machine_code() -> None:
     assert any(part.startswith("ptxas 1") for part in target.identity)
 
 
+def test_what_cannot_be_linked() -> None:
+    target = cuda_target.CudaTarget("sm_90", machine_code=False)
+    other = cuda_target.PtxTarget("sm_80").compile_interpreter(REGISTERS[32], [], "interpret")
+    for parts in ([*images()[:1], other], [*images(), images()[1]], [b"\xff"]):
+        with pytest.raises(CompileError, match="for sm_90 cannot be linked"):
+            target.link(parts, REGISTERS[32])
+
+
 def test_linking_without_ptxas(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver compiles, and finds the bound on registers in the text."""
 

@@ -71,7 +71,12 @@ def test_the_contexts_of_others_are_left_alone(found: dict[str, Any]) -> None:
     ("what", "kind", "message", "log"),
     [
         ("DeviceMemoryError", "DeviceMemoryError", "CUDA_ERROR_OUT_OF_MEMORY (the text of 2)", ""),
-        ("KernelLoadError", "KernelLoadError", "CUDA_ERROR_INVALID_PTX (the text of 218)", "line 2: 'nonsense'"),
+        (
+            "KernelLoadError",
+            "KernelLoadError",
+            "CUDA_ERROR_INVALID_PTX (the text of 218): line 2: 'no",
+            "line 2: 'nonsense'",
+        ),
         ("unknown", "KernelExecutionError", "CUDA_ERROR_UNKNOWN (987654 is not a valid CUresult)", ""),
         ("second", "DeviceMissingError", "no cuda:1: the NVIDIA driver sees 1 GPUs", ""),
     ],

@@ -370,7 +370,8 @@ def _array(buffer: Buffer, word: int = 1) -> tuple[int, ...]:
 
 
 def _told(error: DriverError) -> str:
-    return f"{error.status} ({error.text})"
+    first_line = error.log.partition("\n")[0]
+    return f"{error.status} ({error.text})" + (f": {first_line}" if first_line else "")
 
 
 def _target_for(capability: tuple[int, int]) -> PtxTarget:
