@@ -158,7 +158,7 @@ class _Grower:
 def form_region(code: CodeView, seed: int, growth: Growth) -> Region:
     """Grow a region from the block at `seed`, the most visited blocks first."""
     grown = _Grower(code, seed, growth)
-    blocks = _split(grown.chosen)
+    blocks = split_blocks(grown.chosen)
     region = Region([seed], blocks, {r for r in grown.calls if r in blocks})
     for pc, goals in grown.indirect.items():
         # The jump stands at the end of the last piece of a block that was split.
@@ -228,7 +228,7 @@ def _entered_from_outside(region: Region, known: set[int]) -> set[int]:
     return found
 
 
-def _split(chosen: dict[int, Block]) -> dict[int, Block]:
+def split_blocks(chosen: dict[int, Block]) -> dict[int, Block]:
     """Cut every block where another one starts, so that no instruction is compiled twice."""
     blocks: dict[int, Block] = {}
     for pc, block in chosen.items():

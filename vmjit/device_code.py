@@ -15,6 +15,7 @@ from vmjit.decoders.riscv.decoder import Decoder, Instruction
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS
 from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault, template_key
+from vmjit.translators.regions import Region
 
 _MASK64 = (1 << 64) - 1
 
@@ -45,6 +46,7 @@ class DeviceCodeSpace(GuestCode):
         """Addresses for which compiled code was asked for already."""
         self.covered: dict[int, int] = {}
         """Blocks that compiled regions have, and how often each was visited by then."""
+        self._promised: set[int] = set()  # entries of regions that no kernel has yet
         self._jumps: dict[int, set[int]] = {}  # slot of a computed jump -> where it went
         self._link = len(numbers)
 
@@ -152,6 +154,16 @@ class DeviceCodeSpace(GuestCode):
                     self.decode(pc)
                 self.slots["entry"][self.slot(pc)] = word
             self.changes += 1
+
+    def promise(self, region: Region, entries: Sequence[int]) -> None:
+        """A region was translated: no other is to be made for its blocks while it waits for a kernel."""
+        with self.lock:
+            self._promised.update(entries)
+            self.covered.update({pc: self.visits(pc) for pc in region.blocks})
+
+    def has_compiled(self, pc: int) -> bool:
+        """Whether compiled code begins at an address, or will soon."""
+        return pc in self._promised or self.entry(pc) != 0
 
     def entry(self, pc: int) -> int:
         """The entry word of compiled code at an address; 0 if there is none."""

@@ -6,7 +6,7 @@ The host's lane state is whole between passes. The lanes' memory stays on the de
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -82,14 +82,18 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
     # -- code
 
     def _new_space(self, spans: Sequence[CodeSpan]) -> DeviceCodeSpace:
-        return DeviceCodeSpace(self.decoder, self._numbers, spans)
+        space = DeviceCodeSpace(self.decoder, self._numbers, spans)
+        if self.tier == "auto":
+            self._in_background(space, self._recall)
+        return space
 
     def _provide(self, index: int, pc: int) -> bool:
         space = self.spaces[index]
         if not space.decode(pc):
             return False
-        if self.tier == "scalar" and not space.entry(pc):
+        if self.tier == "scalar" and not space.has_compiled(pc):
             self._compile_ahead(space, pc)
+            self.kernels.bring_in()
         return True
 
     def _compile_ahead(self, space: DeviceCodeSpace, pc: int) -> None:
@@ -97,12 +101,12 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         todo = [pc]
         while todo:
             place = todo.pop()
-            if not space.executable(place) or space.entry(place) or place in space.submitted:
+            if not space.executable(place) or space.has_compiled(place) or place in space.submitted:
                 continue
             space.submitted.add(place)
 
             def wanted(target: int) -> bool:
-                return space.executable(target) and not space.entry(target)
+                return space.executable(target) and not space.has_compiled(target)
 
             growth = Growth(wanted, MAX_REGION_INSTRUCTIONS, INLINE_BEFORE_RUNNING, whole_function=True)
             region = form_region(space, place, growth)
@@ -116,7 +120,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
             hot = np.flatnonzero(visits >= self.visits_until_hot)
             order = hot[np.argsort(visits[hot])[::-1]]
             for pc in space.pcs[order].tolist():
-                if pc not in space.submitted and not space.entry(pc) and self._is_hot(space, pc):
+                if pc not in space.submitted and not space.has_compiled(pc) and self._is_hot(space, pc):
                     space.submitted.add(pc)
                     self._compile_later(space, pc)
 
@@ -126,32 +130,47 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
             return space.visits(pc) >= self.visits_until_hot
         return space.visits(pc) - space.covered[pc] >= self.visits_until_hot * _ENTRY_FACTOR
 
+    def _recall(self, space: DeviceCodeSpace) -> None:
+        """Have all regions that earlier processes chose for this code."""
+        for region in self.regions.all(space):
+            if not space.has_compiled(region.entries[0]):
+                self.kernels.add(space, region)
+
     def _compile_later(self, space: DeviceCodeSpace, pc: int) -> None:
-        kernels, regions = self.kernels, self.regions
-        weak = weakref.ref(space)
         covered = pc in space.covered
 
-        def compile_region() -> None:
-            alive = weak()
-            if alive is None or alive.entry(pc):
+        def compile_region(space: DeviceCodeSpace) -> None:
+            if space.has_compiled(pc):
                 return
-            if covered != (pc in alive.covered):
-                alive.submitted.discard(pc)  # a region that has the block came in meanwhile
+            if covered != (pc in space.covered):
+                space.submitted.discard(pc)  # a region that has the block came in meanwhile
                 return
             # A block that is hot although the head of its loop is compiled is entered some other way.
-            head = loop_head(alive, pc)
-            seed = pc if alive.entry(head) else head
-            region = regions.find(alive, seed, lambda place: bool(alive.entry(place)))
-            if region is None:
-                region = form_region(alive, seed, visited(alive))
-            if kernels.add(alive, region):
-                regions.add(alive, region)
+            head = loop_head(space, pc)
+            seed = pc if space.has_compiled(head) else head
+            region = form_region(space, seed, visited(space))
+            if self.kernels.add(space, region):
+                self.regions.add(space, region)
+                if pc not in region.blocks:
+                    space.submitted.discard(pc)  # the loop's region does not hold it: it has one of its own coming
+
+        self._in_background(space, compile_region)
+
+    def _in_background(self, space: DeviceCodeSpace, work: Callable[[DeviceCodeSpace], None]) -> None:
+        """Have regions added by the compile thread, unless the machine is gone by then; the last of several such jobs
+        brings in what all of them have added, since linking takes long."""
+        weak, engine = weakref.ref(space), weakref.ref(self)
 
         def job() -> None:
+            alive, here = weak(), engine()
+            if alive is None or here is None:
+                return
             try:
-                compile_region()
+                work(alive)
+                if COMPILE_THREAD.is_last_job():
+                    here.kernels.bring_in()
             except CompileForbiddenError as error:
-                self._refused = error
+                here._refused = error
 
         COMPILE_THREAD.submit(job)
 

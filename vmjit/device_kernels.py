@@ -38,6 +38,16 @@ class Part(NamedTuple):
     image: bytes
 
 
+class _Waiting(NamedTuple):
+    """A region that waits for a kernel with it: of `size` guest instructions, entered at (pc, number of the entry)."""
+
+    space: DeviceCodeSpace
+    pc: int
+    size: int
+    entries: list[tuple[int, int]]
+    number: int
+
+
 @lru_cache(maxsize=4)
 def interpreter_keys_of(xlen: int) -> tuple[TemplateKey, ...]:
     """The templates that the device interpreter of this width has cases for."""
@@ -58,17 +68,20 @@ class DeviceKernels:
         self.windows = windows
         self.cache = cache
         self.statistics = CompileStatistics()
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
+        self._building = threading.Lock()
+        self._devices = list(devices)
         self._targets = {device.target.identity: device.target for device in devices}
         self._regions: dict[str, dict[tuple[str, ...], Part]] = {}  # by name, in the order of their numbers
-        self._kernels: dict[str, tuple[int, Kernel]] = {}  # by device, and with how many regions
+        self._waiting: list[_Waiting] = []
+        self._kernels: dict[str, Kernel] = {}  # by device
         self._keys: dict[str, str] = {}  # of the linked code, by device
         self.interpreter_name = f"vmjit_interpret_{registers.name}"
 
     def _part(self, target: DeviceTarget, kind: str, parts: Sequence[str], make: Callable[[], bytes]) -> Part:
         key = cache_key(f"device {kind}", (*parts, *target.identity))
         return Part(
-            key, self.cache.image(key, f"the {kind} for {' '.join(target.identity)}", self.statistics.counted(make))
+            key, self.cache.image(key, f"the {kind} for {' '.join(target.identity[:2])}", self.statistics.counted(make))
         )
 
     def _interpreter(self, target: DeviceTarget) -> Part:
@@ -81,7 +94,7 @@ class DeviceKernels:
         )
 
     def add(self, space: DeviceCodeSpace, region: Region) -> bool:
-        """Translate a region and have its blocks enter it from the next launch on. False where that failed."""
+        """Translate a region; `bring_in` lets lanes enter it. False where that failed."""
         if len(region.entries) > MAX_REGION_ENTRIES:
             region.entries = region.entries[:MAX_REGION_ENTRIES]
         content = (region_identity(region), repr(self.windows), self.registers.name)
@@ -95,45 +108,80 @@ class DeviceKernels:
                 for identity, target in self._targets.items()
             }
         except CompileError as error:
-            self.statistics.failures += 1
-            log.warning("the region at %#x could not be compiled and stays interpreted: %s", pc, error)
+            self._refuse(pc, error)
             return False
-        with self.lock:
+        entries = [(e, i) for i, e in enumerate(region.entries) if e == pc or not space.has_compiled(e)]
+        space.promise(region, [e for e, _ in entries])
+        with self._lock:
             self._regions.setdefault(name, images)
-            number = list(self._regions).index(name) + 1
-            entries = [(e, number << 8 | i) for i, e in enumerate(region.entries) if e == pc or not space.entry(e)]
-            space.install(entries)
-            space.covered.update({e: space.visits(e) for e in region.blocks})
-            self.statistics.regions += 1
-            self.statistics.guest_instructions += region.size
+            self._waiting.append(_Waiting(space, pc, region.size, entries, list(self._regions).index(name) + 1))
         return True
+
+    def _refuse(self, pc: int, error: Exception) -> None:
+        self.statistics.failures += 1
+        log.warning("the region at %#x could not be compiled and stays interpreted: %s", pc, error)
 
     def _compile_region(self, target: DeviceTarget, region: Region, name: str) -> bytes:
         return target.compile_region(region, self.registers, self.windows, name)
 
-    def kernel(self, device: Device) -> Kernel:
-        """The device's kernel with every region that has joined."""
-        with self.lock:
-            regions, kernel = self._kernels.get(device.name, (-1, None))
-            if kernel is None or regions != len(self._regions):
-                kernel = self._load(device)
-                self._kernels[device.name] = (len(self._regions), kernel)
-            return kernel
+    def bring_in(self) -> None:
+        """Link the kernels with the regions that were added, load them, and have jumps enter the regions.
 
-    def translate(self, target: DeviceTarget) -> list[Part]:
-        """The kernel, and what it calls."""
-        names = list(self._regions)
+        Takes as long as linking does, and holds nobody up meanwhile who runs the kernels that there are. Regions with
+        which nothing can be linked or loaded stay interpreted.
+        """
+        with self._building:
+            with self._lock:
+                count, waiting = len(self._regions), self._waiting
+                self._waiting = []
+            if not waiting:
+                return
+            try:
+                made = {device.name: self._load(device, count) for device in self._devices}
+            except (CompileError, KernelLoadError) as error:
+                self._drop(waiting, error)
+                return
+            with self._lock:
+                self._kernels.update(made)
+                for added in waiting:
+                    added.space.install([(pc, added.number << 8 | i) for pc, i in added.entries])
+                    self.statistics.regions += 1
+                    self.statistics.guest_instructions += added.size
+
+    def _drop(self, waiting: Sequence[_Waiting], error: Exception) -> None:
+        """Forget regions that no kernel has: they are the last ones."""
+        with self._lock:
+            dropped = [*waiting, *self._waiting]
+            self._waiting = []
+            for name in list(self._regions)[min(added.number for added in dropped) - 1 :]:
+                del self._regions[name]
+        for added in dropped:
+            self._refuse(added.pc, error)
+
+    def kernel(self, device: Device) -> Kernel:
+        """The device's newest kernel."""
+        with self._lock:
+            kernel = self._kernels.get(device.name)
+        if kernel is None:
+            kernel = self._kernels[device.name] = self._load(device, 0)
+        return kernel
+
+    def translate(self, target: DeviceTarget, regions: int = 0) -> list[Part]:
+        """The kernel with the first so many regions, and what it calls."""
+        with self._lock:
+            chosen = dict(list(self._regions.items())[:regions])
+        names = list(chosen)
         whole = self._part(
             target,
             "kernel",
             (self.interpreter_name, *names),
             lambda: target.compile_kernel(self.registers, self.interpreter_name, names, KERNEL_NAME),
         )
-        return [whole, self._interpreter(target), *(by_target[target.identity] for by_target in self._regions.values())]
+        return [whole, self._interpreter(target), *(by_target[target.identity] for by_target in chosen.values())]
 
-    def _load(self, device: Device) -> Kernel:
+    def _load(self, device: Device, regions: int) -> Kernel:
         target = device.target
-        parts = self.translate(target)
+        parts = self.translate(target, regions)
         images = [part.image for part in parts]
         if not target.links:
             return device.load(images, KERNEL_NAME)
@@ -147,7 +195,7 @@ class DeviceKernels:
             return device.load([self._linked(target, key, images)], KERNEL_NAME)
 
     def _linked(self, target: DeviceTarget, key: str, images: Sequence[bytes]) -> bytes:
-        what = f"the machine code for {' '.join(target.identity)}"
+        what = f"the machine code for {' '.join(target.identity[:2])}"
 
         def link() -> bytes:
             (image,) = target.link(images, self.registers)

@@ -15,7 +15,7 @@ from typing import Any
 
 from vmjit.cache import DiskCache, cache_key
 from vmjit.guest_code import GuestCode
-from vmjit.translators.regions import Region
+from vmjit.translators.regions import Region, split_blocks
 
 # Regions of one program that are remembered.
 _MOST = 1024
@@ -36,7 +36,7 @@ class _Shape:
         return cls(tuple(region.entries), tuple(region.blocks), tuple(sorted(region.returns)), goals)
 
     def region(self, code: GuestCode) -> Region:
-        blocks = {pc: code.block(pc) for pc in self.blocks}
+        blocks = split_blocks({pc: code.block(pc) for pc in self.blocks})
         return Region(list(self.entries), blocks, set(self.returns), {pc: list(g) for pc, g in self.indirect})
 
     def fits(self, code: GuestCode) -> bool:
@@ -50,6 +50,10 @@ class RegionMemory:
         self._disk = disk
         self._options = tuple(options)
         self._shapes: weakref.WeakKeyDictionary[GuestCode, tuple[str, dict[_Shape, None]]] = weakref.WeakKeyDictionary()
+
+    def all(self, code: GuestCode) -> list[Region]:
+        """Every remembered region, in the order in which they were compiled."""
+        return [shape.region(code) for shape in self._of(code)[1]]
 
     def find(self, code: GuestCode, pc: int, compiled: Callable[[int], bool]) -> Region | None:
         """A remembered region for a hot block: one that begins there, else one that has it.
