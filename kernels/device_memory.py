@@ -51,12 +51,14 @@ class DeviceWindow:
     """Guest addresses a with a - lo < size lie in memory from `base` on; `interleaved` by words with a group's lanes.
 
     `lo` and `size` are values of the guest's width, `base` an i64; lo, size and base are multiples of the word.
+    `near` promises that what is interleaved takes less than 4 GiB for the group.
     """
 
     base: Value
     lo: Value
     size: Value
     interleaved: bool
+    near: bool = False
 
 
 def aligned_window(lo: int, size: int, offset: int, word: int) -> tuple[int, int, int]:
@@ -91,6 +93,11 @@ def _rotate_right(b: Builder, value: Value, amount: int) -> Value:
     return b.call(function, [value, value, ir.Constant(type_, amount)])
 
 
+def place_in_window(b: Builder, window: DeviceWindow, offset: Value) -> Value:
+    """Where the byte at an offset of the guest's width lies."""
+    return _place(b, window, offset, offset, 1)
+
+
 def _place(b: Builder, window: DeviceWindow, offset: Value, index: Value, size: int) -> Value:
     """Where the element at `offset`, number `index` of its size, lies.
 
@@ -102,6 +109,9 @@ def _place(b: Builder, window: DeviceWindow, offset: Value, index: Value, size: 
         return b.add(window.base, b.mul(b.zext(_narrow(b, index), I64), ir.Constant(I64, step)))
     # The word starts 32 times as far from the base; the offset itself is in the sum once.
     start = b.and_(_narrow(b, offset), ir.Constant(I32, -word))
+    if window.near:
+        far = b.add(b.mul(start, ir.Constant(I32, GROUP - 1)), _narrow(b, offset))
+        return b.add(window.base, b.zext(far, I64))
     return b.add(b.add(window.base, _low(b, offset)), b.mul(b.zext(start, I64), ir.Constant(I64, GROUP - 1)))
 
 

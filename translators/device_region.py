@@ -24,11 +24,13 @@ from vmjit.kernels.device_memory import (
     aligned_window,
     load_field,
     load_global,
+    place_in_window,
     store_field,
     store_global,
     window_access,
 )
 from vmjit.translators.access_groups import AccessGroup, access_groups
+from vmjit.translators.loop_unrolling import UnrolledLoop, unrolled_loops
 from vmjit.translators.lowering import Builder, Value, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
@@ -54,6 +56,7 @@ class DeviceRegion(RegionBody):
         super().__init__(region, registers, windows.plan, builder)
         self.lane_registers, self.fields, self.memory, self.machine, self.left, self.entry = args
         self.exits: dict[frozenset[int], _Exit] = {}
+        self.checked: dict[int, tuple[_GroupBase, int]] = {}
         word = registers.type.bits // 8
         plan = windows.plan
         self.private = aligned_window(plan.private_lo, plan.private_size, windows.private_offset, word)
@@ -77,6 +80,56 @@ class DeviceRegion(RegionBody):
 
     def context(self, pc: int, size: int) -> RegionContext:
         return _DeviceContext(self, pc, size)
+
+    def window(self, window: tuple[int, int, int], *, shared: bool, room: int | None = None) -> DeviceWindow | None:
+        """A window of (lo, size, offset), None where it is empty; `room` stands in for its size."""
+        lo, size, offset = window
+        if not size:
+            return None
+        b = self.builder
+        base = b.add(self.shared_base if shared else self.memory, ir.Constant(I64, offset * (1 if shared else GROUP)))
+        size_ = ir.Constant(self.xlen, size if room is None else room)
+        return DeviceWindow(base, ir.Constant(self.xlen, lo), size_, not shared, near=size * GROUP < 1 << 32)
+
+    # -- loops: several iterations behind one check
+
+    def emit_blocks(self) -> None:
+        loops = unrolled_loops(self.region, set(self.needs)) if self.private[1] else {}
+        for pc in self.region.blocks:
+            if pc in loops:
+                self._emit_loop(loops[pc])
+            else:
+                self.emit_block(pc, self.starts[pc], checked=True)
+
+    def _emit_loop(self, loop: UnrolledLoop) -> None:
+        """The head's block checks what the iterations in a row need; the loop as it is runs where that fails."""
+        b, starts = self.builder, self.starts
+        rolled = b.append_basic_block(f"rolled_{loop.head:x}")
+        b.position_at_end(starts[loop.head])
+        need = (loop.copies - 1) * loop.size + self.needs[loop.head]
+        remaining = b.load(self.remaining, typ=I64)
+        self._require(b.icmp_signed(">=", remaining, ir.Constant(I64, need)), rolled)
+        bases: dict[AccessGroup, _GroupBase] = {}
+        for group in loop.groups:
+            value = b.load(self.cells[group.register], typ=self.xlen)
+            bases[group], inside = check_group(self, group, value)
+            self._require(inside, rolled)
+        copies = [{pc: b.append_basic_block(f"copy{i}_{pc:x}") for pc in loop.body} for i in range(loop.copies)]
+        b.branch(copies[0][loop.head])
+        for i, labels in enumerate(copies):
+            behind = copies[i + 1] if i + 1 < loop.copies else starts
+            self.starts = {**starts, **labels, loop.head: behind[loop.head]}
+            self.checked = {key[1]: (bases[g], d) for key, (g, d) in loop.members.items() if key[0] == i}
+            for pc in loop.body:
+                self.emit_block(pc, labels[pc], checked=False)
+        self.starts, self.checked = starts, {}
+        self.emit_block(loop.head, rolled, checked=True)
+
+    def _require(self, condition: Value, otherwise: Any) -> None:
+        b = self.builder
+        following = b.append_basic_block("required")
+        self.branch(condition, following, otherwise, rare=False)
+        b.position_at_end(following)
 
     # -- exits: one copy of the code that stores the registers for each set of written registers
 
@@ -126,6 +179,43 @@ class _Exit:
         b.branch(region.done)
 
 
+class _GroupBase:
+    """Where the accesses of a group that was checked take place."""
+
+    def __init__(self, region: DeviceRegion, group: AccessGroup, window: DeviceWindow, address: Value, first: Value):
+        self.region = region
+        self.group = group
+        self.window = window
+        self.offset = region.builder.sub(address, window.lo)
+        self.word = region.registers.type.bits // 8
+        # By the distance from a whole word, as far as that makes a difference.
+        self.bases = {0: first}
+
+    def place(self, distance: int) -> Value:
+        """Where the access at a distance from the register's value takes place."""
+        b, word, start = self.region.builder, self.word, distance - self.group.low
+        within = start % word
+        if self.group.alignment == word:
+            return b.add(self.bases[0], ir.Constant(I64, (start - within) * GROUP + within))
+        if within not in self.bases:
+            offset = b.add(self.offset, ir.Constant(self.region.xlen, within))
+            self.bases[within] = place_in_window(b, self.window, offset)
+        return b.add(self.bases[within], ir.Constant(I64, (start - within) * GROUP))
+
+
+def check_group(region: DeviceRegion, group: AccessGroup, value: Value) -> tuple[_GroupBase, Value]:
+    """Where the group's accesses take place, and whether all lie in the lane's own window, for the register's value."""
+    b = region.builder
+    lo, size, _ = region.private
+    extent, step = group.hi - group.low, group.alignment
+    room = (size - extent) // step * step + step if size >= extent else 0
+    window = region.window(region.private, shared=False, room=room)
+    assert window is not None
+    address = b.add(value, ir.Constant(region.xlen, group.low))
+    first, inside = window_access(b, window, address, step)
+    return _GroupBase(region, group, window, address, first), inside
+
+
 class _DeviceContext(RegionContext):
     """Windows as constants; whatever they do not decide leaves to the interpreter."""
 
@@ -133,60 +223,30 @@ class _DeviceContext(RegionContext):
 
     def __init__(self, body: DeviceRegion, pc: int, size: int) -> None:
         super().__init__(body, pc, size)
-        self._groups: dict[int, AccessGroup] = {}
-        self._bases: dict[AccessGroup, Value] = {}
-        if body.private[1]:
-            for group in access_groups(body.region.blocks[pc], body.registers.stack):
-                self._groups.update(dict.fromkeys(group.members, group))
+        self._groups = access_groups(body.region.blocks[pc], body.registers.stack) if body.private[1] else {}
+        self._bases: dict[AccessGroup, _GroupBase] = {}
 
     def _in_group(self, op: Op) -> Value | None:
         """Where an access of a group takes place; the first one checks for all. None for an access of its own."""
-        group = self._groups.get(id(op))
-        if group is None:
+        if id(op) in self.body.checked:
+            base, distance = self.body.checked[id(op)]
+            return base.place(distance)
+        if id(op) not in self._groups:
             return None
-        word = self.body.registers.type.bits // 8
+        group, distance = self._groups[id(op)]
         if group not in self._bases:
-            self._bases[group] = self._check_group(group)
-        distance = group.members[id(op)] - group.low
-        place = distance // word * word * GROUP + distance % word
-        return self.builder.add(self._bases[group], ir.Constant(I64, place))
-
-    def _check_group(self, group: AccessGroup) -> Value:
-        """Leave unless the whole group lies in the lane's own window; gives where its first word is."""
-        b, body = self.builder, self.body
-        lo, size, offset = body.private
-        extent = group.hi - group.low
-        word = body.registers.type.bits // 8
-        room = (size - extent) // word * word + word if size >= extent else 0
-        window = DeviceWindow(
-            b.add(body.memory, ir.Constant(I64, offset * GROUP)),
-            ir.Constant(body.xlen, lo),
-            ir.Constant(body.xlen, room),
-            interleaved=True,
-        )
-        value = self.operand(Register(group.register))
-        address = b.add(value, ir.Constant(body.xlen, group.low))
-        place, inside = window_access(b, window, address, word)
-        hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
-        body.branch(inside, hit, miss, rare=False)
-        b.position_at_end(miss)
-        self.leave_here()
-        b.position_at_end(hit)
-        return place
+            base, inside = check_group(self.body, group, self.operand(Register(group.register)))
+            b = self.builder
+            hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
+            self.body.branch(inside, hit, miss, rare=False)
+            b.position_at_end(miss)
+            self.leave_here()
+            b.position_at_end(hit)
+            self._bases[group] = base
+        return self._bases[group].place(distance)
 
     def limit(self) -> Value:
         return load_field(self.builder, self.body.fields, LaneField.LIMIT)
-
-    def _window(self, window: tuple[int, int, int], *, shared: bool) -> DeviceWindow | None:
-        lo, size, offset = window
-        if not size:
-            return None
-        b, body = self.builder, self.body
-        if shared:
-            base = b.add(body.shared_base, ir.Constant(I64, offset))
-        else:
-            base = b.add(body.memory, ir.Constant(I64, offset * 32))
-        return DeviceWindow(base, ir.Constant(body.xlen, lo), ir.Constant(body.xlen, size), not shared)
 
     def load(self, op: Op, address: Value) -> Value:
         b, type_ = self.builder, op.type
@@ -214,7 +274,7 @@ class _DeviceContext(RegionContext):
         """(where an access takes place, whether it may) in the lane's own window and, if wanted, in the shared one."""
         windows = ((self.body.private, False), (self.body.shared, True)) if shared else ((self.body.private, False),)
         for window, in_shared in windows:
-            found = self._window(window, shared=in_shared)
+            found = self.body.window(window, shared=in_shared)
             if found is not None:
                 yield window_access(self.builder, found, address, size)
 
