@@ -68,22 +68,26 @@ def aligned_window(lo: int, size: int, offset: int, word: int) -> tuple[int, int
     return (start, end - start, offset + start - lo) if end > start else (0, 0, 0)
 
 
-def window_access(b: Builder, window: DeviceWindow, address: Value, size: int) -> tuple[Value, Value]:
-    """(address in device memory, whether the access is aligned and inside)."""
+def window_access(
+    b: Builder, window: DeviceWindow, address: Value, size: int, *, aligned: bool = False
+) -> tuple[Value, Value]:
+    """(address in device memory, whether the access is aligned and inside). `aligned`: that much is known."""
     xlen = address.type
     offset = b.sub(address, window.lo)
     shift = size.bit_length() - 1
-    if not shift:
+    if aligned or not shift:
         inside = b.icmp_unsigned("<", offset, window.size)
-        index = offset
+        index = b.lshr(offset, ir.Constant(xlen, shift))
     elif xlen.width == 32:
         # Rotated, the bits of a misaligned address stand at the top, where the comparison finds them.
         index = _rotate_right(b, offset, shift)
         inside = b.icmp_unsigned("<", index, b.lshr(window.size, ir.Constant(xlen, shift)))
     else:
-        aligned = b.icmp_unsigned("==", b.and_(b.trunc(offset, I32), ir.Constant(I32, size - 1)), ir.Constant(I32, 0))
-        inside = b.and_(b.icmp_unsigned("<", offset, window.size), aligned)
+        low = b.icmp_unsigned("==", b.and_(b.trunc(offset, I32), ir.Constant(I32, size - 1)), ir.Constant(I32, 0))
+        inside = b.and_(b.icmp_unsigned("<", offset, window.size), low)
         index = b.lshr(offset, ir.Constant(xlen, shift))
+    if aligned and window.interleaved and size == xlen.width // 8:
+        return b.add(window.base, b.mul(b.zext(_narrow(b, offset), I64), ir.Constant(I64, GROUP))), inside
     return _place(b, window, offset, index, size), inside
 
 

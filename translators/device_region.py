@@ -18,6 +18,7 @@ from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Op, Register
 from vmjit.kernels.device_layout import FORCE_INTERPRETER, GROUP, DeviceMachine, LaneField, register_offset
 from vmjit.kernels.device_memory import (
+    I1,
     I32,
     I64,
     DeviceWindow,
@@ -34,6 +35,7 @@ from vmjit.translators.loop_unrolling import UnrolledLoop, unrolled_loops
 from vmjit.translators.lowering import Builder, Value, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
+from vmjit.translators.value_ranges import Range, ValueRanges, anything
 
 REGION_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64, I32])
 
@@ -59,6 +61,7 @@ class DeviceRegion(RegionBody):
         self.checked: dict[int, tuple[_GroupBase, int]] = {}
         word = registers.type.bits // 8
         plan = windows.plan
+        self.ranges = ValueRanges(region, registers)
         self.private = aligned_window(plan.private_lo, plan.private_size, windows.private_offset, word)
         self.shared = aligned_window(plan.shared_lo, plan.shared_size, windows.shared_offset, word)
 
@@ -89,7 +92,8 @@ class DeviceRegion(RegionBody):
         b = self.builder
         base = b.add(self.shared_base if shared else self.memory, ir.Constant(I64, offset * (1 if shared else GROUP)))
         size_ = ir.Constant(self.xlen, size if room is None else room)
-        return DeviceWindow(base, ir.Constant(self.xlen, lo), size_, not shared, near=size * GROUP < 1 << 32)
+        near = self.xlen.width == 32 and size * GROUP < 1 << 32
+        return DeviceWindow(base, ir.Constant(self.xlen, lo), size_, not shared, near=near)
 
     # -- loops: several iterations behind one check
 
@@ -112,7 +116,8 @@ class DeviceRegion(RegionBody):
         bases: dict[AccessGroup, _GroupBase] = {}
         for group in loop.groups:
             value = b.load(self.cells[group.register], typ=self.xlen)
-            bases[group], inside = check_group(self, group, value)
+            known = self.ranges.register(loop.head, group.register)
+            bases[group], inside = check_group(self, group, value, known.step, whole=group is loop.stepping)
             self._require(inside, rolled)
         copies = [{pc: b.append_basic_block(f"copy{i}_{pc:x}") for pc in loop.body} for i in range(loop.copies)]
         b.branch(copies[0][loop.head])
@@ -180,14 +185,23 @@ class _Exit:
 
 
 class _GroupBase:
-    """Where the accesses of a group that was checked take place."""
+    """Where the accesses of a group that was checked take place; `alignment` is that of its lowest address."""
 
-    def __init__(self, region: DeviceRegion, group: AccessGroup, window: DeviceWindow, address: Value, first: Value):
+    def __init__(
+        self,
+        region: DeviceRegion,
+        group: AccessGroup,
+        window: DeviceWindow,
+        offset: Value,
+        first: Value,
+        alignment: int,
+    ) -> None:
         self.region = region
         self.group = group
         self.window = window
-        self.offset = region.builder.sub(address, window.lo)
+        self.offset = offset
         self.word = region.registers.type.bits // 8
+        self.alignment = alignment
         # By the distance from a whole word, as far as that makes a difference.
         self.bases = {0: first}
 
@@ -195,7 +209,7 @@ class _GroupBase:
         """Where the access at a distance from the register's value takes place."""
         b, word, start = self.region.builder, self.word, distance - self.group.low
         within = start % word
-        if self.group.alignment == word:
+        if self.alignment >= word:
             return b.add(self.bases[0], ir.Constant(I64, (start - within) * GROUP + within))
         if within not in self.bases:
             offset = b.add(self.offset, ir.Constant(self.region.xlen, within))
@@ -203,17 +217,24 @@ class _GroupBase:
         return b.add(self.bases[within], ir.Constant(I64, (start - within) * GROUP))
 
 
-def check_group(region: DeviceRegion, group: AccessGroup, value: Value) -> tuple[_GroupBase, Value]:
-    """Where the group's accesses take place, and whether all lie in the lane's own window, for the register's value."""
+def check_group(
+    region: DeviceRegion, group: AccessGroup, value: Value, step: int, *, whole: bool = False
+) -> tuple[_GroupBase, Value]:
+    """Where the group's accesses take place, and whether all lie in the lane's own window, for the register's value.
+
+    `step` is known to divide the value. With `whole`, the value must also be a multiple of the word.
+    """
     b = region.builder
-    lo, size, _ = region.private
-    extent, step = group.hi - group.low, group.alignment
-    room = (size - extent) // step * step + step if size >= extent else 0
+    word = region.registers.type.bits // 8
+    _, size, _ = region.private
+    extent = group.hi - group.low
+    unit = word if whole or step >= word else group.alignment
+    room = (size - extent) // unit * unit + unit if size >= extent else 0
     window = region.window(region.private, shared=False, room=room)
     assert window is not None
     address = b.add(value, ir.Constant(region.xlen, group.low))
-    first, inside = window_access(b, window, address, step)
-    return _GroupBase(region, group, window, address, first), inside
+    first, inside = window_access(b, window, address, unit, aligned=step >= unit)
+    return _GroupBase(region, group, window, b.sub(address, window.lo), first, unit), inside
 
 
 class _DeviceContext(RegionContext):
@@ -235,7 +256,9 @@ class _DeviceContext(RegionContext):
             return None
         group, distance = self._groups[id(op)]
         if group not in self._bases:
-            base, inside = check_group(self.body, group, self.operand(Register(group.register)))
+            # What divides both an access's address and its distance divides the register's value.
+            step = min(self._range(op).step, distance & -distance or self._range(op).step)
+            base, inside = check_group(self.body, group, self.operand(Register(group.register)), step)
             b = self.builder
             hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
             self.body.branch(inside, hit, miss, rare=False)
@@ -248,35 +271,45 @@ class _DeviceContext(RegionContext):
     def limit(self) -> Value:
         return load_field(self.builder, self.body.fields, LaneField.LIMIT)
 
+    def _range(self, op: Op) -> Range:
+        """What is known of the address of an access."""
+        return self.body.ranges.addresses.get(id(op)) or anything(self.body.registers.type)
+
     def load(self, op: Op, address: Value) -> Value:
-        b, type_ = self.builder, op.type
-        llvm_type = int_type(type_.bits)
+        b, llvm_type = self.builder, int_type(op.type.bits)
         if (known := self._in_group(op)) is not None:
             return load_global(b, known, llvm_type)
         done = b.append_basic_block("loaded")
-        ways = self._ways(address, type_.bits // 8, shared=True)
-        incoming = self.through_windows(ways, lambda place: load_global(b, place, llvm_type), done)
+        incoming = self.through_windows(self._ways(op, address), lambda place: load_global(b, place, llvm_type), done)
         self.leave_here()
         return self.joined(llvm_type, incoming, done)
 
     def store(self, op: Op, address: Value, value: Value) -> None:
-        b, type_ = self.builder, op.type
+        b = self.builder
         if (known := self._in_group(op)) is not None:
             store_global(b, value, known)
             return
         done = b.append_basic_block("stored")
-        ways = self._ways(address, type_.bits // 8, shared=False)
-        self.through_windows(ways, lambda place: store_global(b, value, place), done)
+        self.through_windows(self._ways(op, address), lambda place: store_global(b, value, place), done)
         self.leave_here()
         b.position_at_end(done)
 
-    def _ways(self, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Value, Value]]:
-        """(where an access takes place, whether it may) in the lane's own window and, if wanted, in the shared one."""
-        windows = ((self.body.private, False), (self.body.shared, True)) if shared else ((self.body.private, False),)
-        for window, in_shared in windows:
-            found = self.body.window(window, shared=in_shared)
-            if found is not None:
-                yield window_access(self.builder, found, address, size)
+    def _ways(self, op: Op, address: Value) -> Iterator[tuple[Value, Value]]:
+        """(where an access takes place, whether it may) in the lane's own window and, for a load, in the shared one.
+
+        A window where it never takes place is left out; of one where it always does, LLVM need not be told more.
+        """
+        body, known, size = self.body, self._range(op), op.type.bits // 8
+        windows = [(body.private, False), (body.shared, True)] if op.name == "load" else [(body.private, False)]
+        for window, shared in windows:
+            lo, extent, _ = window
+            found = body.window(window, shared=shared)
+            if found is None or known.hi < lo or known.lo >= lo + extent:
+                continue
+            place, inside = window_access(self.builder, found, address, size, aligned=known.step >= size)
+            if known.lo >= lo and known.hi + size <= lo + extent and known.step >= size:
+                inside = ir.Constant(I1, 1)
+            yield place, inside
 
 
 def emit_region_function(

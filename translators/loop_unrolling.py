@@ -15,9 +15,12 @@ from vmjit.translators.access_groups import Access, AccessGroup, group_of
 from vmjit.translators.regions import Region
 
 # Longer loops spend little on their checks.
-_MAX_BODY = 40
-_MAX_UNROLLED = 72
+_MAX_BODY = 80
+_MAX_UNROLLED = 160
 _MAX_COPIES = 4
+
+# As long as this, where it takes more iterations to come from one whole word to the next.
+_MAX_STEPPING = 128
 
 # All loops of one region together may add this many instructions.
 _MAX_ADDED = 512
@@ -34,6 +37,9 @@ class UnrolledLoop:
     groups: tuple[AccessGroup, ...]
     members: Mapping[tuple[int, int], tuple[AccessGroup, int]]
     """By copy and identity of an op: its group and its distance."""
+    stepping: AccessGroup | None
+    """A group of parts of words whose register comes to a multiple of the word as the iterations go on, and is one
+    again after all copies: where it is not one, the loop as it is runs until it is."""
 
 
 def unrolled_loops(region: Region, heads: set[int]) -> dict[int, UnrolledLoop]:
@@ -50,6 +56,10 @@ def unrolled_loops(region: Region, heads: set[int]) -> dict[int, UnrolledLoop]:
         copies = min(_MAX_COPIES, _MAX_UNROLLED // size) if body and size <= _MAX_BODY else 0
         if copies >= 1 and copies * size <= left:
             loop = _with_accesses(region, predecessors, head, body, size, copies)
+            if loop.stepping is None and 2 * copies * size <= min(_MAX_STEPPING, left):
+                longer = _with_accesses(region, predecessors, head, body, size, 2 * copies)
+                if longer.stepping is not None:
+                    loop, copies = longer, 2 * copies
             if copies > 1 or loop.groups:
                 left -= copies * size
                 found[head] = loop
@@ -109,6 +119,7 @@ def _with_accesses(
     registers = region.blocks[head].registers
     before: dict[int, Place] = {i: (i, 0) for i in range(len(registers)) if i != registers.zero}
     accesses: dict[int, list[Access[tuple[int, int]]]] = {}
+    steps: dict[int, int] = {}
     for copy in range(copies):
         after: dict[int, dict[int, Place]] = {}
         for pc in body:
@@ -117,13 +128,19 @@ def _with_accesses(
             for op, (register, distance) in _accesses(region, pc, after[pc]):
                 accesses.setdefault(register, []).append(Access((copy, id(op)), op, distance))
         before = _meet([after[p] for p in predecessors[head] if p in after])
-    groups, members = [], {}
+        if not copy:
+            steps = {r: distance for r, (register, distance) in before.items() if r == register}
+    word = registers.type.bits // 8
+    groups, members, stepping = [], {}, None
     for register, found in accesses.items():
-        group = group_of(register, found, registers.type.bits // 8)
+        group = group_of(register, found, word)
         if group is not None and len(found) > 1:
             groups.append(group)
             members.update({access.key: (group, access.distance) for access in found})
-    return UnrolledLoop(head, body, size, copies, tuple(groups), members)
+            step = steps.get(register, 0)
+            if 0 < abs(step) < word and not copies * step % word and group.alignment < word:
+                stepping = stepping or group
+    return UnrolledLoop(head, body, size, copies, tuple(groups), members, stepping)
 
 
 def _accesses(region: Region, pc: int, places: dict[int, Place]) -> list[tuple[Op, Place]]:

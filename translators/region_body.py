@@ -100,7 +100,7 @@ class RegionBody:
             self.emit_block(pc, self.starts[pc], checked=True)
 
     def emit_block(self, pc: int, start: Any, *, checked: bool) -> None:
-        """Emit block `pc` into the LLVM block `start`; `checked`: with the check of the budget, if one belongs there."""
+        """Emit block `pc` into the LLVM block `start`, if `checked` with the check of the budget where one belongs."""
         b, block = self.builder, self.region.blocks[pc]
         b.position_at_end(start)
         self.dirty = set(self.dirty_at[pc])
