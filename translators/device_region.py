@@ -116,8 +116,10 @@ class DeviceRegion(RegionBody):
         bases: dict[AccessGroup, _GroupBase] = {}
         for group in loop.groups:
             value = b.load(self.cells[group.register], typ=self.xlen)
-            known = self.ranges.register(loop.head, group.register)
-            bases[group], inside = check_group(self, group, value, known.step, whole=group is loop.stepping)
+            step = self.ranges.register(loop.head, group.register).step
+            whole = group is loop.stepping
+            shared = group in loop.loads and self._starts_in_shared(loop, group)
+            bases[group], inside = check_group(self, group, value, step, whole=whole, shared=shared)
             self._require(inside, rolled)
         copies = [{pc: b.append_basic_block(f"copy{i}_{pc:x}") for pc in loop.body} for i in range(loop.copies)]
         b.branch(copies[0][loop.head])
@@ -129,6 +131,11 @@ class DeviceRegion(RegionBody):
                 self.emit_block(pc, labels[pc], checked=False)
         self.starts, self.checked = starts, {}
         self.emit_block(loop.head, rolled, checked=True)
+
+    def _starts_in_shared(self, loop: UnrolledLoop, group: AccessGroup) -> bool:
+        """Whether a loop reads a table of the shared memory, by where it begins."""
+        lo, size, _ = self.shared
+        return self.ranges.entering(loop.head, loop.body, group.register).inside(lo, size)
 
     def _require(self, condition: Value, otherwise: Any) -> None:
         b = self.builder
@@ -202,35 +209,39 @@ class _GroupBase:
         self.offset = offset
         self.word = region.registers.type.bits // 8
         self.alignment = alignment
-        # By the distance from a whole word, as far as that makes a difference.
+        # By the distance of an aligned piece from the word at the lowest address.
         self.bases = {0: first}
 
     def place(self, distance: int) -> Value:
         """Where the access at a distance from the register's value takes place."""
         b, word, start = self.region.builder, self.word, distance - self.group.low
+        if not self.window.interleaved:
+            return b.add(self.bases[0], ir.Constant(I64, start))
         within = start % word
-        if self.alignment >= word:
-            return b.add(self.bases[0], ir.Constant(I64, (start - within) * GROUP + within))
-        if within not in self.bases:
-            offset = b.add(self.offset, ir.Constant(self.region.xlen, within))
-            self.bases[within] = place_in_window(b, self.window, offset)
-        return b.add(self.bases[within], ir.Constant(I64, (start - within) * GROUP))
+        # What lies in one aligned piece of a word stays together wherever the word is.
+        piece = within // self.alignment * self.alignment
+        if piece not in self.bases:
+            offset = b.add(self.offset, ir.Constant(self.region.xlen, piece))
+            self.bases[piece] = place_in_window(b, self.window, offset)
+        return b.add(self.bases[piece], ir.Constant(I64, (start - within) * GROUP + within - piece))
 
 
 def check_group(
-    region: DeviceRegion, group: AccessGroup, value: Value, step: int, *, whole: bool = False
+    region: DeviceRegion, group: AccessGroup, value: Value, step: int, *, whole: bool = False, shared: bool = False
 ) -> tuple[_GroupBase, Value]:
-    """Where the group's accesses take place, and whether all lie in the lane's own window, for the register's value.
+    """Where the group's accesses take place, and whether all lie in the window, for the register's value.
 
-    `step` is known to divide the value. With `whole`, the value must also be a multiple of the word.
+    The window is the lane's own, or with `shared`, for loads, the shared one. `step` is known to divide the value. With
+    `whole`, the value must also be a multiple of the word.
     """
     b = region.builder
     word = region.registers.type.bits // 8
-    _, size, _ = region.private
+    memory = region.shared if shared else region.private
+    _, size, _ = memory
     extent = group.hi - group.low
-    unit = word if whole or step >= word else group.alignment
+    unit = word if whole else max(group.alignment, min(step, word))
     room = (size - extent) // unit * unit + unit if size >= extent else 0
-    window = region.window(region.private, shared=False, room=room)
+    window = region.window(memory, shared=shared, room=room)
     assert window is not None
     address = b.add(value, ir.Constant(region.xlen, group.low))
     first, inside = window_access(b, window, address, unit, aligned=step >= unit)
@@ -304,10 +315,10 @@ class _DeviceContext(RegionContext):
         for window, shared in windows:
             lo, extent, _ = window
             found = body.window(window, shared=shared)
-            if found is None or known.hi < lo or known.lo >= lo + extent:
+            if found is None or known.outside(lo, extent):
                 continue
             place, inside = window_access(self.builder, found, address, size, aligned=known.step >= size)
-            if known.lo >= lo and known.hi + size <= lo + extent and known.step >= size:
+            if known.inside(lo, extent) and known.step >= size:
                 inside = ir.Constant(I1, 1)
             yield place, inside
 

@@ -40,6 +40,8 @@ class UnrolledLoop:
     stepping: AccessGroup | None
     """A group of parts of words whose register comes to a multiple of the word as the iterations go on, and is one
     again after all copies: where it is not one, the loop as it is runs until it is."""
+    loads: frozenset[AccessGroup]
+    """The groups of loads only."""
 
 
 def unrolled_loops(region: Region, heads: set[int]) -> dict[int, UnrolledLoop]:
@@ -132,15 +134,18 @@ def _with_accesses(
             steps = {r: distance for r, (register, distance) in before.items() if r == register}
     word = registers.type.bits // 8
     groups, members, stepping = [], {}, None
+    loads: set[AccessGroup] = set()
     for register, found in accesses.items():
         group = group_of(register, found, word)
         if group is not None and len(found) > 1:
             groups.append(group)
             members.update({access.key: (group, access.distance) for access in found})
+            if all(access.op.name == "load" for access in found):
+                loads.add(group)
             step = steps.get(register, 0)
-            if 0 < abs(step) < word and not copies * step % word and group.alignment < word:
+            if 0 < 2 * abs(step) < word and not copies * step % word and group.alignment < word:
                 stepping = stepping or group
-    return UnrolledLoop(head, body, size, copies, tuple(groups), members, stepping)
+    return UnrolledLoop(head, body, size, copies, tuple(groups), members, stepping, frozenset(loads))
 
 
 def _accesses(region: Region, pc: int, places: dict[int, Place]) -> list[tuple[Op, Place]]:

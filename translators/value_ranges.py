@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 from vmjit.ir.block import GuestInstruction
 from vmjit.ir.registers import RegisterFile
@@ -29,6 +30,12 @@ class Range:
     lo: int
     hi: int
     step: int = 1
+
+    def inside(self, lo: int, size: int) -> bool:
+        return lo <= self.lo and self.hi < lo + size
+
+    def outside(self, lo: int, size: int) -> bool:
+        return self.hi < lo or lo + size <= self.lo
 
     def join(self, other: Range) -> Range:
         return Range(min(self.lo, other.lo), max(self.hi, other.hi), min(self.step, other.step))
@@ -133,6 +140,14 @@ class ValueRanges:
     def register(self, pc: int, index: int) -> Range:
         """What is known of a register where block `pc` starts."""
         return self.at.get(pc, {}).get(index, anything(self.registers.type))
+
+    def entering(self, head: int, body: Iterable[int], index: int) -> Range:
+        """What is known of a register when a loop of blocks `body` is come to from outside."""
+        outside = [p for p in self.at if p not in body and head in self.region.successors(p)]
+        found = [self._after(p).get(index, anything(self.registers.type)) for p in outside]
+        if head in self.region.entries or not found:
+            return anything(self.registers.type)
+        return reduce(Range.join, found)
 
     def _joined(self, pc: int, state: State, *, bounds: bool) -> State | None:
         """What holds at a block when `state` may come to it too; None if that changes nothing."""
