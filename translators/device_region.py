@@ -116,10 +116,10 @@ class DeviceRegion(RegionBody):
         bases: dict[AccessGroup, _GroupBase] = {}
         for group in loop.groups:
             value = b.load(self.cells[group.register], typ=self.xlen)
-            step = self.ranges.register(loop.head, group.register).step
+            known = self.ranges.register(loop.head, group.register)
             whole = group is loop.stepping
             shared = group in loop.loads and self._starts_in_shared(loop, group)
-            bases[group], inside = check_group(self, group, value, step, whole=whole, shared=shared)
+            bases[group], inside = check_group(self, group, value, known, whole=whole, shared=shared)
             self._require(inside, rolled)
         copies = [{pc: b.append_basic_block(f"copy{i}_{pc:x}") for pc in loop.body} for i in range(loop.copies)]
         b.branch(copies[0][loop.head])
@@ -197,14 +197,14 @@ class _GroupBase:
     def __init__(
         self,
         region: DeviceRegion,
-        group: AccessGroup,
+        low: int,
         window: DeviceWindow,
         offset: Value,
         first: Value,
         alignment: int,
     ) -> None:
         self.region = region
-        self.group = group
+        self.low = low
         self.window = window
         self.offset = offset
         self.word = region.registers.type.bits // 8
@@ -214,7 +214,7 @@ class _GroupBase:
 
     def place(self, distance: int) -> Value:
         """Where the access at a distance from the register's value takes place."""
-        b, word, start = self.region.builder, self.word, distance - self.group.low
+        b, word, start = self.region.builder, self.word, distance - self.low
         if not self.window.interleaved:
             return b.add(self.bases[0], ir.Constant(I64, start))
         within = start % word
@@ -227,25 +227,28 @@ class _GroupBase:
 
 
 def check_group(
-    region: DeviceRegion, group: AccessGroup, value: Value, step: int, *, whole: bool = False, shared: bool = False
+    region: DeviceRegion, group: AccessGroup, value: Value, known: Range, *, whole: bool = False, shared: bool = False
 ) -> tuple[_GroupBase, Value]:
     """Where the group's accesses take place, and whether all lie in the window, for the register's value.
 
-    The window is the lane's own, or with `shared`, for loads, the shared one. `step` is known to divide the value. With
-    `whole`, the value must also be a multiple of the word.
+    The window is the lane's own, or with `shared`, for loads, the shared one. With `whole`, the lowest address
+    must also be that of a whole word.
     """
     b = region.builder
     word = region.registers.type.bits // 8
     memory = region.shared if shared else region.private
     _, size, _ = memory
-    extent = group.hi - group.low
-    unit = word if whole else max(group.alignment, min(step, word))
+    # What is known of the lowest address is used only where it agrees with what the accesses ask for.
+    step = min(known.step, word) if known.rest % min(known.step, group.alignment) == 0 else 1
+    low = group.low - (known.rest + group.low) % step
+    extent = group.hi - low
+    unit = word if whole else max(group.alignment, step)
     room = (size - extent) // unit * unit + unit if size >= extent else 0
     window = region.window(memory, shared=shared, room=room)
     assert window is not None
-    address = b.add(value, ir.Constant(region.xlen, group.low))
+    address = b.add(value, ir.Constant(region.xlen, low))
     first, inside = window_access(b, window, address, unit, aligned=step >= unit)
-    return _GroupBase(region, group, window, b.sub(address, window.lo), first, unit), inside
+    return _GroupBase(region, low, window, b.sub(address, window.lo), first, unit), inside
 
 
 class _DeviceContext(RegionContext):
@@ -267,9 +270,10 @@ class _DeviceContext(RegionContext):
             return None
         group, distance = self._groups[id(op)]
         if group not in self._bases:
-            # What divides both an access's address and its distance divides the register's value.
-            step = min(self._range(op).step, distance & -distance or self._range(op).step)
-            base, inside = check_group(self.body, group, self.operand(Register(group.register)), step)
+            known = self._range(op)
+            rest = (known.rest - distance) % known.step
+            value = anything(self.body.registers.type, known.step, rest)
+            base, inside = check_group(self.body, group, self.operand(Register(group.register)), value)
             b = self.builder
             hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
             self.body.branch(inside, hit, miss, rare=False)
@@ -317,8 +321,8 @@ class _DeviceContext(RegionContext):
             found = body.window(window, shared=shared)
             if found is None or known.outside(lo, extent):
                 continue
-            place, inside = window_access(self.builder, found, address, size, aligned=known.step >= size)
-            if known.inside(lo, extent) and known.step >= size:
+            place, inside = window_access(self.builder, found, address, size, aligned=known.divisor >= size)
+            if known.inside(lo, extent) and known.divisor >= size:
                 inside = ir.Constant(I1, 1)
             yield place, inside
 

@@ -1,4 +1,4 @@
-"""What is known of values in a region, whatever the lane: bounds and a power of two that divides them.
+"""What is known of values in a region, whatever the lane: bounds, and the rest modulo a power of two.
 
 A forward analysis over the region's blocks: nothing is known of registers where lanes enter, and what ways meet with is
 what holds on all of them. It decides for accesses of tables and globals, at compile time, which memory they are in
@@ -20,16 +20,22 @@ from vmjit.translators.regions import Region
 # A block's bounds are given up when they still grow after this many visits: they are a loop's.
 _PATIENCE = 3
 
-_NO_LIMIT = 1 << 64  # the power of two that divides zero
+_NO_LIMIT = 1 << 64  # modulo this, a register's value is itself
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Unsigned values from `lo` to `hi`, both included, all of them multiples of `step`, a power of two."""
+    """Unsigned values from `lo` to `hi`, both included, all of them `rest` modulo `step`, a power of two."""
 
     lo: int
     hi: int
     step: int = 1
+    rest: int = 0
+
+    @property
+    def divisor(self) -> int:
+        """The greatest power of two that is known to divide the values."""
+        return self.rest & -self.rest or self.step
 
     def inside(self, lo: int, size: int) -> bool:
         return lo <= self.lo and self.hi < lo + size
@@ -38,64 +44,71 @@ class Range:
         return self.hi < lo or lo + size <= self.lo
 
     def join(self, other: Range) -> Range:
-        return Range(min(self.lo, other.lo), max(self.hi, other.hi), min(self.step, other.step))
+        step = min(self.step, other.step)
+        differ = (self.rest - other.rest) % step
+        step = differ & -differ or step
+        return Range(min(self.lo, other.lo), max(self.hi, other.hi), step, self.rest % step)
 
 
-def anything(type_: Type, step: int = 1) -> Range:
-    return Range(0, type_.mask, step)
+def anything(type_: Type, step: int = 1, rest: int = 0) -> Range:
+    return Range(0, type_.mask, step, rest)
 
 
 def exactly(value: int) -> Range:
-    return Range(value, value, value & -value or _NO_LIMIT)
+    return Range(value, value, _NO_LIMIT, value)
 
 
-def _fitted(type_: Type, lo: int, hi: int, step: int) -> Range:
-    """Exact results from `lo` to `hi` modulo the width."""
-    if lo >> type_.bits == hi >> type_.bits:
-        return Range(lo & type_.mask, hi & type_.mask, step)
-    return anything(type_, step)
+def _fitted(type_: Type, lo: int, hi: int, step: int, rest: int = 0) -> Range:
+    """Exact results from `lo` to `hi`, `rest` modulo `step`, taken modulo the width."""
+    if lo >> type_.bits != hi >> type_.bits:
+        lo, hi = 0, type_.mask
+    step = min(step, 1 << type_.bits)
+    return Range(lo & type_.mask, hi & type_.mask, step, rest % step)
 
 
 def _add(t: Type, a: Range, b: Range) -> Range:
-    return _fitted(t, a.lo + b.lo, a.hi + b.hi, min(a.step, b.step))
+    return _fitted(t, a.lo + b.lo, a.hi + b.hi, min(a.step, b.step), a.rest + b.rest)
 
 
 def _sub(t: Type, a: Range, b: Range) -> Range:
-    return _fitted(t, a.lo - b.hi, a.hi - b.lo, min(a.step, b.step))
+    return _fitted(t, a.lo - b.hi, a.hi - b.lo, min(a.step, b.step), a.rest - b.rest)
 
 
 def _mul(t: Type, a: Range, b: Range) -> Range:
-    return _fitted(t, a.lo * b.lo, a.hi * b.hi, min(a.step * b.step, _NO_LIMIT))
+    return _fitted(t, a.lo * b.lo, a.hi * b.hi, a.divisor * b.divisor)
 
 
 def _and(t: Type, a: Range, b: Range) -> Range:
-    return Range(0, min(a.hi, b.hi), max(a.step, b.step))
+    return Range(0, min(a.hi, b.hi), max(a.divisor, b.divisor))
 
 
 def _or(t: Type, a: Range, b: Range) -> Range:
-    return Range(0, (1 << max(a.hi, b.hi).bit_length()) - 1, min(a.step, b.step))
+    return Range(0, (1 << max(a.hi, b.hi).bit_length()) - 1, min(a.divisor, b.divisor))
 
 
 def _shl(t: Type, a: Range, b: Range) -> Range:
     if b.lo != b.hi:
-        return anything(t, a.step)
+        return anything(t, min(a.divisor, 1 << t.bits))
     by = b.lo % t.bits
-    return _fitted(t, a.lo << by, a.hi << by, min(a.step << by, _NO_LIMIT))
+    return _fitted(t, a.lo << by, a.hi << by, a.step << by, a.rest << by)
 
 
 def _shr(t: Type, a: Range, b: Range) -> Range:
     if b.lo != b.hi:
         return Range(0, a.hi)
     by = b.lo % t.bits
-    return Range(a.lo >> by, a.hi >> by, max(a.step >> by, 1))
+    return Range(a.lo >> by, a.hi >> by, max(a.divisor >> by, 1))
 
 
 def _sext(t: Type, a: Range, narrow: Type) -> Range:
-    return a if a.hi <= narrow.mask >> 1 else anything(t, a.step)
+    if a.hi <= narrow.mask >> 1:
+        return a
+    step = min(a.step, 1 << narrow.bits)
+    return anything(t, step, a.rest % step)
 
 
 def _trunc(t: Type, a: Range) -> Range:
-    return _fitted(t, a.lo, a.hi, a.step)
+    return _fitted(t, a.lo, a.hi, a.step, a.rest)
 
 
 _RULES: dict[str, Callable[..., Range]] = {
@@ -158,7 +171,7 @@ class ValueRanges:
             if register in state:
                 found = known.join(state[register])
                 if not bounds and (found.lo, found.hi) != (known.lo, known.hi):
-                    found = anything(self.registers.type, found.step)
+                    found = anything(self.registers.type, found.step, found.rest)
                 if found != anything(self.registers.type):
                     joined[register] = found
         return joined if joined != before else None
