@@ -121,6 +121,8 @@ class DeviceRegion(RegionBody):
             shared = group in loop.loads and self._starts_in_shared(loop, group)
             bases[group], inside = check_group(self, group, value, known, whole=whole, shared=shared)
             self._require(inside, rolled)
+        for group, distance in loop.members.values():
+            bases[group].prepare(distance)  # here, before the ways part
         copies = [{pc: b.append_basic_block(f"copy{i}_{pc:x}") for pc in loop.body} for i in range(loop.copies)]
         b.branch(copies[0][loop.head])
         for i, labels in enumerate(copies):
@@ -212,17 +214,22 @@ class _GroupBase:
         # By the distance of an aligned piece from the word at the lowest address.
         self.bases = {0: first}
 
-    def place(self, distance: int) -> Value:
-        """Where the access at a distance from the register's value takes place."""
-        b, word, start = self.region.builder, self.word, distance - self.low
-        if not self.window.interleaved:
-            return b.add(self.bases[0], ir.Constant(I64, start))
-        within = start % word
+    def prepare(self, distance: int) -> int:
+        """Compute what `place` needs for a distance; it must dominate every use. Gives the aligned piece of a word."""
+        b = self.region.builder
         # What lies in one aligned piece of a word stays together wherever the word is.
-        piece = within // self.alignment * self.alignment
-        if piece not in self.bases:
+        piece = (distance - self.low) % self.word // self.alignment * self.alignment
+        if self.window.interleaved and piece not in self.bases:
             offset = b.add(self.offset, ir.Constant(self.region.xlen, piece))
             self.bases[piece] = place_in_window(b, self.window, offset)
+        return piece
+
+    def place(self, distance: int) -> Value:
+        """Where the access at a distance from the register's value takes place."""
+        b, start, piece = self.region.builder, distance - self.low, self.prepare(distance)
+        if not self.window.interleaved:
+            return b.add(self.bases[0], ir.Constant(I64, start))
+        within = start % self.word
         return b.add(self.bases[piece], ir.Constant(I64, (start - within) * GROUP + within - piece))
 
 
