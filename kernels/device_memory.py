@@ -51,12 +51,14 @@ class DeviceWindow:
     """Guest addresses a with a - lo < size lie in memory from `base` on; `interleaved` by words with a group's lanes.
 
     `lo` and `size` are values of the guest's width, `base` an i64; lo, size and base are multiples of the word.
+    `near` promises that what is interleaved takes less than 4 GiB for the group.
     """
 
     base: Value
     lo: Value
     size: Value
     interleaved: bool
+    near: bool = False
 
 
 def aligned_window(lo: int, size: int, offset: int, word: int) -> tuple[int, int, int]:
@@ -66,22 +68,26 @@ def aligned_window(lo: int, size: int, offset: int, word: int) -> tuple[int, int
     return (start, end - start, offset + start - lo) if end > start else (0, 0, 0)
 
 
-def window_access(b: Builder, window: DeviceWindow, address: Value, size: int) -> tuple[Value, Value]:
-    """(address in device memory, whether the access is aligned and inside)."""
+def window_access(
+    b: Builder, window: DeviceWindow, address: Value, size: int, *, aligned: bool = False
+) -> tuple[Value, Value]:
+    """(address in device memory, whether the access is aligned and inside). `aligned`: that much is known."""
     xlen = address.type
     offset = b.sub(address, window.lo)
     shift = size.bit_length() - 1
-    if not shift:
+    if aligned or not shift:
         inside = b.icmp_unsigned("<", offset, window.size)
-        index = offset
+        index = b.lshr(offset, ir.Constant(xlen, shift))
     elif xlen.width == 32:
         # Rotated, the bits of a misaligned address stand at the top, where the comparison finds them.
         index = _rotate_right(b, offset, shift)
         inside = b.icmp_unsigned("<", index, b.lshr(window.size, ir.Constant(xlen, shift)))
     else:
-        aligned = b.icmp_unsigned("==", b.and_(b.trunc(offset, I32), ir.Constant(I32, size - 1)), ir.Constant(I32, 0))
-        inside = b.and_(b.icmp_unsigned("<", offset, window.size), aligned)
+        low = b.icmp_unsigned("==", b.and_(b.trunc(offset, I32), ir.Constant(I32, size - 1)), ir.Constant(I32, 0))
+        inside = b.and_(b.icmp_unsigned("<", offset, window.size), low)
         index = b.lshr(offset, ir.Constant(xlen, shift))
+    if aligned and window.interleaved and size == xlen.width // 8:
+        return b.add(window.base, b.mul(b.zext(_narrow(b, offset), I64), ir.Constant(I64, GROUP))), inside
     return _place(b, window, offset, index, size), inside
 
 
@@ -89,6 +95,11 @@ def _rotate_right(b: Builder, value: Value, amount: int) -> Value:
     type_ = value.type
     function = b.module.declare_intrinsic("llvm.fshr", [type_], ir.FunctionType(type_, [type_] * 3))
     return b.call(function, [value, value, ir.Constant(type_, amount)])
+
+
+def place_in_window(b: Builder, window: DeviceWindow, offset: Value) -> Value:
+    """Where the byte at an offset of the guest's width lies."""
+    return _place(b, window, offset, offset, 1)
 
 
 def _place(b: Builder, window: DeviceWindow, offset: Value, index: Value, size: int) -> Value:
@@ -102,6 +113,9 @@ def _place(b: Builder, window: DeviceWindow, offset: Value, index: Value, size: 
         return b.add(window.base, b.mul(b.zext(_narrow(b, index), I64), ir.Constant(I64, step)))
     # The word starts 32 times as far from the base; the offset itself is in the sum once.
     start = b.and_(_narrow(b, offset), ir.Constant(I32, -word))
+    if window.near:
+        far = b.add(b.mul(start, ir.Constant(I32, GROUP - 1)), _narrow(b, offset))
+        return b.add(window.base, b.zext(far, I64))
     return b.add(b.add(window.base, _low(b, offset)), b.mul(b.zext(start, I64), ir.Constant(I64, GROUP - 1)))
 
 

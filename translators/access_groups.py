@@ -1,13 +1,15 @@
-"""Accesses of a block that one check can decide: those at constant distances from one value of one register.
+"""Accesses that one check can decide: those at constant distances from one value of one register.
 
-Function prologues, stack slots and the fields of a structure come in such groups. When the check fails, the lane leaves
-to the interpreter at the first access, which meets whatever is wrong in its own time; so a group may cover accesses
-that would not have been reached.
+Function prologues, stack slots, the fields of a structure and the steps of a pointer come in such groups. When the
+check fails, the lane goes where each access is checked for itself; so a group may cover accesses that would not have
+been reached.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from vmjit.ir.block import Block
 from vmjit.ir.values import Const, Op, Register, Temp
@@ -15,37 +17,54 @@ from vmjit.ir.values import Const, Op, Register, Temp
 # Accesses farther apart than this are not of one object.
 _MAX_EXTENT = 2048
 
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Access(Generic[Key]):
+    """An op that accesses memory at a distance from a register's value; `key` tells it from the others."""
+
+    key: Key
+    op: Op
+    distance: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.op.type.bits // 8
+
 
 @dataclass(frozen=True, eq=False)
 class AccessGroup:
-    """Accesses at `lo` to `hi` (exclusive) from a register's value. `alignment` is that of the widest, in bytes.
+    """Accesses at `low` to `hi` (exclusive) from a register's value. `low` is a multiple of the word.
 
-    `low` is `lo` rounded down to a multiple of the word.
+    `alignment`, of the widest access, is what the register's value must be a multiple of.
     """
 
     register: int
     low: int
     hi: int
     alignment: int
-    members: dict[int, int]
-    """Distance of each access by the identity of its op."""
 
 
-@dataclass
-class _Candidate:
-    register: int
-    members: list[tuple[Op, int]]
+def group_of(register: int, accesses: Sequence[Access[Key]], word: int) -> AccessGroup | None:
+    """The group of all these accesses; None where one check cannot decide for them."""
+    low = min(a.distance for a in accesses) // word * word
+    hi = max(a.distance + a.size for a in accesses)
+    if hi - low > _MAX_EXTENT or any(a.distance % a.size for a in accesses):
+        return None
+    return AccessGroup(register, low, hi, max(a.size for a in accesses))
 
 
-def access_groups(block: Block, stack: int | None) -> list[AccessGroup]:
-    """The groups of a block.
+def access_groups(block: Block, stack: int | None) -> dict[int, tuple[AccessGroup, int]]:
+    """The groups of a block: for accesses in one, by identity of the op, the group and the distance.
 
     A group without a store is left out unless it is on the stack: loads may be from the shared image, where the check
     for a lane's own memory would fail each time.
     """
     type_ = block.registers.type
     versions = [0] * len(block.registers)
-    found: dict[tuple[int, int], _Candidate] = {}
+    found: dict[tuple[int, int], list[Access[int]]] = {}
     for instruction in block.instructions:
         places: dict[Temp, tuple[int, int]] = {}  # temporary -> (register, distance)
         for op in instruction.ops:
@@ -60,24 +79,13 @@ def access_groups(block: Block, stack: int | None) -> list[AccessGroup]:
                 if place is not None and place[0] != block.registers.zero:
                     register, distance = place
                     key = (register, versions[register])
-                    found.setdefault(key, _Candidate(register, [])).members.append((op, distance))
+                    found.setdefault(key, []).append(Access(id(op), op, distance))
             if isinstance(op.dest, Register):
                 versions[op.dest.index] += 1
-    made = (_group(c, type_.bits // 8, stack) for c in found.values())
-    return [group for group in made if group is not None]
-
-
-def _group(candidate: _Candidate, word: int, stack: int | None) -> AccessGroup | None:
-    members = candidate.members
-    sizes = [op.type.bits // 8 for op, _ in members]
-    lo = min(distance for _, distance in members)
-    hi = max(distance + size for (_, distance), size in zip(members, sizes, strict=True))
-    aligned = all(distance % size == 0 for (_, distance), size in zip(members, sizes, strict=True))
-    written = any(op.name == "store" for op, _ in members)
-    on_stack = candidate.register == stack
-    # Only the stack pointer is known to be a multiple of the word where nothing as wide as that is accessed.
-    whole_words = on_stack or max(sizes) == word
-    if len(members) < 2 or not aligned or hi - lo > _MAX_EXTENT or not (written or on_stack) or not whole_words:
-        return None
-    distances = {id(op): distance for op, distance in members}
-    return AccessGroup(candidate.register, lo // word * word, hi, max(sizes), distances)
+    members: dict[int, tuple[AccessGroup, int]] = {}
+    for (register, _), accesses in found.items():
+        wanted = register == stack or any(a.op.name == "store" for a in accesses)
+        group = group_of(register, accesses, type_.bits // 8) if len(accesses) > 1 and wanted else None
+        if group is not None:
+            members.update({a.key: (group, a.distance) for a in accesses})
+    return members

@@ -96,15 +96,16 @@ class RegionBody:
             switch.add_case(ir.Constant(number.type, i), self.starts[pc])
 
     def emit_blocks(self) -> None:
-        for pc, block in self.region.blocks.items():
-            self._emit_block(pc, block)
+        for pc in self.region.blocks:
+            self.emit_block(pc, self.starts[pc], checked=True)
 
-    def _emit_block(self, pc: int, block: Block) -> None:
-        b = self.builder
-        b.position_at_end(self.starts[pc])
+    def emit_block(self, pc: int, start: Any, *, checked: bool) -> None:
+        """Emit block `pc` into the LLVM block `start`, if `checked` with the check of the budget where one belongs."""
+        b, block = self.builder, self.region.blocks[pc]
+        b.position_at_end(start)
         self.dirty = set(self.dirty_at[pc])
         remaining = b.load(self.remaining, typ=I64)
-        if pc in self.needs:
+        if checked and pc in self.needs:
             short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
             lacking = b.icmp_signed("<", remaining, ir.Constant(I64, self.needs[pc]))
             self.branch(lacking, short, enough, rare=True)

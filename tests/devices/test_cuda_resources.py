@@ -1,0 +1,109 @@
+"""What CUDA kernels need of a GPU, as ptxas tells: registers, stack, spills and machine instructions.
+
+A kernel has the interpreter and what the scalar tier compiles of one benchmark guest before it runs.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import lru_cache
+
+import pytest
+
+import vmjit
+from tests.cli.conftest import guest
+from tests.devices.golden_values import Golden
+from tests.devices.test_ptx_counts import GUESTS, ISAS
+from vmjit.cli.translate import _code_space
+from vmjit.memory_layout import parse_size, plan_memory
+from vmjit.tiering import INLINE_BEFORE_RUNNING
+from vmjit.translators import cuda_tools
+from vmjit.translators.device_region import DeviceWindowPlan
+from vmjit.translators.ptx_text import merge
+from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region
+
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+ORDINARY = (("sha256", "sm_75"), ("montecarlo", "sm_90"))
+
+
+@lru_cache(maxsize=16)
+def regions(name: str, isa: str) -> tuple[tuple[Region, ...], DeviceWindowPlan]:
+    """The regions of everything that a guest's first instruction leads to along static edges, and its memory."""
+    program = vmjit.load(guest(name, isa))
+    space = _code_space(program)
+    found: dict[int, Region] = {}
+    todo = [program.entry]
+    while todo:
+        pc = todo.pop()
+        if pc in found or not space.executable(pc) or not space.decode(pc):
+            continue
+
+        def wanted(target: int) -> bool:
+            return space.executable(target) and target not in found
+
+        growth = Growth(wanted, MAX_REGION_INSTRUCTIONS, INLINE_BEFORE_RUNNING, whole_function=True)
+        found[pc] = form_region(space, pc, growth)
+        todo += [t for t in found[pc].link_targets() if t not in found[pc].blocks]
+    layout = plan_memory(program, parse_size("16KiB"))
+    return tuple(found.values()), DeviceWindowPlan(
+        layout.window_plan(), layout.private_window[2], layout.shared_window[2]
+    )
+
+
+def needed(name: str, isa: str, architecture: str) -> dict[str, int]:
+    """What the kernel for a guest needs; machine instructions are those of its regions."""
+    from vmjit.decoders.riscv.registers import REGISTERS
+    from vmjit.device_kernels import interpreter_keys_of
+    from vmjit.translators.cuda import MAX_REGISTERS, CudaTarget
+
+    xlen = int(isa[2:4])
+    registers, target = REGISTERS[xlen], CudaTarget(architecture)
+    made, windows = regions(name, isa)
+    names = [f"{name}_{number}" for number in range(len(made))]
+    texts = [target.compile_region(r, registers, windows, n).decode() for r, n in zip(made, names, strict=True)]
+    alone, _ = cuda_tools.assemble(merge(texts), architecture, relocatable=True)
+    instructions = cuda_tools.count_instructions(cuda_tools.disassemble(alone))
+    interpreter = target.compile_interpreter(registers, interpreter_keys_of(xlen), "interpret").decode()
+    limit = MAX_REGISTERS[xlen]
+    kernel = target.compile_kernel(registers, "interpret", names, "run_lanes").decode()
+    _, needs = cuda_tools.assemble(merge([interpreter, *texts, kernel]), architecture, max_registers=limit)
+    assert needs.registers <= limit
+    return {
+        "registers": needs.registers,
+        "stack": needs.stack,
+        "spill stores": needs.spill_stores,
+        "spill loads": needs.spill_loads,
+        "instructions": instructions,
+    }
+
+
+def tools() -> dict[str, str]:
+    from vmjit.translators.cuda import nvvm_version
+
+    said = subprocess.run([cuda_tools.find_tool("ptxas"), "--version"], capture_output=True, text=True, check=True)
+    (version,) = re.findall(r"V([\d.]+)", said.stdout)
+    return {"ptxas": version, "nvvm": nvvm_version()}
+
+
+CASES = [
+    pytest.param(name, isa, architecture, marks=[] if (name, architecture) in ORDINARY else [pytest.mark.slow])
+    for architecture in ARCHITECTURES
+    for isa in ISAS
+    for name in GUESTS
+]
+
+
+@pytest.mark.parametrize(("name", "isa", "architecture"), CASES)
+def test_kernels_fit_without_spills(
+    name: str, isa: str, architecture: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = needed(name, isa, architecture)
+    # rv32's interpreter spills on sm_90 in whatever kernel it is.
+    most = 16 if (isa, architecture) == ("rv32im", "sm_90") else 0
+    assert found["spill stores"] <= most, found
+    pinned = Golden("cuda_resources.json", request, capsys).pinned(f"{name}.{isa}.{architecture}", found, tools())
+    if pinned is not None:
+        assert found == pinned
