@@ -28,6 +28,7 @@ from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpre
 from vmjit.translators.device_region import REGION_TYPE, DeviceWindowPlan, emit_region_function
 from vmjit.translators.interpreter import TemplateKey
 from vmjit.translators.regions import Region
+from vmjit.translators.waterfall import take_turns
 
 TRIPLE = "amdgcn-amd-amdhsa"
 ARCHITECTURES = ("gfx90a", "gfx942", "gfx1100", "gfx1201")
@@ -57,7 +58,7 @@ class HipTarget:
     # -- DeviceTarget
 
     def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
-        return _text(lambda module: emit_interpreter_function(registers, list(keys), module, name))
+        return _text(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
 
     def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
         return _text(lambda module: emit_region_function(region, registers, windows, module, name))
