@@ -68,8 +68,7 @@ def emit_run_lane(
     budget = load_field(b, fields, LaneField.BUDGET)
     quantum = load_global(b, machine, offset=DeviceMachine.QUANTUM)
     slice_ = b.select(b.icmp_signed("<", budget, quantum), budget, quantum)
-    retired = load_field(b, fields, LaneField.RETIRED)
-    store_field(b, fields, LaneField.LIMIT, b.add(retired, slice_))
+    store_field(b, fields, LaneField.LIMIT, b.add(load_field(b, fields, LaneField.RETIRED), slice_))
     space = code_space(b, machine, fields)
     before = b.block
     b.branch(loop)
@@ -128,6 +127,7 @@ def emit_run_lane(
     store_field(b, fields, LaneField.STOP, ir.Constant(I64, STOP_NEED_CODE))
     b.branch(out)
     b.position_at_end(used_up)
+    _, budget, slice_ = _bounds(b, fields)
     spent = b.icmp_signed("<=", budget, slice_)
     why = b.select(spent, ir.Constant(I64, int(Stop.BUDGET)), ir.Constant(I64, STOP_RUNNING))
     store_field(b, fields, LaneField.STOP, why)
@@ -138,9 +138,16 @@ def emit_run_lane(
     for block, rest, count_ in ((again, after, total), (missing, left, compiled), (used_up, left, compiled)):
         left_at_end.add_incoming(rest, block)
         compiled_at_end.add_incoming(count_, block)
+    retired, budget, slice_ = _bounds(b, fields)
     used = b.sub(slice_, left_at_end)
     store_field(b, fields, LaneField.BUDGET, b.sub(budget, used))
     store_field(b, fields, LaneField.RETIRED, b.add(retired, used))
     store_field(b, fields, LaneField.COMPILED, b.add(load_field(b, fields, LaneField.COMPILED), compiled_at_end))
     b.branch(done)
     b.position_at_end(done)
+
+
+def _bounds(b: Builder, fields: Value) -> tuple[Value, Value, Value]:
+    """(retired, budget, slice) as they were at the start: kept in memory, since registers would be taken all along."""
+    retired = load_field(b, fields, LaneField.RETIRED)
+    return retired, load_field(b, fields, LaneField.BUDGET), b.sub(load_field(b, fields, LaneField.LIMIT), retired)

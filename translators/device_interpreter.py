@@ -285,7 +285,7 @@ class _TemplateContext:
     """Lane state as a template sees it: registers in memory, operands in the slot at `where`.
 
     Only a function's context has `slow`, the functions for accesses that no window decides, and `faulted`, the block
-    that ends it; in the loop, templates do neither.
+    that ends it. What loads and `stores` too is not sought in the shared image, where stores are faults.
     """
 
     def __init__(
@@ -297,10 +297,12 @@ class _TemplateContext:
         slow: tuple[Any, Any] | None = None,
         faulted: Any = None,
         left: Value | None = None,
+        stores: bool = False,
     ) -> None:
         self.registers = registers
         self.builder = builder
         self.lane = lane
+        self.stores = stores
         self.where = where
         self.slow = slow
         self.faulted = faulted
@@ -348,7 +350,7 @@ class _TemplateContext:
         assert self.slow is not None
         b, type_ = self.builder, int_type(op.type.bits)
         loaded = _Join(b, "loaded", type_)
-        for shared in (False, True):
+        for shared in (False,) if self.stores else (False, True):
             place, inside = window_access(b, self._window(shared=shared), address, type_.width // 8)
             hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
             b.cbranch(inside, hit, miss)
@@ -414,7 +416,8 @@ def _emit_template_function(
     b = ir.IRBuilder(function.append_basic_block("entry"))
     faulted = b.append_basic_block("faulted")
     *lane, where = function.args
-    context = _TemplateContext(registers, b, _Lane(*lane), where, slow, faulted)
+    stores = any(op.name in ("store", "store_if") for op in key[0])
+    context = _TemplateContext(registers, b, _Lane(*lane), where, slow, faulted, stores=stores)
     temps = Temps(context)
     temps.run(key[0])
     if key[1] is not None:

@@ -34,6 +34,10 @@ TRIPLE = "amdgcn-amd-amdhsa"
 ARCHITECTURES = ("gfx90a", "gfx942", "gfx1100", "gfx1201")
 THREADS_PER_BLOCK = 128
 
+# Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
+_WAVES = 4
+_ATTRIBUTES = f'"amdgpu-flat-work-group-size"="{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}" "amdgpu-waves-per-eu"="{_WAVES}"'
+
 
 @dataclass(frozen=True)
 class AmdResources:
@@ -58,13 +62,21 @@ class HipTarget:
     # -- DeviceTarget
 
     def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
-        return _text(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
+        return _image(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
 
     def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
-        return _text(lambda module: emit_region_function(region, registers, windows, module, name))
+        def emit(module: Any) -> None:
+            # In the kernel it would cost every lane's registers while another one runs.
+            emit_region_function(region, registers, windows, module, name).attributes.add("noinline")
+
+        return _image(emit)
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
-        return _text(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
+        return _image(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
+
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
+        """One code object (.hsaco) of a kernel and all it calls. Raises `CompileError`, or `DeviceMissingError`."""
+        return [link(self.object_file(images))]
 
     # -- machine code
 
@@ -79,6 +91,11 @@ class HipTarget:
         return bytes(machine.emit_object(module))
 
     def _module(self, images: Sequence[bytes]) -> tuple[Any, Any]:
+        """One optimised module of all images.
+
+        A kernel's descriptor says what it and all it calls need of registers and scratch memory, and LLVM knows that
+        only of functions in the same module: the interpreter cannot be an object that is compiled once.
+        """
         machine = _machine(self.architecture, self.features)
         header = f'target triple = "{TRIPLE}"\ntarget datalayout = "{machine.target_data}"\n'
         try:
@@ -86,6 +103,9 @@ class HipTarget:
             first, *others = modules
             for other in others:
                 first.link_in(other)
+            for function in first.functions:
+                if not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
+                    function.linkage = "internal"
             first.verify()
         except RuntimeError as error:
             raise CompileError(
@@ -104,7 +124,7 @@ def _machine(architecture: str, features: str) -> Any:
     return target.create_target_machine(cpu=architecture, features=features, opt=2, reloc="pic", codemodel="small")
 
 
-def _text(emit: Callable[[Any], Any]) -> bytes:
+def _image(emit: Callable[[Any], Any]) -> bytes:
     """A module's IR without stack slots, whose address space is another on AMD: they become SSA values here."""
     module = ir.Module(name="device")
     emit(module)
@@ -117,6 +137,7 @@ def _text(emit: Callable[[Any], Any]) -> bytes:
     passes.add_sroa_pass()
     passes.run(parsed, _host_pass_builder())
     text = re.sub(r"^target (?:triple|datalayout) = .*\n", "", str(parsed), flags=re.MULTILINE)
+    text = re.sub(r"^(attributes #\d+ = \{.* nounwind )", rf"\1{_ATTRIBUTES} ", text, flags=re.MULTILINE)
     return text.encode()
 
 
@@ -133,6 +154,7 @@ def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions
     functions = [ir.Function(module, REGION_TYPE, region) for region in regions]
     kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), name)
     kernel.calling_convention = "amdgpu_kernel"
+    kernel.attributes.add("nounwind")
     b = ir.IRBuilder(kernel.append_basic_block("entry"))
     group, item = (
         b.zext(b.call(ir.Function(module, ir.FunctionType(I32, []), f"llvm.amdgcn.{which}.id.x"), []), I64)
@@ -168,14 +190,12 @@ def resources(assembly: str) -> AmdResources:
     )
 
 
-def link(objects: Sequence[bytes]) -> bytes:
-    """Objects as a code object that a driver loads (.hsaco). Raises `DeviceMissingError` without a linker."""
+def link(object_file: bytes) -> bytes:
+    """An object as a code object that a driver loads (.hsaco). Raises `DeviceMissingError` without a linker."""
     with tempfile.TemporaryDirectory(prefix="vmjit-") as folder:
-        paths = [Path(folder, f"{i}.o") for i in range(len(objects))]
-        for path, data in zip(paths, objects, strict=True):
-            path.write_bytes(data)
-        result = Path(folder, "code.hsaco")
-        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", *map(str, paths), "-o", str(result)]
+        source, result = Path(folder, "code.o"), Path(folder, "code.hsaco")
+        source.write_bytes(object_file)
+        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", str(source), "-o", str(result)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if "No module named ziglang" in done.stderr:
             raise DeviceMissingError(
