@@ -47,8 +47,8 @@ from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 
 INTERPRETER_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64])
 
-# `template(registers, fields, memory, machine, slot)`: 1 where the instruction faults, else 0; of one that jumps, the
-# lane's PC is then where to.
+# `template(registers, fields, memory, machine, slot)` gives what comes next: _STOP_HERE where the instruction faults,
+# else _NEXT or _JUMP, where the lane's PC says where to.
 _TEMPLATE_TYPE = ir.FunctionType(I32, [I64, I64, I64, I64, I64])
 
 # Emits what `body` emits of a number so that lanes of one number are together, and gives what it gives.
@@ -61,8 +61,9 @@ _STOPS = {
     "fence_i": STOP_FENCE_I,
 }
 
-# What comes after a template: the next slot, or with a value a jump to that address or a stop with that code.
-_NEXT, _JUMP, _STOP = range(3)
+# What comes after an instruction: the next slot; with a value, a jump to that address or a stop with that code. What is
+# here does not retire.
+_NEXT, _JUMP, _JUMP_HERE, _STOP, _STOP_HERE = range(5)
 
 _BRANCHING_OPS = frozenset({"load", "store", "store_if", "trap_if"})
 _LONG_OPS = frozenset({"divs", "divu", "rems", "remu", "clmul", "clmulh"})
@@ -159,19 +160,21 @@ class DeviceInterpreter:
         context = _TemplateContext(self.registers, b, self.lane, where, left=left)
         self.slot = slot
         take_turns = self.take_turns or (lambda _, number, body: body(number))
-        action, value, retired = take_turns(b, number, lambda number: self._emit_templates(context, number))
+        action, value = take_turns(b, number, lambda number: self._emit_templates(context, number))
 
-        left = b.sub(left, b.zext(retired, I64))
+        after = b.sub(left, ir.Constant(I64, 1))
         following, other, jump, stop = (b.append_basic_block(n) for n in ("following", "other", "jumping", "stopping"))
-        b.cbranch(b.icmp_unsigned("==", action, ir.Constant(I32, _NEXT)), following, other)
+        b.cbranch(b.icmp_unsigned("==", action, _action(_NEXT)), following, other)
         b.position_at_end(following)
-        self.head.come(b.add(slot, ir.Constant(I64, 1)), left)
+        self.head.come(b.add(slot, ir.Constant(I64, 1)), after)
         b.position_at_end(other)
-        b.cbranch(b.icmp_unsigned("==", action, ir.Constant(I32, _JUMP)), jump, stop)
+        b.cbranch(b.icmp_unsigned("<=", action, _action(_JUMP_HERE)), jump, stop)
         b.position_at_end(jump)
-        self.jump.come(value, left, ir.Constant(I1, 1))
+        here = b.icmp_unsigned("==", action, _action(_JUMP_HERE))
+        self.jump.come(value, b.select(here, left, after), ir.Constant(I1, 1))
         b.position_at_end(stop)
-        self.stopped.come(value, self._pc_of(slot), left)
+        here = b.icmp_unsigned("==", action, _action(_STOP_HERE))
+        self.stopped.come(value, self._pc_of(slot), b.select(here, left, after))
 
     def _address(self, slot: Value) -> Value:
         return self.builder.add(self.space.slots, self.builder.mul(slot, ir.Constant(I64, DeviceSlot.BYTES)))
@@ -184,9 +187,9 @@ class DeviceInterpreter:
     # -- templates
 
     def _emit_templates(self, context: _TemplateContext, number: Value) -> Sequence[Value]:
-        """The switch. Gives what comes next, its address or code, and whether the instruction retired."""
+        """The switch. Gives what comes next, and its address or code."""
         b = self.builder
-        executed = _Join(b, "executed", I32, I64, I1)
+        executed = _Join(b, "executed", I32, I64)
         unknown, link = b.append_basic_block("unknown"), b.append_basic_block("link")
         switch = b.switch(number, unknown)
         b.position_at_end(unknown)
@@ -201,44 +204,42 @@ class DeviceInterpreter:
                 executed.come(*self._emit_template(context, key))
         switch.add_case(ir.Constant(I32, len(self.keys)), link)
         b.position_at_end(link)
-        executed.come(*_outcome(_JUMP, load_global(b, context.where, offset=DeviceSlot.CONSTANTS), retires=False))
+        executed.come(_action(_JUMP_HERE), load_global(b, context.where, offset=DeviceSlot.CONSTANTS))
         return executed.begin()
 
     def _call_template(self, context: _TemplateContext, key: TemplateKey, name: str) -> Sequence[Value]:
         b = self.builder
         function = _emit_template_function(b.module, key, self.registers, self.slow, name)
-        faulted = b.icmp_unsigned("!=", b.call(function, [*self.lane, context.where]), ir.Constant(I32, 0))
-        fault, retired = ir.Constant(I64, int(Stop.FAULT)), b.xor(faulted, ir.Constant(I1, 1))
+        action = b.call(function, [*self.lane, context.where])
+        fault = ir.Constant(I64, int(Stop.FAULT))
         if key[1] is None:
-            return b.select(faulted, ir.Constant(I32, _STOP), ir.Constant(I32, _NEXT)), fault, retired
+            return action, fault
         target = load_field(b, self.lane.fields, LaneField.PC)
         self._remember_target(target)
-        action = b.select(faulted, ir.Constant(I32, _STOP), ir.Constant(I32, _JUMP))
-        return action, b.select(faulted, fault, target), retired
+        return action, b.select(b.icmp_unsigned("==", action, _action(_JUMP)), target, fault)
 
     def _emit_template(self, context: _TemplateContext, key: TemplateKey) -> Sequence[Value]:
         ops, terminator = key
-        b = self.builder
         temps = Temps(context)
         temps.run(ops)
         if terminator is None:
-            return _outcome(_NEXT, ir.Constant(I64, 0))
+            return _action(_NEXT), ir.Constant(I64, ir.Undefined)
         if terminator.name == "trap":
             context.record_fault(terminator.data, temps.value(terminator.args[0]))
-            return _outcome(_STOP, ir.Constant(I64, int(Stop.FAULT)), retires=False)
+            return _action(_STOP_HERE), ir.Constant(I64, int(Stop.FAULT))
         if terminator.name in _STOPS:
             # An environment call and a fence retire when they are handled, the others do not.
             retires = terminator.name in ("ecall", "fence_i")
-            return _outcome(_STOP, ir.Constant(I64, _STOPS[terminator.name]), retires=retires)
+            return _action(_STOP if retires else _STOP_HERE), ir.Constant(I64, _STOPS[terminator.name])
         if terminator.name == "branch":
             taken, other = (context.wide(temps.value(t)) for t in terminator.targets)
-            return _outcome(_JUMP, b.select(temps.value(terminator.args[0]), taken, other))
+            return _action(_JUMP), self.builder.select(temps.value(terminator.args[0]), taken, other)
         if terminator.name == "jump":
-            return _outcome(_JUMP, context.wide(temps.value(terminator.targets[0])))
+            return _action(_JUMP), context.wide(temps.value(terminator.targets[0]))
         assert terminator.name == "indirect", terminator
         target = context.wide(temps.value(terminator.args[0]))
         self._remember_target(target)
-        return _outcome(_JUMP, target)
+        return _action(_JUMP), target
 
     def _remember_target(self, target: Value) -> None:
         """For forming regions: where the computed jump at this slot went. A hint, even where the jump faults."""
@@ -247,8 +248,8 @@ class DeviceInterpreter:
         store_global(b, target, b.add(targets, b.mul(self.slot, ir.Constant(I64, 8))))
 
 
-def _outcome(action: int, value: Value, *, retires: bool = True) -> Sequence[Value]:
-    return ir.Constant(I32, action), value, ir.Constant(I1, int(retires))
+def _action(action: int) -> Value:
+    return ir.Constant(I32, action)
 
 
 class _Join:
@@ -423,9 +424,9 @@ def _emit_template_function(
     if key[1] is not None:
         assert key[1].name == "indirect", key
         store_field(b, context.lane.fields, LaneField.PC, context.wide(temps.value(key[1].args[0])))
-    b.ret(ir.Constant(I32, 0))
+    b.ret(_action(_NEXT if key[1] is None else _JUMP))
     b.position_at_end(faulted)
-    b.ret(ir.Constant(I32, 1))
+    b.ret(_action(_STOP_HERE))
     return function
 
 

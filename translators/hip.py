@@ -22,12 +22,15 @@ from llvmlite import ir
 from vmjit.errors import CompileError, DeviceMissingError
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_lanes import emit_run_lane
+from vmjit.kernels.device_layout import register_offset
 from vmjit.kernels.device_memory import I32, I64
 from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
-from vmjit.translators.device_region import REGION_TYPE, DeviceWindowPlan, emit_region_function
+from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
 from vmjit.translators.interpreter import TemplateKey
+from vmjit.translators.lowering import int_type
 from vmjit.translators.regions import Region
+from vmjit.translators.registers_in_memory import keep_registers_in_memory
 from vmjit.translators.waterfall import take_turns
 
 TRIPLE = "amdgcn-amd-amdhsa"
@@ -36,7 +39,9 @@ THREADS_PER_BLOCK = 128
 
 # Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
 _WAVES = 4
-_ATTRIBUTES = f'"amdgpu-flat-work-group-size"="{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}" "amdgpu-waves-per-eu"="{_WAVES}"'
+_ATTRIBUTES = (
+    f'"amdgpu-flat-work-group-size"="{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}" "amdgpu-waves-per-eu"="{_WAVES}"'
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,7 @@ class HipTarget:
 
     def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
         def emit(module: Any) -> None:
-            # In the kernel it would cost every lane's registers while another one runs.
-            emit_region_function(region, registers, windows, module, name).attributes.add("noinline")
+            _emit_region(module, region, registers, windows, name)
 
         return _image(emit)
 
@@ -146,6 +150,22 @@ def _host_pass_builder() -> Any:
     llvm.initialize_native_target()
     machine = llvm.Target.from_default_triple().create_target_machine()
     return llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
+
+
+def _emit_region(module: Any, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> None:
+    function = ir.Function(module, REGION_TYPE, name)
+    # In the kernel it would cost every lane's registers while another one runs.
+    for attribute in ("noinline", "nounwind"):
+        function.attributes.add(attribute)
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    body = DeviceRegion(region, registers, windows, b, function.args)
+    word = ir.PointerType(int_type(registers.type.bits), 1)
+    rows = {
+        cell: b.inttoptr(b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.type.bits))), word)
+        for i, cell in body.cells.items()
+    }
+    b.ret(body.emit())
+    keep_registers_in_memory(rows, body.starts.values())
 
 
 def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> None:
