@@ -165,7 +165,7 @@ def _emit_region(module: Any, region: Region, registers: RegisterFile, windows: 
         for i, cell in body.cells.items()
     }
     b.ret(body.emit())
-    keep_registers_in_memory(rows, body.starts.values())
+    keep_registers_in_memory(function, rows)
 
 
 def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> None:

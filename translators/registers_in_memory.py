@@ -8,7 +8,7 @@ and not to LLVM, for which a guest's store may change any register.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llvmlite import ir
@@ -17,22 +17,20 @@ Value = Any
 Known = dict[Any, Value]  # by cell, its value
 
 
-def keep_registers_in_memory(cells: Mapping[Any, Value], barriers: Iterable[Any]) -> None:
-    """Give each cell (an alloca) of one function another address, a value of its entry block.
-
-    Loads of what is known become that value; nothing is known where the blocks `barriers` start.
-    """
-    (function,) = {cell.function for cell in cells}
-    ways_in: dict[Any, list[Any]] = {block: [] for block in function.blocks}
-    for block in function.blocks:
+def keep_registers_in_memory(function: Any, cells: Mapping[Any, Value]) -> None:
+    """Give each cell (an alloca) of a function another address, a value of its entry block; load only what is unknown."""
+    order = _reverse_postorder(function.entry_basic_block)
+    ways_in: dict[Any, list[Any]] = {block: [] for block in order}
+    for block in order:
         for target in _targets(block.terminator):
             ways_in[target].append(block)
-    at_end = _known_at_end(cells, ways_in, set(barriers))
+    at_end: dict[Any, Known] = {}
     replaced: dict[Value, Value] = {}
+    for block in order:
+        known = _agreed([at_end.get(b, {}) for b in ways_in[block]])
+        at_end[block] = _forward(block, cells, known, replaced)
     for block in function.blocks:
-        _forward(block, cells, _known_at_start(block, ways_in, at_end, set(barriers)) or {}, replaced)
-    _drop_overwritten(function, cells)
-    for block in function.blocks:
+        _drop_overwritten(block, cells)
         for instruction in block.instructions:
             if isinstance(instruction, ir.PhiInstr):
                 instruction.incomings = [(_final(v, replaced), b) for v, b in instruction.incomings]
@@ -41,43 +39,39 @@ def keep_registers_in_memory(cells: Mapping[Any, Value], barriers: Iterable[Any]
 
 
 def _targets(terminator: Any) -> list[Any]:
-    cases = [block for _, block in getattr(terminator, "cases", ())]
-    default = [terminator.default] if hasattr(terminator, "default") else []
-    return [*dict.fromkeys([*(o for o in terminator.operands if isinstance(o, ir.Block)), *default, *cases])]
+    """The blocks that follow, each once."""
+    found = [operand for operand in terminator.operands if isinstance(operand, ir.Block)]
+    if isinstance(terminator, ir.SwitchInstr):
+        found += [terminator.default, *(block for _, block in terminator.cases)]
+    return list(dict.fromkeys(found))
 
 
-def _known_at_end(cells: Mapping[Any, Value], ways_in: Mapping[Any, list[Any]], barriers: set[Any]) -> dict[Any, Known]:
-    at_end: dict[Any, Known] = {}
-    changed = True
-    while changed:
-        changed = False
-        for block in ways_in:
-            before = _known_at_start(block, ways_in, at_end, barriers)
-            if before is None:
-                continue
-            after = _forward(block, cells, before, {})
-            if at_end.get(block) != after:
-                at_end[block] = after
-                changed = True
-    return at_end
+def _reverse_postorder(entry: Any) -> list[Any]:
+    order: list[Any] = []
+    seen = {entry}
+    stack = [(entry, iter(_targets(entry.terminator)))]
+    while stack:
+        block, targets = stack[-1]
+        following = next((t for t in targets if t not in seen), None)
+        if following is None:
+            order.append(block)
+            stack.pop()
+        else:
+            seen.add(following)
+            stack.append((following, iter(_targets(following.terminator))))
+    return order[::-1]
 
 
-def _known_at_start(
-    block: Any, ways_in: Mapping[Any, list[Any]], at_end: Mapping[Any, Known], barriers: set[Any]
-) -> Known | None:
-    """What all ways in agree on; None where no way is known yet."""
-    if block in barriers or not ways_in[block]:
-        return {}
-    states = [at_end[b] for b in ways_in[block] if b in at_end]
+def _agreed(states: list[Known]) -> Known:
+    """What is known on all ways in. A way back has no state yet, so that nothing is known where loops close."""
     if not states:
-        return None
+        return {}
     first, *others = states
     return {cell: value for cell, value in first.items() if all(s.get(cell) == value for s in others)}
 
 
 def _forward(block: Any, cells: Mapping[Any, Value], known: Known, replaced: dict[Value, Value]) -> Known:
     """What is known behind a block; `replaced` gets the loads of what is known, with it."""
-    known = dict(known)
     for instruction in block.instructions:
         if isinstance(instruction, ir.StoreInstr) and instruction.operands[1] in cells:
             known[instruction.operands[1]] = instruction.operands[0]
@@ -89,19 +83,18 @@ def _forward(block: Any, cells: Mapping[Any, Value], known: Known, replaced: dic
     return known
 
 
-def _drop_overwritten(function: Any, cells: Mapping[Any, Value]) -> None:
-    """Remove stores that another one in the same block follows: loads between them have the value already."""
-    for block in function.blocks:
-        kept: list[Any] = []
-        later: set[Any] = set()
-        for instruction in reversed(block.instructions):
-            cell = instruction.operands[1] if isinstance(instruction, ir.StoreInstr) else None
-            if cell in later:
-                continue
-            if cell in cells:
-                later.add(cell)
-            kept.append(instruction)
-        block.instructions[:] = reversed(kept)
+def _drop_overwritten(block: Any, cells: Mapping[Any, Value]) -> None:
+    """Remove stores that another one in the block follows: loads between them have the value already."""
+    kept: list[Any] = []
+    later: set[Any] = set()
+    for instruction in reversed(block.instructions):
+        cell = instruction.operands[1] if isinstance(instruction, ir.StoreInstr) else None
+        if cell in later:
+            continue
+        if cell in cells:
+            later.add(cell)
+        kept.append(instruction)
+    block.instructions[:] = reversed(kept)
 
 
 def _final(value: Value, replaced: Mapping[Value, Value]) -> Value:
