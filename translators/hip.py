@@ -6,13 +6,16 @@ module; `assembly` and `object_file` make them what a loader takes, `link` a cod
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from vmjit.errors import CompileError, DeviceMissingError
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_lanes import emit_run_lane
 from vmjit.kernels.device_layout import register_offset
-from vmjit.kernels.device_memory import I32, I64
+from vmjit.kernels.device_memory import I8, I32, I64, load_global, store_global
 from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
@@ -36,6 +39,13 @@ from vmjit.translators.waterfall import take_turns
 TRIPLE = "amdgcn-amd-amdhsa"
 ARCHITECTURES = ("gfx90a", "gfx942", "gfx1100", "gfx1201")
 THREADS_PER_BLOCK = 128
+GATHER, SCATTER = "vmjit_gather", "vmjit_scatter"
+
+# Older than what LLVM writes by itself, so that ROCm 6 loads it too.
+_CODE_OBJECT = """
+!llvm.module.flags = !{!0}
+!0 = !{i32 1, !"amdhsa_code_object_version", i32 500}
+"""
 
 # Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
 _WAVES = 4
@@ -82,6 +92,11 @@ class HipTarget:
         """One code object (.hsaco) of a kernel and all it calls. Raises `CompileError`, or `DeviceMissingError`."""
         return [link(self.object_file(images))]
 
+    @lru_cache(maxsize=4)
+    def copy_kernel(self, name: str) -> list[bytes]:
+        """What `Device.load` takes for GATHER or SCATTER."""
+        return [link(self.object_file([_image(lambda module: _emit_copy(module, name))]))]
+
     # -- machine code
 
     def assembly(self, images: Sequence[bytes]) -> str:
@@ -103,10 +118,9 @@ class HipTarget:
         machine = _machine(self.architecture, self.features)
         header = f'target triple = "{TRIPLE}"\ntarget datalayout = "{machine.target_data}"\n'
         try:
-            modules = [llvm.parse_assembly(header + image.decode()) for image in images]
-            first, *others = modules
-            for other in others:
-                first.link_in(other)
+            first = llvm.parse_assembly(header + _CODE_OBJECT)
+            for image in images:
+                first.link_in(llvm.parse_assembly(header + image.decode()))
             for function in first.functions:
                 if not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
                     function.linkage = "internal"
@@ -172,6 +186,26 @@ def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions
     """`name(machine)`: one work item, one lane."""
     interpret = ir.Function(module, INTERPRETER_TYPE, interpreter)
     functions = [ir.Function(module, REGION_TYPE, region) for region in regions]
+    b, machine, lane = _kernel(module, name)
+    emit_run_lane(
+        b, machine, lane, registers=len(registers), xlen=registers.type.bits, interpret=interpret, regions=functions
+    )
+    b.ret_void()
+
+
+def _emit_copy(module: Any, name: str) -> None:
+    """`name(block)`: one work item, one byte. The block: memory, offsets, data, count, 64 bits each."""
+    b, block, i = _kernel(module, name)
+    memory, offsets, data, count = (load_global(b, block, offset=8 * k) for k in range(4))
+    with b.if_then(b.icmp_unsigned("<", i, count)):
+        place = b.add(memory, load_global(b, b.add(offsets, b.mul(i, ir.Constant(I64, 8)))))
+        source, target = (place, b.add(data, i)) if name == GATHER else (b.add(data, i), place)
+        store_global(b, load_global(b, source, I8), target)
+    b.ret_void()
+
+
+def _kernel(module: Any, name: str) -> tuple[Any, Any, Any]:
+    """(builder in it, its argument, the number of the work item) of a kernel with one 64-bit argument."""
     kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), name)
     kernel.calling_convention = "amdgpu_kernel"
     kernel.attributes.add("nounwind")
@@ -180,17 +214,7 @@ def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions
         b.zext(b.call(ir.Function(module, ir.FunctionType(I32, []), f"llvm.amdgcn.{which}.id.x"), []), I64)
         for which in ("workgroup", "workitem")
     )
-    lane = b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
-    emit_run_lane(
-        b,
-        kernel.args[0],
-        lane,
-        registers=len(registers),
-        xlen=registers.type.bits,
-        interpret=interpret,
-        regions=functions,
-    )
-    b.ret_void()
+    return b, kernel.args[0], b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
 
 
 def resources(assembly: str) -> AmdResources:
@@ -215,12 +239,22 @@ def link(object_file: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="vmjit-") as folder:
         source, result = Path(folder, "code.o"), Path(folder, "code.hsaco")
         source.write_bytes(object_file)
-        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", str(source), "-o", str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if "No module named ziglang" in done.stderr:
-            raise DeviceMissingError(
-                'no linker for AMD code objects; install one with: pip install "vmjit[rocm-offline]"', device="hip"
-            )
+        done = subprocess.run(
+            [*_linker(), "-shared", str(source), "-o", str(result)], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise CompileError("the linker refused an AMD object", log=done.stderr, ir="")
         return result.read_bytes()
+
+
+def _linker() -> list[str]:
+    """LLVM's linker: from PyPI, the system's or ROCm's."""
+    if find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "ld.lld"]
+    rocm = Path(os.environ.get("ROCM_PATH", "/opt/rocm"), "llvm", "bin")
+    found = shutil.which("ld.lld") or shutil.which("ld.lld", path=str(rocm))
+    if found is None:
+        raise DeviceMissingError(
+            'no linker for AMD code objects; install one with: pip install "vmjit[rocm-offline]"', device="hip"
+        )
+    return [found]

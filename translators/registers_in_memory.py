@@ -18,7 +18,7 @@ Known = dict[Any, Value]  # by cell, its value
 
 
 def keep_registers_in_memory(function: Any, cells: Mapping[Any, Value]) -> None:
-    """Give each cell (an alloca) of a function another address, a value of its entry block; load only what is unknown."""
+    """Give each cell (an alloca) of a function another address, a value of its entry block; drop needless loads."""
     order = _reverse_postorder(function.entry_basic_block)
     ways_in: dict[Any, list[Any]] = {block: [] for block in order}
     for block in order:

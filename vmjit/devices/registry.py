@@ -24,6 +24,7 @@ class BackEnd:
 
 
 BACK_ENDS: dict[str, BackEnd] = {
+    "hip": BackEnd("vmjit.devices.hip", "HipDevice", "AMD GPUs through ROCm; hip:1 is the second"),
     "host": BackEnd("vmjit.devices.host", "HostDevice", "device kernels compiled for this computer, for tests"),
     "ptx": BackEnd("vmjit.devices.ptx", "PtxDevice", "CUDA kernels in a PTX virtual machine; ptx:sm_75 and the like"),
 }
