@@ -47,16 +47,17 @@ _CODE_OBJECT = """
 !0 = !{i32 1, !"amdhsa_code_object_version", i32 500}
 """
 
-# Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
+# Waves that a SIMD unit shall hold at least, which bounds registers: 128 on CDNA.
 _WAVES = 4
-_ATTRIBUTES = (
-    f'"amdgpu-flat-work-group-size"="{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}" "amdgpu-waves-per-eu"="{_WAVES}"'
-)
 
 
 @dataclass(frozen=True)
 class AmdResources:
-    """What a kernel needs: registers by kind, bytes of scratch memory, spilled registers, lanes of a wavefront."""
+    """What a kernel needs: registers by kind, bytes of scratch memory, spilled registers, lanes of a wavefront.
+
+    Registers and scratch memory are the most that the kernel or anything it calls needs, spilled registers the kernel's
+    own: what a function spills or saves shows in the scratch memory.
+    """
 
     vgprs: int
     sgprs: int
@@ -80,10 +81,7 @@ class HipTarget:
         return _image(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
 
     def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
-        def emit(module: Any) -> None:
-            _emit_region(module, region, registers, windows, name)
-
-        return _image(emit)
+        return _image(lambda module: emit_region(module, region, registers, windows, name))
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         return _image(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
@@ -95,7 +93,11 @@ class HipTarget:
     @lru_cache(maxsize=4)
     def copy_kernel(self, name: str) -> list[bytes]:
         """What `Device.load` takes for GATHER or SCATTER."""
-        return [link(self.object_file([_image(lambda module: _emit_copy(module, name))]))]
+        return [link(self.object_file([_copy_image(name)]))]
+
+    def copy_assembly(self, name: str) -> str:
+        """GATHER or SCATTER as assembly."""
+        return self.assembly([_copy_image(name)])
 
     # -- machine code
 
@@ -155,7 +157,10 @@ def _image(emit: Callable[[Any], Any]) -> bytes:
     passes.add_sroa_pass()
     passes.run(parsed, _host_pass_builder())
     text = re.sub(r"^target (?:triple|datalayout) = .*\n", "", str(parsed), flags=re.MULTILINE)
-    text = re.sub(r"^(attributes #\d+ = \{.* nounwind )", rf"\1{_ATTRIBUTES} ", text, flags=re.MULTILINE)
+    # Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
+    size = f"{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}"
+    attributes = f'"amdgpu-flat-work-group-size"="{size}" "amdgpu-waves-per-eu"="{_WAVES}"'
+    text = re.sub(r"^(attributes #\d+ = \{.* nounwind )", rf"\1{attributes} ", text, flags=re.MULTILINE)
     return text.encode()
 
 
@@ -166,7 +171,8 @@ def _host_pass_builder() -> Any:
     return llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
 
 
-def _emit_region(module: Any, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> None:
+def emit_region(module: Any, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> None:
+    """Define the region as an LLVM function whose registers are in the lane's frame."""
     function = ir.Function(module, REGION_TYPE, name)
     # In the kernel it would cost every lane's registers while another one runs.
     for attribute in ("noinline", "nounwind"):
@@ -191,6 +197,10 @@ def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions
         b, machine, lane, registers=len(registers), xlen=registers.type.bits, interpret=interpret, regions=functions
     )
     b.ret_void()
+
+
+def _copy_image(name: str) -> bytes:
+    return _image(lambda module: _emit_copy(module, name))
 
 
 def _emit_copy(module: Any, name: str) -> None:

@@ -248,6 +248,8 @@ def test_a_device_that_cannot_be_opened() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("numba.hip") is not None, reason="numba-hip is installed")
 def test_without_rocm() -> None:
     assert "hip" in BACK_ENDS
-    with pytest.raises(DeviceMissingError, match=r'environment of its own with: pip install "vmjit\[rocm\]"$') as raised:
+    with pytest.raises(
+        DeviceMissingError, match=r'environment of its own with: pip install "vmjit\[rocm\]"$'
+    ) as raised:
         open_device("hip")
     assert raised.value.device == "hip:0"
