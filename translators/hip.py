@@ -27,6 +27,7 @@ from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_lanes import emit_run_lane
 from vmjit.kernels.device_layout import register_offset
 from vmjit.kernels.device_memory import I8, I32, I64, load_global, store_global
+from vmjit.translators.control_flow import go_through_one_head, has_loops_of_several_heads
 from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
@@ -185,6 +186,8 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
         for i, cell in body.cells.items()
     }
     b.ret(body.emit())
+    if has_loops_of_several_heads(function):
+        go_through_one_head(function, body.starts.values())
     keep_registers_in_memory(function, rows)
 
 

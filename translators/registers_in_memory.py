@@ -13,16 +13,18 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.translators.control_flow import reverse_postorder, targets
+
 Value = Any
 Known = dict[Any, Value]  # by cell, its value
 
 
 def keep_registers_in_memory(function: Any, cells: Mapping[Any, Value]) -> None:
     """Give each cell (an alloca) of a function another address, a value of its entry block; drop needless loads."""
-    order = _reverse_postorder(function.entry_basic_block)
+    order = reverse_postorder(function.entry_basic_block)
     ways_in: dict[Any, list[Any]] = {block: [] for block in order}
     for block in order:
-        for target in _targets(block.terminator):
+        for target in targets(block.terminator):
             ways_in[target].append(block)
     at_end: dict[Any, Known] = {}
     replaced: dict[Value, Value] = {}
@@ -36,30 +38,6 @@ def keep_registers_in_memory(function: Any, cells: Mapping[Any, Value]) -> None:
                 instruction.incomings = [(_final(v, replaced), b) for v, b in instruction.incomings]
             instruction.operands = [cells.get(o, _final(o, replaced)) for o in instruction.operands]
         block.instructions[:] = [i for i in block.instructions if i not in replaced and i not in cells]
-
-
-def _targets(terminator: Any) -> list[Any]:
-    """The blocks that follow, each once."""
-    found = [operand for operand in terminator.operands if isinstance(operand, ir.Block)]
-    if isinstance(terminator, ir.SwitchInstr):
-        found += [terminator.default, *(block for _, block in terminator.cases)]
-    return list(dict.fromkeys(found))
-
-
-def _reverse_postorder(entry: Any) -> list[Any]:
-    order: list[Any] = []
-    seen = {entry}
-    stack = [(entry, iter(_targets(entry.terminator)))]
-    while stack:
-        block, targets = stack[-1]
-        following = next((t for t in targets if t not in seen), None)
-        if following is None:
-            order.append(block)
-            stack.pop()
-        else:
-            seen.add(following)
-            stack.append((following, iter(_targets(following.terminator))))
-    return order[::-1]
 
 
 def _agreed(states: list[Known]) -> Known:

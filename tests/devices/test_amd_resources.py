@@ -30,8 +30,8 @@ INTERPRETER = ""
 GUESTS = ("crc32", "sha256", "sort")
 KERNELS = [("gfx90a", 64), ("gfx942", 64), ("gfx1100", 32), ("gfx1100", 64), ("gfx1201", 32), ("gfx1201", 64)]
 
-# A wavefront of 64 lanes takes twice the registers of one of 32: so many leave a SIMD unit at least four waves.
-MOST_VGPRS = {64: 128, 32: 192}
+# A wavefront of 64 lanes takes twice the registers of one of 32: so many leave a SIMD unit at least three waves.
+MOST_VGPRS = {64: 168, 32: 192}
 
 # The stack of the functions for rare accesses, and the registers that a region saves.
 MOST_SCRATCH = 128
