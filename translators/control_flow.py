@@ -1,7 +1,8 @@
 """Control flow of emitted functions: which block follows which, and loops that have one head.
 
 A region may be entered in the middle of a loop, and its returns go wherever it was called from: loops with several
-heads. LLVM 20 ends the process over some of those on AMD, and every release copies code to undo them.
+heads. LLVM 20 ends the process over some of those on AMD. One head costs a few registers, so newer ones get them as
+they are.
 """
 
 from __future__ import annotations
@@ -71,14 +72,17 @@ def go_through_one_head(function: Any, blocks: Iterable[Block]) -> None:
     b = ir.IRBuilder(head)
     number = b.phi(ir.IntType(32))
     switch = b.switch(number, nowhere)
-    ways: dict[Block, Block] = {}
     for block, value in numbers.items():
-        ways[block] = way = function.append_basic_block(f"to_{block.name}")
-        number.add_incoming(value, way)
         switch.add_case(value, block)
-        ir.IRBuilder(way).branch(head)
     ir.IRBuilder(nowhere).unreachable()
     for block in before:
+        # Each has ways of its own: one that is shared could be entered from outside of a loop, as the block could.
+        ways = {}
+        for target in targets(block.terminator):
+            if target in numbers:
+                ways[target] = function.append_basic_block("way")
+                number.add_incoming(numbers[target], ways[target])
+                ir.IRBuilder(ways[target]).branch(head)
         _redirect(block.terminator, ways)
 
 

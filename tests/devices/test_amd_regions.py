@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
@@ -15,8 +16,9 @@ from tests.differential.oracles import settle
 from vmjit.devices import registry
 from vmjit.devices.host import HostDevice
 from vmjit.ir.registers import RegisterFile
+from vmjit.translators import hip
+from vmjit.translators.control_flow import go_through_one_head, has_loops_of_several_heads
 from vmjit.translators.device_region import DeviceWindowPlan
-from vmjit.translators.hip import emit_region
 from vmjit.translators.host_device import HostDeviceTarget, _compiled
 from vmjit.translators.regions import Region
 from vmjit.translators.registers_in_memory import keep_registers_in_memory
@@ -25,12 +27,14 @@ from vmjit.translators.registers_in_memory import keep_registers_in_memory
 class AmdRegions(HostDeviceTarget):
     """The host's interpreter and kernel, with AMD's regions."""
 
+    one_head = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.identity = ("AMD's regions", *self.identity)
+        self.identity = (f"AMD's regions {self.one_head}", *self.identity)
 
     def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
-        return _compiled(lambda module: emit_region(module, region, registers, windows, name))
+        return _compiled(lambda module: hip.emit_region(module, region, registers, windows, name))
 
 
 class AmdLike(HostDevice):
@@ -47,8 +51,13 @@ def amd_like(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", ["crc32", "json", "sort"])
-def test_guests_give_the_same_bits_as_on_the_cpu(amd_like: str, name: str, isa: str) -> None:
+@pytest.mark.parametrize(("name", "one_head"), [("crc32", True), ("crc32", False), ("json", True), ("sort", False)])
+def test_guests_give_the_same_bits_as_on_the_cpu(
+    amd_like: str, monkeypatch: pytest.MonkeyPatch, name: str, isa: str, one_head: bool
+) -> None:
+    # Which it is depends on LLVM; both are executed whatever is installed.
+    monkeypatch.setattr(hip, "_LLVM_WITH_ANY_LOOPS", 1000 if one_head else 0)
+    monkeypatch.setattr(AmdRegions, "one_head", one_head)
     program, lanes = vmjit.load(guest(name, isa)), 3
     expected, m = (
         vmjit.Machine(program, lanes, device, tier, "16KiB")
@@ -124,3 +133,26 @@ def test_loops_load_what_they_change() -> None:
     b.ret(b.load(cell, typ=ir.IntType(64)))
     keep_registers_in_memory(function, {cell: row})
     assert _count(function, ir.LoadInstr) == 2
+
+
+def _two_heads() -> tuple[Any, list[Any]]:
+    """A loop of two blocks that is entered at either of them."""
+    i64 = ir.IntType(64)
+    function = ir.Function(ir.Module(), ir.FunctionType(i64, [i64]), "f")
+    entry, one, other, end = (function.append_basic_block(n) for n in ("entry", "one", "other", "end"))
+    b = ir.IRBuilder(entry)
+    b.switch(function.args[0], one).add_case(ir.Constant(i64, 7), other)
+    for block, following in ((one, other), (other, one)):
+        b.position_at_end(block)
+        b.cbranch(b.trunc(function.args[0], ir.IntType(1)), following, end)
+    b.position_at_end(end)
+    b.ret(function.args[0])
+    return function, [one, other]
+
+
+def test_loops_get_one_head() -> None:
+    function, heads = _two_heads()
+    assert has_loops_of_several_heads(function)
+    go_through_one_head(function, heads)
+    assert not has_loops_of_several_heads(function)
+    llvm.parse_assembly(str(function.module)).verify()
