@@ -17,6 +17,7 @@ from vmjit.kernels.device_layout import (
     GROUP,
     LEFT_MASK,
     STOPPED,
+    DeviceCode,
     DeviceMachine,
     DeviceSlot,
     LaneField,
@@ -68,16 +69,15 @@ def emit_run_lane(
     budget = load_field(b, fields, LaneField.BUDGET)
     quantum = load_global(b, machine, offset=DeviceMachine.QUANTUM)
     slice_ = b.select(b.icmp_signed("<", budget, quantum), budget, quantum)
-    retired = load_field(b, fields, LaneField.RETIRED)
-    store_field(b, fields, LaneField.LIMIT, b.add(retired, slice_))
+    store_field(b, fields, LaneField.LIMIT, b.add(load_field(b, fields, LaneField.RETIRED), slice_))
     space = code_space(b, machine, fields)
     before = b.block
     b.branch(loop)
 
     b.position_at_end(loop)
-    left, force, compiled = b.phi(I64), b.phi(I1), b.phi(I64)
-    for phi, value in ((left, slice_), (force, ir.Constant(I1, 0)), (compiled, ir.Constant(I64, 0))):
-        phi.add_incoming(value, before)
+    left, force = b.phi(I64), b.phi(I1)
+    left.add_incoming(slice_, before)
+    force.add_incoming(ir.Constant(I1, 0), before)
     find, known, missing, enter, interpreted = (
         b.append_basic_block(n) for n in ("find", "known", "missing", "enter", "interpreted")
     )
@@ -85,18 +85,19 @@ def emit_run_lane(
     b.cbranch(b.icmp_signed(">", left, ir.Constant(I64, 0)), find, used_up)
     b.position_at_end(find)
     pc = load_field(b, fields, LaneField.PC)
-    slot = find_slot(b, space.ranges, space.range_count, pc, known, missing)
+    # Loaded again each time: kept, they would take registers from all that is called from here.
+    ranges, range_count = (space.load(b, field) for field in (DeviceCode.RANGES, DeviceCode.RANGE_COUNT))
+    slot = find_slot(b, ranges, range_count, pc, known, missing)
 
     b.position_at_end(known)
-    where = b.add(space.slots, b.mul(slot, ir.Constant(I64, DeviceSlot.BYTES)))
+    where = b.add(space.load(b, DeviceCode.SLOTS), b.mul(slot, ir.Constant(I64, DeviceSlot.BYTES)))
     entry = load_global(b, where, I32, DeviceSlot.ENTRY)
     usable = b.and_(b.icmp_unsigned("!=", entry, ir.Constant(I32, 0)), b.xor(force, ir.Constant(I1, 1)))
     b.cbranch(usable, enter, interpreted)
 
-    results: list[tuple[Value, Value, Any]] = []  # (result, instructions that ran compiled, where from)
+    results: list[tuple[Value, Any]] = []  # what the interpreter and the regions gave, and where
     b.position_at_end(interpreted)
-    result = b.call(interpret, [lane_registers, fields, memory, machine, left])
-    results.append((result, ir.Constant(I64, 0), b.block))
+    results.append((b.call(interpret, [lane_registers, fields, memory, machine, left]), b.block))
     b.branch(again)
 
     b.position_at_end(enter)
@@ -108,39 +109,45 @@ def emit_run_lane(
         b.position_at_end(case)
         entry_number = b.and_(entry, ir.Constant(I32, 0xFF))
         result = b.call(region, [lane_registers, fields, memory, machine, left, entry_number])
-        results.append((result, b.sub(left, b.and_(result, ir.Constant(I64, LEFT_MASK))), b.block))
+        ran = b.sub(left, b.and_(result, ir.Constant(I64, LEFT_MASK)))
+        store_field(b, fields, LaneField.COMPILED, b.add(load_field(b, fields, LaneField.COMPILED), ran))
+        results.append((result, b.block))
         b.branch(again)
 
     b.position_at_end(again)
-    result, ran = b.phi(I64), b.phi(I64)
-    for value, count_, block in results:
+    result = b.phi(I64)
+    for value, block in results:
         result.add_incoming(value, block)
-        ran.add_incoming(count_, block)
     after = b.and_(result, ir.Constant(I64, LEFT_MASK))
-    total = b.add(compiled, ran)
     forced = b.icmp_unsigned("!=", b.and_(result, ir.Constant(I64, FORCE_INTERPRETER)), ir.Constant(I64, 0))
     stopped = b.icmp_unsigned("!=", b.and_(result, ir.Constant(I64, STOPPED)), ir.Constant(I64, 0))
-    for phi, value in ((left, after), (force, forced), (compiled, total)):
-        phi.add_incoming(value, again)
+    left.add_incoming(after, again)
+    force.add_incoming(forced, again)
     b.cbranch(stopped, out, loop)
 
     b.position_at_end(missing)
     store_field(b, fields, LaneField.STOP, ir.Constant(I64, STOP_NEED_CODE))
     b.branch(out)
     b.position_at_end(used_up)
+    _, budget, slice_ = _bounds(b, fields)
     spent = b.icmp_signed("<=", budget, slice_)
     why = b.select(spent, ir.Constant(I64, int(Stop.BUDGET)), ir.Constant(I64, STOP_RUNNING))
     store_field(b, fields, LaneField.STOP, why)
     b.branch(out)
 
     b.position_at_end(out)
-    left_at_end, compiled_at_end = b.phi(I64), b.phi(I64)
-    for block, rest, count_ in ((again, after, total), (missing, left, compiled), (used_up, left, compiled)):
+    left_at_end = b.phi(I64)
+    for block, rest in ((again, after), (missing, left), (used_up, left)):
         left_at_end.add_incoming(rest, block)
-        compiled_at_end.add_incoming(count_, block)
+    retired, budget, slice_ = _bounds(b, fields)
     used = b.sub(slice_, left_at_end)
     store_field(b, fields, LaneField.BUDGET, b.sub(budget, used))
     store_field(b, fields, LaneField.RETIRED, b.add(retired, used))
-    store_field(b, fields, LaneField.COMPILED, b.add(load_field(b, fields, LaneField.COMPILED), compiled_at_end))
     b.branch(done)
     b.position_at_end(done)
+
+
+def _bounds(b: Builder, fields: Value) -> tuple[Value, Value, Value]:
+    """(retired, budget, slice) as they were at the start: kept in memory, since registers would be taken all along."""
+    retired = load_field(b, fields, LaneField.RETIRED)
+    return retired, load_field(b, fields, LaneField.BUDGET), b.sub(load_field(b, fields, LaneField.LIMIT), retired)

@@ -3,16 +3,21 @@
 Devices have neither tail calls nor, on NVIDIA, indirect branches worth having, so the handlers that are functions on
 the CPU are the cases of one switch here. One iteration executes one guest instruction and costs one of the slice; a
 jump looks its target up in the code space and gives way to compiled code where there is some.
+
+Templates of straight code stand in the switch. Those that branch, because they access memory, and those that are long
+code (divisions, wide products) are functions of their own: what they need would cost registers in every iteration.
+All meet again in one block with what comes next, so that lanes are together again there.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
 from vmjit.ir.registers import RegisterFile
-from vmjit.ir.values import ConstSlot, Op, Operand, Register, RegisterSlot, Terminator
+from vmjit.ir.values import ConstSlot, Op, Operand, Register, RegisterSlot
 from vmjit.kernels.device_code import code_space, find_slot
 from vmjit.kernels.device_layout import (
     GROUP,
@@ -24,6 +29,7 @@ from vmjit.kernels.device_layout import (
     register_offset,
 )
 from vmjit.kernels.device_memory import (
+    I1,
     I32,
     I64,
     DeviceWindow,
@@ -41,12 +47,27 @@ from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 
 INTERPRETER_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64])
 
+# `template(registers, fields, memory, machine, slot)` gives what comes next: _STOP_HERE where the instruction faults,
+# else _NEXT or _JUMP, where the lane's PC says where to.
+_TEMPLATE_TYPE = ir.FunctionType(I32, [I64, I64, I64, I64, I64])
+
+# Emits what `body` emits of a number so that lanes of one number are together, and gives what it gives.
+TakeTurns = Callable[[Builder, Value, Callable[[Value], Sequence[Value]]], Sequence[Value]]
+
 _STOPS = {
     "ebreak": int(Stop.EBREAK),
     "unsupported": int(Stop.UNSUPPORTED),
     "ecall": STOP_CALL,
     "fence_i": STOP_FENCE_I,
 }
+
+# What comes after an instruction: the next slot; with a value, a jump to that address or a stop with that code. What is
+# here does not retire.
+_NEXT, _JUMP, _JUMP_HERE, _STOP, _STOP_HERE = range(5)
+
+_BRANCHING_OPS = frozenset({"load", "store", "store_if", "trap_if"})
+_LONG_OPS = frozenset({"divs", "divu", "rems", "remu", "clmul", "clmulh"})
+_HIGH_PRODUCTS = frozenset({"mulhs", "mulhu", "mulhsu"})
 
 
 def device_keys(registers: RegisterFile, templates: list[TemplateKey]) -> list[TemplateKey]:
@@ -57,144 +78,238 @@ def device_keys(registers: RegisterFile, templates: list[TemplateKey]) -> list[T
     return list(dict.fromkeys([*templates, fetch_fault(registers.type), UNSUPPORTED]))
 
 
-class DeviceInterpreter:
-    """Emits the interpreter into the function that `builder` stands in; `emit` gives what the function returns."""
+def _is_function(key: TemplateKey) -> bool:
+    return any(
+        op.name in _BRANCHING_OPS | _LONG_OPS or (op.name in _HIGH_PRODUCTS and op.type.bits == 64) for op in key[0]
+    )
 
-    def __init__(self, registers: RegisterFile, keys: list[TemplateKey], builder: Builder, args: Any) -> None:
+
+class DeviceInterpreter:
+    """Emits the interpreter into the function that `builder` stands in; `emit` gives what the function returns.
+
+    `take_turns` is for devices whose compiler puts branches that lanes take differently into nested masks: with it, the
+    switch is over a number that all lanes at it share.
+    """
+
+    def __init__(
+        self,
+        registers: RegisterFile,
+        keys: list[TemplateKey],
+        builder: Builder,
+        args: Any,
+        take_turns: TakeTurns | None = None,
+    ) -> None:
         self.registers = registers
         self.keys = keys
         self.builder = builder
-        self.xlen = int_type(registers.type.bits)
-        self.lane_registers, self.fields, self.memory, self.machine, self.left = args
-        self.slow_load, self.slow_store = emit_slow_access(builder.module, registers.name, registers.type.bits)
+        self.take_turns = take_turns
+        *lane, self.left = args
+        self.lane = _Lane(*lane)
+        self.slow = emit_slow_access(builder.module, registers.name, registers.type.bits)
 
     def emit(self) -> Value:
         b = self.builder
-        self._load_code_space()
-        self.private = self._window(DeviceMachine.WINDOW0_LO, shared=False)
-        self.jump, self.head, run, used_up, self.stopped, self.leave, self.done = (
-            b.append_basic_block(n) for n in ("jump", "head", "run", "used_up", "stopped", "leave", "done")
-        )
-        with b.goto_block(self.done):
-            self.result = b.phi(I64)
-        with b.goto_block(self.jump):
-            self.jump_pc, self.jump_left, self.may_leave = b.phi(I64), b.phi(I64), b.phi(ir.IntType(1))
-        with b.goto_block(self.head):
-            self.slot, self.slice_left = b.phi(I64), b.phi(I64)
-        with b.goto_block(self.stopped):
-            self.stop_code, self.stop_pc, self.stop_left = b.phi(I64), b.phi(I64), b.phi(I64)
-        with b.goto_block(self.leave):
-            self.leave_pc, self.leave_left = b.phi(I64), b.phi(I64)
-        self._goto(load_field(b, self.fields, LaneField.PC), self.left, may_leave=False)
+        self.space = code_space(b, self.lane.machine, self.lane.fields)
+        self.jump, self.head = _Join(b, "jump", I64, I64, I1), _Join(b, "head", I64, I64)
+        self.stopped, self.leave = _Join(b, "stopped", I64, I64, I64), _Join(b, "leave", I64, I64)
+        self.done = _Join(b, "done", I64)
+        self.jump.come(load_field(b, self.lane.fields, LaneField.PC), self.left, ir.Constant(I1, 0))
         self._emit_jump()
-
-        b.position_at_end(self.head)
-        b.cbranch(b.icmp_signed("<=", self.slice_left, ir.Constant(I64, 0)), used_up, run)
-        b.position_at_end(used_up)
-        self._leave_at(self._pc_of_slot(), self.slice_left)
-        b.position_at_end(run)
-        self.after = b.sub(self.slice_left, ir.Constant(I64, 1))
-        self.where = b.add(self.slots, b.mul(self.slot, ir.Constant(I64, DeviceSlot.BYTES)))
-        number = load_global(b, self.where, I32, DeviceSlot.HANDLER)
-        self.register_word = load_global(b, self.where, I32, DeviceSlot.REGISTERS)
-        unknown = b.append_basic_block("unknown")
-        with b.goto_block(unknown):
-            b.unreachable()
-        switch = b.switch(number, unknown)
-        for i, key in enumerate(self.keys):
-            case = b.append_basic_block(f"template{i}")
-            switch.add_case(ir.Constant(I32, i), case)
-            b.position_at_end(case)
-            self._emit_template(key)
-        link = b.append_basic_block("link")
-        switch.add_case(ir.Constant(I32, len(self.keys)), link)
-        b.position_at_end(link)
-        target = load_global(b, self.where, offset=DeviceSlot.CONSTANTS)
-        self._goto(target, self.slice_left)
-
-        b.position_at_end(self.stopped)
-        store_field(b, self.fields, LaneField.STOP, self.stop_code)
-        store_field(b, self.fields, LaneField.PC, self.stop_pc)
-        self._finish(b.or_(self.stop_left, ir.Constant(I64, STOPPED)))
-        b.position_at_end(self.leave)
-        store_field(b, self.fields, LaneField.PC, self.leave_pc)
-        self._finish(self.leave_left)
-        b.position_at_end(self.done)
-        return self.result
-
-    # -- ways out and on
-
-    def _finish(self, result: Value) -> None:
-        self.result.add_incoming(result, self.builder.block)
-        self.builder.branch(self.done)
-
-    def _leave_at(self, pc: Value, left: Value) -> None:
-        self.leave_pc.add_incoming(pc, self.builder.block)
-        self.leave_left.add_incoming(left, self.builder.block)
-        self.builder.branch(self.leave)
-
-    def stop(self, code: int, pc: Value, left: Value) -> None:
-        for phi, value in ((self.stop_code, ir.Constant(I64, code)), (self.stop_pc, pc), (self.stop_left, left)):
-            phi.add_incoming(value, self.builder.block)
-        self.builder.branch(self.stopped)
-
-    def _goto(self, pc: Value, left: Value, *, may_leave: bool = True) -> None:
-        flag = ir.Constant(ir.IntType(1), int(may_leave))
-        for phi, value in ((self.jump_pc, pc), (self.jump_left, left), (self.may_leave, flag)):
-            phi.add_incoming(value, self.builder.block)
-        self.builder.branch(self.jump)
-
-    def _continue(self, slot: Value, left: Value) -> None:
-        self.slot.add_incoming(slot, self.builder.block)
-        self.slice_left.add_incoming(left, self.builder.block)
-        self.builder.branch(self.head)
-
-    def _pc_of_slot(self) -> Value:
-        b = self.builder
-        pcs = self.space.load(b, DeviceCode.SLOT_PCS)
-        return load_global(b, b.add(pcs, b.mul(self.slot, ir.Constant(I64, 8))))
-
-    def stop_here(self, code: int, left: Value | None = None) -> None:
-        """Stop at the current instruction, which has not retired unless `left` says so."""
-        self.stop(code, self._pc_of_slot(), self.slice_left if left is None else left)
-
-    # -- code
-
-    def _load_code_space(self) -> None:
-        self.space = code_space(self.builder, self.machine, self.fields)
-        self.slots = self.space.slots
+        self._emit_instruction()
+        code, pc, left = self.stopped.begin()
+        store_field(b, self.lane.fields, LaneField.STOP, code)
+        store_field(b, self.lane.fields, LaneField.PC, pc)
+        self.done.come(b.or_(left, ir.Constant(I64, STOPPED)))
+        pc, left = self.leave.begin()
+        store_field(b, self.lane.fields, LaneField.PC, pc)
+        self.done.come(left)
+        return self.done.begin()[0]
 
     def _emit_jump(self) -> None:
+        """Go on at an address: at its slot, or out of here, to compiled code if `may_leave`."""
         b = self.builder
-        b.position_at_end(self.jump)
+        pc, left, may_leave = self.jump.begin()
         known, missing = b.append_basic_block("known"), b.append_basic_block("missing")
-        slot = find_slot(b, self.space.ranges, self.space.range_count, self.jump_pc, known, missing)
+        slot = find_slot(b, self.space.ranges, self.space.range_count, pc, known, missing)
         b.position_at_end(missing)
-        self.stop(STOP_NEED_CODE, self.jump_pc, self.jump_left)
+        self.stopped.come(ir.Constant(I64, STOP_NEED_CODE), pc, left)
         b.position_at_end(known)
-        where = b.add(self.slots, b.mul(slot, ir.Constant(I64, DeviceSlot.BYTES)))
+        where = self._address(slot)
         visits = load_global(b, where, I32, DeviceSlot.VISITS)
         store_global(b, b.add(visits, ir.Constant(I32, 1)), where, DeviceSlot.VISITS)
         compiled = b.icmp_unsigned("!=", load_global(b, where, I32, DeviceSlot.ENTRY), ir.Constant(I32, 0))
         go, give_way = b.append_basic_block("go"), b.append_basic_block("give_way")
-        b.cbranch(b.and_(compiled, self.may_leave), give_way, go)
+        b.cbranch(b.and_(compiled, may_leave), give_way, go)
         b.position_at_end(give_way)
-        self._leave_at(self.jump_pc, self.jump_left)
+        self.leave.come(pc, left)
         b.position_at_end(go)
-        self._continue(slot, self.jump_left)
+        self.head.come(slot, left)
 
-    def _window(self, first: DeviceMachine, *, shared: bool) -> DeviceWindow:
+    def _emit_instruction(self) -> None:
+        """Execute the instruction at a slot, unless the slice has ended, and go on."""
         b = self.builder
-        lo, size, offset = (load_global(b, self.machine, offset=first + 8 * i) for i in range(3))
-        if shared:
-            base = b.add(load_global(b, self.machine, offset=DeviceMachine.SHARED), offset)
-        else:
-            base = b.add(self.memory, b.mul(offset, ir.Constant(I64, GROUP)))
-        return DeviceWindow(base, self.narrow(lo), self.narrow(size), not shared)
+        slot, left = self.head.begin()
+        run, used_up = b.append_basic_block("run"), b.append_basic_block("used_up")
+        b.cbranch(b.icmp_signed("<=", left, ir.Constant(I64, 0)), used_up, run)
+        b.position_at_end(used_up)
+        self.leave.come(self._pc_of(slot), left)
 
-    def shared_window(self) -> DeviceWindow:
-        """The window of the shared image, loaded where it is used."""
-        return self._window(DeviceMachine.WINDOW1_LO, shared=True)
+        b.position_at_end(run)
+        where = self._address(slot)
+        number = load_global(b, where, I32, DeviceSlot.HANDLER)
+        context = _TemplateContext(self.registers, b, self.lane, where, left=left)
+        self.slot = slot
+        take_turns = self.take_turns or (lambda _, number, body: body(number))
+        action, value = take_turns(b, number, lambda number: self._emit_templates(context, number))
+
+        after = b.sub(left, ir.Constant(I64, 1))
+        following, other, jump, stop = (b.append_basic_block(n) for n in ("following", "other", "jumping", "stopping"))
+        b.cbranch(b.icmp_unsigned("==", action, _action(_NEXT)), following, other)
+        b.position_at_end(following)
+        self.head.come(b.add(slot, ir.Constant(I64, 1)), after)
+        b.position_at_end(other)
+        b.cbranch(b.icmp_unsigned("<=", action, _action(_JUMP_HERE)), jump, stop)
+        b.position_at_end(jump)
+        here = b.icmp_unsigned("==", action, _action(_JUMP_HERE))
+        self.jump.come(value, b.select(here, left, after), ir.Constant(I1, 1))
+        b.position_at_end(stop)
+        here = b.icmp_unsigned("==", action, _action(_STOP_HERE))
+        self.stopped.come(value, self._pc_of(slot), b.select(here, left, after))
+
+    def _address(self, slot: Value) -> Value:
+        return self.builder.add(self.space.slots, self.builder.mul(slot, ir.Constant(I64, DeviceSlot.BYTES)))
+
+    def _pc_of(self, slot: Value) -> Value:
+        b = self.builder
+        pcs = self.space.load(b, DeviceCode.SLOT_PCS)
+        return load_global(b, b.add(pcs, b.mul(slot, ir.Constant(I64, 8))))
+
+    # -- templates
+
+    def _emit_templates(self, context: _TemplateContext, number: Value) -> Sequence[Value]:
+        """The switch. Gives what comes next, and its address or code."""
+        b = self.builder
+        executed = _Join(b, "executed", I32, I64)
+        unknown, link = b.append_basic_block("unknown"), b.append_basic_block("link")
+        switch = b.switch(number, unknown)
+        b.position_at_end(unknown)
+        b.unreachable()
+        for i, key in enumerate(self.keys):
+            case = b.append_basic_block(f"template{i}")
+            switch.add_case(ir.Constant(I32, i), case)
+            b.position_at_end(case)
+            if _is_function(key):
+                executed.come(*self._call_template(context, key, f"{self.registers.name}_template{i}"))
+            else:
+                executed.come(*self._emit_template(context, key))
+        switch.add_case(ir.Constant(I32, len(self.keys)), link)
+        b.position_at_end(link)
+        executed.come(_action(_JUMP_HERE), load_global(b, context.where, offset=DeviceSlot.CONSTANTS))
+        return executed.begin()
+
+    def _call_template(self, context: _TemplateContext, key: TemplateKey, name: str) -> Sequence[Value]:
+        b = self.builder
+        function = _emit_template_function(b.module, key, self.registers, self.slow, name)
+        action = b.call(function, [*self.lane, context.where])
+        fault = ir.Constant(I64, int(Stop.FAULT))
+        if key[1] is None:
+            return action, fault
+        target = load_field(b, self.lane.fields, LaneField.PC)
+        self._remember_target(target)
+        return action, b.select(b.icmp_unsigned("==", action, _action(_JUMP)), target, fault)
+
+    def _emit_template(self, context: _TemplateContext, key: TemplateKey) -> Sequence[Value]:
+        ops, terminator = key
+        temps = Temps(context)
+        temps.run(ops)
+        if terminator is None:
+            return _action(_NEXT), ir.Constant(I64, ir.Undefined)
+        if terminator.name == "trap":
+            context.record_fault(terminator.data, temps.value(terminator.args[0]))
+            return _action(_STOP_HERE), ir.Constant(I64, int(Stop.FAULT))
+        if terminator.name in _STOPS:
+            # An environment call and a fence retire when they are handled, the others do not.
+            retires = terminator.name in ("ecall", "fence_i")
+            return _action(_STOP if retires else _STOP_HERE), ir.Constant(I64, _STOPS[terminator.name])
+        if terminator.name == "branch":
+            taken, other = (context.wide(temps.value(t)) for t in terminator.targets)
+            return _action(_JUMP), self.builder.select(temps.value(terminator.args[0]), taken, other)
+        if terminator.name == "jump":
+            return _action(_JUMP), context.wide(temps.value(terminator.targets[0]))
+        assert terminator.name == "indirect", terminator
+        target = context.wide(temps.value(terminator.args[0]))
+        self._remember_target(target)
+        return _action(_JUMP), target
+
+    def _remember_target(self, target: Value) -> None:
+        """For forming regions: where the computed jump at this slot went. A hint, even where the jump faults."""
+        b = self.builder
+        targets = self.space.load(b, DeviceCode.SLOT_TARGETS)
+        store_global(b, target, b.add(targets, b.mul(self.slot, ir.Constant(I64, 8))))
+
+
+def _action(action: int) -> Value:
+    return ir.Constant(I32, action)
+
+
+class _Join:
+    """A block that several others go to, each with values."""
+
+    def __init__(self, builder: Builder, name: str, *types: Any) -> None:
+        self.builder = builder
+        self.block = builder.append_basic_block(name)
+        with builder.goto_block(self.block):
+            self.values = [builder.phi(type_) for type_ in types]
+
+    def come(self, *values: Value) -> None:
+        """Go there from the current block."""
+        for phi, value in zip(self.values, values, strict=True):
+            phi.add_incoming(value, self.builder.block)
+        self.builder.branch(self.block)
+
+    def begin(self) -> Sequence[Value]:
+        """Emit what comes now in the block; gives the values."""
+        self.builder.position_at_end(self.block)
+        return self.values
+
+
+class _Lane(NamedTuple):
+    """Addresses: of a lane's first register, first 64-bit field and first byte of memory, and of the machine block."""
+
+    registers: Value
+    fields: Value
+    memory: Value
+    machine: Value
+
+
+class _TemplateContext:
+    """Lane state as a template sees it: registers in memory, operands in the slot at `where`.
+
+    Only a function's context has `slow`, the functions for accesses that no window decides, and `faulted`, the block
+    that ends it. What loads and `stores` too is not sought in the shared image, where stores are faults.
+    """
+
+    def __init__(
+        self,
+        registers: RegisterFile,
+        builder: Builder,
+        lane: _Lane,
+        where: Value,
+        slow: tuple[Any, Any] | None = None,
+        faulted: Any = None,
+        left: Value | None = None,
+        stores: bool = False,
+    ) -> None:
+        self.registers = registers
+        self.builder = builder
+        self.lane = lane
+        self.stores = stores
+        self.where = where
+        self.slow = slow
+        self.faulted = faulted
+        self.left = left
+        self.xlen = int_type(registers.type.bits)
+        self.register_word = load_global(builder, where, I32, DeviceSlot.REGISTERS)
 
     def narrow(self, value: Value) -> Value:
         return value if self.xlen.width == 64 else self.builder.trunc(value, self.xlen)
@@ -202,137 +317,125 @@ class DeviceInterpreter:
     def wide(self, value: Value) -> Value:
         return value if value.type.width == 64 else self.builder.zext(value, I64)
 
-    # -- one template
-
-    def _emit_template(self, key: TemplateKey) -> None:
-        ops, terminator = key
-        b = self.builder
-        temps = Temps(_TemplateContext(self))
-        temps.run(ops)
-        if terminator is None:
-            self._continue(b.add(self.slot, ir.Constant(I64, 1)), self.after)
-        else:
-            self._emit_terminator(terminator, temps)
-
-    def _emit_terminator(self, terminator: Terminator, temps: Temps) -> None:
-        b = self.builder
-        if terminator.name == "jump":
-            self._goto(self.wide(temps.value(terminator.targets[0])), self.after)
-        elif terminator.name == "branch":
-            taken, other = (self.wide(temps.value(t)) for t in terminator.targets)
-            self._goto(b.select(temps.value(terminator.args[0]), taken, other), self.after)
-        elif terminator.name == "indirect":
-            target = self.wide(temps.value(terminator.args[0]))
-            targets = self.space.load(b, DeviceCode.SLOT_TARGETS)
-            store_global(b, target, b.add(targets, b.mul(self.slot, ir.Constant(I64, 8))))
-            self._goto(target, self.after)
-        elif terminator.name == "trap":
-            self.stop_with_fault(terminator.data, temps.value(terminator.args[0]))
-        else:
-            # An environment call and a fence retire when they are handled, the others do not.
-            retires = terminator.name in ("ecall", "fence_i")
-            self.stop_here(_STOPS[terminator.name], self.after if retires else None)
-
-    def stop_with_fault(self, kind: str, address: Value) -> None:
-        b = self.builder
-        store_field(b, self.fields, LaneField.FAULT_ADDRESS, self.wide(address))
-        store_field(b, self.fields, LaneField.ACCESS, ir.Constant(I64, int(TRAP_ACCESS[kind])))
-        self.stop_here(int(Stop.FAULT))
-
-
-class _TemplateContext:
-    """Lane state as a template sees it: registers in memory, operands in the slot."""
-
-    def __init__(self, interpreter: DeviceInterpreter) -> None:
-        self.interpreter = interpreter
-        self.builder = interpreter.builder
-
     def operand(self, operand: Operand) -> Value:
-        i, b = self.interpreter, self.builder
+        b = self.builder
         if isinstance(operand, ConstSlot):
-            return i.narrow(load_global(b, i.where, offset=DeviceSlot.CONSTANTS + 8 * operand.slot))
-        if isinstance(operand, Register) and operand.index == i.registers.zero:
-            return constant(i.registers.type, 0)
+            return self.narrow(load_global(b, self.where, offset=DeviceSlot.CONSTANTS + 8 * operand.slot))
+        if isinstance(operand, Register) and operand.index == self.registers.zero:
+            return constant(self.registers.type, 0)
         assert isinstance(operand, Register | RegisterSlot)
-        return load_global(b, self._register(operand), i.xlen)
+        return load_global(b, self._register(operand), self.xlen)
 
     def _register(self, register: Register | RegisterSlot) -> Value:
-        i, b = self.interpreter, self.builder
-        xlen = i.registers.type.bits
+        b, xlen = self.builder, self.xlen.width
         if isinstance(register, Register):
-            return b.add(i.lane_registers, ir.Constant(I64, register_offset(register.index, xlen)))
-        index = b.and_(b.lshr(i.register_word, ir.Constant(I32, 8 * register.slot)), ir.Constant(I32, 0xFF))
-        return b.add(i.lane_registers, b.mul(b.zext(index, I64), ir.Constant(I64, register_offset(1, xlen))))
+            return b.add(self.lane.registers, ir.Constant(I64, register_offset(register.index, xlen)))
+        index = b.and_(b.lshr(self.register_word, ir.Constant(I32, 8 * register.slot)), ir.Constant(I32, 0xFF))
+        return b.add(self.lane.registers, b.mul(b.zext(index, I64), ir.Constant(I64, register_offset(1, xlen))))
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
         store_global(self.builder, value, self._register(register))
 
     def retired(self) -> Value:
         b = self.builder
-        return b.sub(load_field(b, self.interpreter.fields, LaneField.LIMIT), self.interpreter.slice_left)
+        return b.sub(load_field(b, self.lane.fields, LaneField.LIMIT), self.left)
+
+    def record_fault(self, kind: str, address: Value) -> None:
+        b = self.builder
+        store_field(b, self.lane.fields, LaneField.FAULT_ADDRESS, self.wide(address))
+        store_field(b, self.lane.fields, LaneField.ACCESS, ir.Constant(I64, int(TRAP_ACCESS[kind])))
+
+    # -- in functions
 
     def load(self, op: Op, address: Value) -> Value:
-        type_ = op.type
-        i, b, llvm_type = self.interpreter, self.builder, int_type(type_.bits)
-        done = b.append_basic_block("loaded")
-        incoming = []
-        for shared in (False, True):
-            window = i.shared_window() if shared else i.private
-            place, inside = window_access(b, window, address, type_.bits // 8)
+        assert self.slow is not None
+        b, type_ = self.builder, int_type(op.type.bits)
+        loaded = _Join(b, "loaded", type_)
+        for shared in (False,) if self.stores else (False, True):
+            place, inside = window_access(b, self._window(shared=shared), address, type_.width // 8)
             hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
             b.cbranch(inside, hit, miss)
             b.position_at_end(hit)
-            incoming.append((load_global(b, place, llvm_type), b.block))
-            b.branch(done)
+            loaded.come(load_global(b, place, type_))
             b.position_at_end(miss)
-        size = ir.Constant(I32, type_.bits // 8)
-        value = b.call(i.slow_load, [i.fields, i.memory, i.machine, i.wide(address), size])
-        self._stop_at_fault()
-        incoming.append((value if type_.bits == 64 else b.trunc(value, llvm_type), b.block))
-        b.branch(done)
-        b.position_at_end(done)
-        result = b.phi(llvm_type)
-        for found, block in incoming:
-            result.add_incoming(found, block)
-        return result
+        value = self._call_slow(self.slow[0], address, type_)
+        loaded.come(value if type_.width == 64 else b.trunc(value, type_))
+        return loaded.begin()[0]
 
     def store(self, op: Op, address: Value, value: Value) -> None:
-        i, b, type_ = self.interpreter, self.builder, op.type
-        place, inside = window_access(b, i.private, address, type_.bits // 8)
-        hit, miss, done = (b.append_basic_block(n) for n in ("hit", "miss", "stored"))
+        assert self.slow is not None
+        b = self.builder
+        stored = _Join(b, "stored")
+        place, inside = window_access(b, self._window(shared=False), address, value.type.width // 8)
+        hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
         b.cbranch(inside, hit, miss)
         b.position_at_end(hit)
         store_global(b, value, place)
-        b.branch(done)
+        stored.come()
         b.position_at_end(miss)
-        size = ir.Constant(I32, type_.bits // 8)
-        b.call(i.slow_store, [i.fields, i.memory, i.machine, i.wide(address), size, i.wide(value)])
-        self._stop_at_fault()
-        b.branch(done)
-        b.position_at_end(done)
+        self._call_slow(self.slow[1], address, value.type, self.wide(value))
+        stored.come()
+        stored.begin()
 
-    def _stop_at_fault(self) -> None:
-        i, b = self.interpreter, self.builder
-        fault, fine = b.append_basic_block("fault"), b.append_basic_block("fine")
-        access = load_field(b, i.fields, LaneField.ACCESS)
-        b.cbranch(b.icmp_unsigned("==", access, ir.Constant(I64, 0)), fine, fault)
-        b.position_at_end(fault)
-        i.stop_here(int(Stop.FAULT))
+    def _window(self, *, shared: bool) -> DeviceWindow:
+        b, machine = self.builder, self.lane.machine
+        first = DeviceMachine.WINDOW1_LO if shared else DeviceMachine.WINDOW0_LO
+        lo, size, offset = (load_global(b, machine, offset=first + 8 * i) for i in range(3))
+        if shared:
+            base = b.add(load_global(b, machine, offset=DeviceMachine.SHARED), offset)
+        else:
+            base = b.add(self.lane.memory, b.mul(offset, ir.Constant(I64, GROUP)))
+        return DeviceWindow(base, self.narrow(lo), self.narrow(size), not shared)
+
+    def _call_slow(self, function: Any, address: Value, type_: Any, *value: Value) -> Value:
+        b, lane = self.builder, self.lane
+        size = ir.Constant(I32, type_.width // 8)
+        result = b.call(function, [lane.fields, lane.memory, lane.machine, self.wide(address), size, *value])
+        fine = b.append_basic_block("fine")
+        access = load_field(b, lane.fields, LaneField.ACCESS)
+        b.cbranch(b.icmp_unsigned("==", access, ir.Constant(I64, 0)), fine, self.faulted)
         b.position_at_end(fine)
+        return result
 
     def trap_if(self, condition: Value, kind: str, address: Value) -> None:
         b = self.builder
         trap, fine = b.append_basic_block("trap"), b.append_basic_block("fine")
         b.cbranch(condition, trap, fine)
         b.position_at_end(trap)
-        self.interpreter.stop_with_fault(kind, address)
+        self.record_fault(kind, address)
+        b.branch(self.faulted)
         b.position_at_end(fine)
 
 
-def emit_interpreter_function(registers: RegisterFile, keys: list[TemplateKey], module: Any, name: str) -> Any:
+def _emit_template_function(
+    module: Any, key: TemplateKey, registers: RegisterFile, slow: tuple[Any, Any], name: str
+) -> Any:
+    function = ir.Function(module, _TEMPLATE_TYPE, name)
+    function.linkage = "internal"
+    for attribute in ("nounwind", "noinline"):
+        function.attributes.add(attribute)
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    faulted = b.append_basic_block("faulted")
+    *lane, where = function.args
+    stores = any(op.name in ("store", "store_if") for op in key[0])
+    context = _TemplateContext(registers, b, _Lane(*lane), where, slow, faulted, stores=stores)
+    temps = Temps(context)
+    temps.run(key[0])
+    if key[1] is not None:
+        assert key[1].name == "indirect", key
+        store_field(b, context.lane.fields, LaneField.PC, context.wide(temps.value(key[1].args[0])))
+    b.ret(_action(_NEXT if key[1] is None else _JUMP))
+    b.position_at_end(faulted)
+    b.ret(_action(_STOP_HERE))
+    return function
+
+
+def emit_interpreter_function(
+    registers: RegisterFile, keys: list[TemplateKey], module: Any, name: str, take_turns: TakeTurns | None = None
+) -> Any:
     """Define the interpreter as an LLVM function of its own in `module`, for the targets that take LLVM IR."""
     function = ir.Function(module, INTERPRETER_TYPE, name)
     function.attributes.add("nounwind")
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    b.ret(DeviceInterpreter(registers, keys, b, function.args).emit())
+    b.ret(DeviceInterpreter(registers, keys, b, function.args, take_turns).emit())
     return function

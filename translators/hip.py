@@ -6,13 +6,16 @@ module; `assembly` and `object_file` make them what a loader takes, `link` a cod
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +25,44 @@ from llvmlite import ir
 from vmjit.errors import CompileError, DeviceMissingError
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_lanes import emit_run_lane
-from vmjit.kernels.device_memory import I32, I64
+from vmjit.kernels.device_layout import register_offset
+from vmjit.kernels.device_memory import I8, I32, I64, load_global, store_global
+from vmjit.translators.control_flow import go_through_one_head, has_loops_of_several_heads
 from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
-from vmjit.translators.device_region import REGION_TYPE, DeviceWindowPlan, emit_region_function
+from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
 from vmjit.translators.interpreter import TemplateKey
+from vmjit.translators.lowering import int_type
 from vmjit.translators.regions import Region
+from vmjit.translators.registers_in_memory import keep_registers_in_memory
+from vmjit.translators.waterfall import take_turns
 
 TRIPLE = "amdgcn-amd-amdhsa"
 ARCHITECTURES = ("gfx90a", "gfx942", "gfx1100", "gfx1201")
 THREADS_PER_BLOCK = 128
 
+# Before this release LLVM may end the process over loops of several heads; LLVM 20, which numba-hip needs, does.
+_LLVM_WITH_ANY_LOOPS = 22
+
+GATHER, SCATTER = "vmjit_gather", "vmjit_scatter"
+
+# Older than what LLVM writes by itself, so that ROCm 6 loads it too.
+_CODE_OBJECT = """
+!llvm.module.flags = !{!0}
+!0 = !{i32 1, !"amdhsa_code_object_version", i32 500}
+"""
+
+# Waves that a SIMD unit shall hold at least, which bounds registers: 128 on CDNA.
+_WAVES = 4
+
 
 @dataclass(frozen=True)
 class AmdResources:
-    """What a kernel needs: registers by kind, bytes of scratch memory, spilled registers, lanes of a wavefront."""
+    """What a kernel needs: registers by kind, bytes of scratch memory, spilled registers, lanes of a wavefront.
+
+    Registers and scratch memory are the most that the kernel or anything it calls needs, spilled registers the kernel's
+    own: what a function spills or saves shows in the scratch memory.
+    """
 
     vgprs: int
     sgprs: int
@@ -57,13 +83,26 @@ class HipTarget:
     # -- DeviceTarget
 
     def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
-        return _text(lambda module: emit_interpreter_function(registers, list(keys), module, name))
+        return _image(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
 
     def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
-        return _text(lambda module: emit_region_function(region, registers, windows, module, name))
+        return _image(lambda module: emit_region(module, region, registers, windows, name))
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
-        return _text(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
+        return _image(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
+
+    def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
+        """One code object (.hsaco) of a kernel and all it calls. Raises `CompileError`, or `DeviceMissingError`."""
+        return [link(self.object_file(images))]
+
+    @lru_cache(maxsize=4)
+    def copy_kernel(self, name: str) -> list[bytes]:
+        """What `Device.load` takes for GATHER or SCATTER."""
+        return [link(self.object_file([_copy_image(name)]))]
+
+    def copy_assembly(self, name: str) -> str:
+        """GATHER or SCATTER as assembly."""
+        return self.assembly([_copy_image(name)])
 
     # -- machine code
 
@@ -78,13 +117,20 @@ class HipTarget:
         return bytes(machine.emit_object(module))
 
     def _module(self, images: Sequence[bytes]) -> tuple[Any, Any]:
+        """One optimised module of all images.
+
+        A kernel's descriptor says what it and all it calls need of registers and scratch memory, and LLVM knows that
+        only of functions in the same module: the interpreter cannot be an object that is compiled once.
+        """
         machine = _machine(self.architecture, self.features)
         header = f'target triple = "{TRIPLE}"\ntarget datalayout = "{machine.target_data}"\n'
         try:
-            modules = [llvm.parse_assembly(header + image.decode()) for image in images]
-            first, *others = modules
-            for other in others:
-                first.link_in(other)
+            first = llvm.parse_assembly(header + _CODE_OBJECT)
+            for image in images:
+                first.link_in(llvm.parse_assembly(header + image.decode()))
+            for function in first.functions:
+                if not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
+                    function.linkage = "internal"
             first.verify()
         except RuntimeError as error:
             raise CompileError(
@@ -103,7 +149,7 @@ def _machine(architecture: str, features: str) -> Any:
     return target.create_target_machine(cpu=architecture, features=features, opt=2, reloc="pic", codemodel="small")
 
 
-def _text(emit: Callable[[Any], Any]) -> bytes:
+def _image(emit: Callable[[Any], Any]) -> bytes:
     """A module's IR without stack slots, whose address space is another on AMD: they become SSA values here."""
     module = ir.Module(name="device")
     emit(module)
@@ -116,6 +162,10 @@ def _text(emit: Callable[[Any], Any]) -> bytes:
     passes.add_sroa_pass()
     passes.run(parsed, _host_pass_builder())
     text = re.sub(r"^target (?:triple|datalayout) = .*\n", "", str(parsed), flags=re.MULTILINE)
+    # Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
+    size = f"{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}"
+    attributes = f'"amdgpu-flat-work-group-size"="{size}" "amdgpu-waves-per-eu"="{_WAVES}"'
+    text = re.sub(r"^(attributes #\d+ = \{.* nounwind )", rf"\1{attributes} ", text, flags=re.MULTILINE)
     return text.encode()
 
 
@@ -126,28 +176,62 @@ def _host_pass_builder() -> Any:
     return llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
 
 
+def emit_region(module: Any, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> None:
+    """Define the region as an LLVM function whose registers are in the lane's frame."""
+    function = ir.Function(module, REGION_TYPE, name)
+    # In the kernel it would cost every lane's registers while another one runs.
+    for attribute in ("noinline", "nounwind"):
+        function.attributes.add(attribute)
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    body = DeviceRegion(region, registers, windows, b, function.args)
+    word = ir.PointerType(int_type(registers.type.bits), 1)
+    rows = {
+        cell: b.inttoptr(b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.type.bits))), word)
+        for i, cell in body.cells.items()
+    }
+    b.ret(body.emit())
+    if llvm.llvm_version_info[0] < _LLVM_WITH_ANY_LOOPS and has_loops_of_several_heads(function):
+        go_through_one_head(function, body.starts.values())
+    keep_registers_in_memory(function, rows)
+
+
 def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> None:
     """`name(machine)`: one work item, one lane."""
     interpret = ir.Function(module, INTERPRETER_TYPE, interpreter)
     functions = [ir.Function(module, REGION_TYPE, region) for region in regions]
+    b, machine, lane = _kernel(module, name)
+    emit_run_lane(
+        b, machine, lane, registers=len(registers), xlen=registers.type.bits, interpret=interpret, regions=functions
+    )
+    b.ret_void()
+
+
+def _copy_image(name: str) -> bytes:
+    return _image(lambda module: _emit_copy(module, name))
+
+
+def _emit_copy(module: Any, name: str) -> None:
+    """`name(block)`: one work item, one byte. The block: memory, offsets, data, count, 64 bits each."""
+    b, block, i = _kernel(module, name)
+    memory, offsets, data, count = (load_global(b, block, offset=8 * k) for k in range(4))
+    with b.if_then(b.icmp_unsigned("<", i, count)):
+        place = b.add(memory, load_global(b, b.add(offsets, b.mul(i, ir.Constant(I64, 8)))))
+        source, target = (place, b.add(data, i)) if name == GATHER else (b.add(data, i), place)
+        store_global(b, load_global(b, source, I8), target)
+    b.ret_void()
+
+
+def _kernel(module: Any, name: str) -> tuple[Any, Any, Any]:
+    """(builder in it, its argument, the number of the work item) of a kernel with one 64-bit argument."""
     kernel = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64]), name)
     kernel.calling_convention = "amdgpu_kernel"
+    kernel.attributes.add("nounwind")
     b = ir.IRBuilder(kernel.append_basic_block("entry"))
     group, item = (
         b.zext(b.call(ir.Function(module, ir.FunctionType(I32, []), f"llvm.amdgcn.{which}.id.x"), []), I64)
         for which in ("workgroup", "workitem")
     )
-    lane = b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
-    emit_run_lane(
-        b,
-        kernel.args[0],
-        lane,
-        registers=len(registers),
-        xlen=registers.type.bits,
-        interpret=interpret,
-        regions=functions,
-    )
-    b.ret_void()
+    return b, kernel.args[0], b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
 
 
 def resources(assembly: str) -> AmdResources:
@@ -167,19 +251,27 @@ def resources(assembly: str) -> AmdResources:
     )
 
 
-def link(objects: Sequence[bytes]) -> bytes:
-    """Objects as a code object that a driver loads (.hsaco). Raises `DeviceMissingError` without a linker."""
+def link(object_file: bytes) -> bytes:
+    """An object as a code object that a driver loads (.hsaco). Raises `DeviceMissingError` without a linker."""
     with tempfile.TemporaryDirectory(prefix="vmjit-") as folder:
-        paths = [Path(folder, f"{i}.o") for i in range(len(objects))]
-        for path, data in zip(paths, objects, strict=True):
-            path.write_bytes(data)
-        result = Path(folder, "code.hsaco")
-        command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", *map(str, paths), "-o", str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if "No module named ziglang" in done.stderr:
-            raise DeviceMissingError(
-                'no linker for AMD code objects; install one with: pip install "vmjit[rocm-offline]"', device="hip"
-            )
+        source, result = Path(folder, "code.o"), Path(folder, "code.hsaco")
+        source.write_bytes(object_file)
+        done = subprocess.run(
+            [*_linker(), "-shared", str(source), "-o", str(result)], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise CompileError("the linker refused an AMD object", log=done.stderr, ir="")
         return result.read_bytes()
+
+
+def _linker() -> list[str]:
+    """LLVM's linker: from PyPI, the system's or ROCm's."""
+    if find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "ld.lld"]
+    rocm = Path(os.environ.get("ROCM_PATH", "/opt/rocm"), "llvm", "bin")
+    found = shutil.which("ld.lld") or shutil.which("ld.lld", path=str(rocm))
+    if found is None:
+        raise DeviceMissingError(
+            'no linker for AMD code objects; install one with: pip install "vmjit[rocm-offline]"', device="hip"
+        )
+    return [found]

@@ -93,7 +93,8 @@ def _for_amd(region: Region, registers: RegisterFile, windows: DeviceWindowPlan,
         target.compile_region(region, registers, windows, REGION_NAME),
     ]
     if emit == "hsaco":
-        return hip.link([target.object_file(images)])
+        (code,) = target.link(images, registers)
+        return code
     assembly = target.assembly(images)
     if emit == "amdgcn":
         return assembly.encode()

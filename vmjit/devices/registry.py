@@ -26,6 +26,7 @@ class BackEnd:
 
 BACK_ENDS: dict[str, BackEnd] = {
     "cuda": BackEnd("vmjit.devices.cuda", "CudaDevice", "NVIDIA GPUs; cuda:1 is the second", gpu=True),
+    "hip": BackEnd("vmjit.devices.hip", "HipDevice", "AMD GPUs through ROCm; hip:1 is the second", gpu=True),
     "host": BackEnd("vmjit.devices.host", "HostDevice", "device kernels compiled for this computer, for tests"),
     "ptx": BackEnd("vmjit.devices.ptx", "PtxDevice", "CUDA kernels in a PTX virtual machine; ptx:sm_75 and the like"),
 }

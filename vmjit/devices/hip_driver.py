@@ -1,0 +1,165 @@
+"""AMD's HIP runtime as the HIP back end needs it: one GPU, through the bindings that numba-hip drives it with.
+
+`HipDriver` is what is needed, `NumbaHipDriver` the real one; tests have another. It has been written against the source
+of numba-hip 0.2.1 and has not run on AMD hardware yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from vmjit.devices.interface import Bytes
+from vmjit.errors import DeviceMissingError
+
+
+class HipError(Exception):
+    """A call that the runtime refused: the status by its name in hip_runtime_api.h."""
+
+    def __init__(self, status: str, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
+@dataclass(frozen=True)
+class HipProperties:
+    """What does not change about a GPU; `architecture` is a gfx name, clock MHz, l2 and memory bytes."""
+
+    name: str
+    architecture: str
+    multiprocessors: int
+    clock: int
+    l2: int
+    memory: int
+    wavefront: int
+
+
+class HipDriver(Protocol):
+    """Every method may raise `HipError`. Addresses are the device's; work is done in the order of the calls."""
+
+    properties: HipProperties
+
+    def memory_free(self) -> int: ...
+
+    def allocate(self, size: int) -> int: ...
+
+    def free(self, address: int) -> None: ...
+
+    def clear(self, address: int, size: int) -> None: ...
+
+    def write(self, address: int, pitch: int, rows: Bytes) -> None:
+        """Copy (rows, n) contiguous bytes to addresses that are `pitch` >= n bytes apart."""
+
+    def read(self, address: int, pitch: int, rows: Bytes) -> None:
+        """Fill (rows, n) contiguous bytes from addresses that are `pitch` >= n bytes apart."""
+
+    def load(self, image: bytes) -> Any: ...
+
+    def unload(self, module: Any) -> None: ...
+
+    def function(self, module: Any, name: str) -> Any: ...
+
+    def launch(self, function: Any, groups: int, items: int, argument: int) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class NumbaHipDriver:
+    """numba-hip's driver object, whose attributes are the runtime's functions.
+
+    Raises `DeviceMissingError` where there is nothing to drive.
+    """
+
+    def __init__(self, ordinal: int) -> None:
+        name = f"hip:{ordinal}"
+        try:
+            from numba.hip.hipdrv.driver import driver
+        except Exception as error:  # numba-hip looks for ROCm when it is imported, and fails in many ways without it
+            raise DeviceMissingError(
+                f"the device {name!r} needs numba-hip and a ROCm installation, and {error or type(error).__name__}; "
+                'install numba-hip into an environment of its own with: pip install "vmjit[rocm]"',
+                device=name,
+            ) from error
+        self._api: Any = driver
+        self._ordinal = ordinal
+        if not driver.is_available:
+            raise DeviceMissingError(
+                f"no {name}: {driver.initialization_error}; AMD GPUs work with: a ROCm installation", device=name
+            )
+        count = int(self._call("hipGetDeviceCount"))
+        if ordinal >= count:
+            raise DeviceMissingError(f"no {name}: the HIP runtime sees {count} GPUs", device=name)
+        self.properties = self._properties()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """What a function gives behind its status. The runtime's current device belongs to the thread."""
+        try:
+            if name not in ("hipSetDevice", "hipGetDeviceCount"):
+                self._api.hipSetDevice(self._ordinal)
+            return getattr(self._api, name)(*arguments)
+        except Exception as error:  # HipAPIError of numba-hip, and what its bindings raise for arguments
+            status = getattr(getattr(error, "code", None), "name", type(error).__name__)
+            raise HipError(str(status), str(error)) from error
+
+    def _properties(self) -> HipProperties:
+        found = self._call("hipGetDeviceProperties", self._ordinal)
+        return HipProperties(
+            name=_text(found.name),
+            architecture=_text(found.gcnArchName).partition(":")[0],
+            multiprocessors=int(found.multiProcessorCount),
+            clock=int(found.clockRate) // 1000,
+            l2=int(found.l2CacheSize),
+            memory=int(found.totalGlobalMem),
+            wavefront=int(found.warpSize),
+        )
+
+    def memory_free(self) -> int:
+        free, _ = self._call("hipMemGetInfo")
+        return int(free)
+
+    def allocate(self, size: int) -> int:
+        return int(self._call("hipMalloc", size))
+
+    def free(self, address: int) -> None:
+        self._call("hipFree", address)
+
+    def clear(self, address: int, size: int) -> None:
+        self._call("hipMemset", address, 0, size)
+
+    def write(self, address: int, pitch: int, rows: Bytes) -> None:
+        count, size = rows.shape
+        kind = self._kind("hipMemcpyHostToDevice")
+        self._call("hipMemcpy2D", address, max(pitch, size), int(rows.ctypes.data), size, size, count, kind)
+
+    def read(self, address: int, pitch: int, rows: Bytes) -> None:
+        count, size = rows.shape
+        kind = self._kind("hipMemcpyDeviceToHost")
+        self._call("hipMemcpy2D", int(rows.ctypes.data), size, address, max(pitch, size), size, count, kind)
+
+    @staticmethod
+    def _kind(name: str) -> Any:
+        return getattr(import_module("rocm.bindings.hip").hipMemcpyKind, name)
+
+    def load(self, image: bytes) -> Any:
+        return self._call("hipModuleLoadData", image)
+
+    def unload(self, module: Any) -> None:
+        self._call("hipModuleUnload", module)
+
+    def function(self, module: Any, name: str) -> Any:
+        return self._call("hipModuleGetFunction", module, name.encode())
+
+    def launch(self, function: Any, groups: int, items: int, argument: int) -> None:
+        value = ctypes.c_uint64(argument)
+        parameters = (ctypes.c_void_p * 1)(ctypes.addressof(value))
+        shape = (groups, 1, 1, items, 1, 1)
+        self._call("hipModuleLaunchKernel", function, *shape, 0, 0, ctypes.addressof(parameters), 0)
+
+    def synchronize(self) -> None:
+        self._call("hipDeviceSynchronize")
+
+
+def _text(value: Any) -> str:
+    return value.split(b"\0")[0].decode(errors="replace") if isinstance(value, bytes) else str(value)
