@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +75,8 @@ class AmdResources:
 class HipTarget:
     """Translates for one architecture. `wavefront` is 32 or 64; None: the architecture's own."""
 
+    links = True
+
     def __init__(self, architecture: str, wavefront: int | None = None) -> None:
         self.architecture = architecture
         self.features = "" if wavefront is None else f"+wavefrontsize{wavefront}"
@@ -94,6 +96,10 @@ class HipTarget:
     def link(self, images: Sequence[bytes], registers: RegisterFile) -> list[bytes]:
         """One code object (.hsaco) of a kernel and all it calls. Raises `CompileError`, or `DeviceMissingError`."""
         return [link(self.object_file(images))]
+
+    def report(self, linked: Sequence[bytes]) -> dict[str, int]:
+        (image,) = linked
+        return asdict(resources_of_code(image))
 
     @lru_cache(maxsize=4)
     def copy_kernel(self, name: str) -> list[bytes]:
@@ -234,6 +240,17 @@ def _kernel(module: Any, name: str) -> tuple[Any, Any, Any]:
     return b, kernel.args[0], b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
 
 
+_RESOURCES = {
+    "vgprs": "vgpr_count",
+    "sgprs": "sgpr_count",
+    "scratch": "private_segment_fixed_size",
+    "vgpr_spills": "vgpr_spill_count",
+    "sgpr_spills": "sgpr_spill_count",
+    "wavefront": "wavefront_size",
+}
+"""Our names and those of a kernel's metadata."""
+
+
 def resources(assembly: str) -> AmdResources:
     """What the metadata of a kernel's assembly says it needs."""
 
@@ -241,14 +258,20 @@ def resources(assembly: str) -> AmdResources:
         found = re.search(rf"^\s*\.{key}:\s*(\d+)", assembly, re.MULTILINE)
         return int(found[1]) if found else 0
 
-    return AmdResources(
-        number("vgpr_count"),
-        number("sgpr_count"),
-        number("private_segment_fixed_size"),
-        number("vgpr_spill_count"),
-        number("sgpr_spill_count"),
-        number("wavefront_size"),
-    )
+    return AmdResources(**{name: number(key) for name, key in _RESOURCES.items()})
+
+
+def resources_of_code(image: bytes) -> AmdResources:
+    """The same from an object or a code object, whose note has the metadata as MessagePack: a key, then its number."""
+
+    def number(key: str) -> int:
+        _, found, behind = image.partition(f".{key}".encode())
+        if not found:
+            return 0
+        size = {0xCC: 1, 0xCD: 2, 0xCE: 4}.get(behind[0], 0)  # unsigned of 8, 16 and 32 bits; else the byte itself
+        return int.from_bytes(behind[1 : 1 + size], "big") if size else behind[0]
+
+    return AmdResources(**{name: number(key) for name, key in _RESOURCES.items()})
 
 
 def link(object_file: bytes) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from importlib import import_module
+from functools import lru_cache
+from importlib import import_module, metadata
 from typing import Any, Protocol
 
 from vmjit.devices.interface import Bytes
@@ -77,11 +78,7 @@ class NumbaHipDriver:
         try:
             from numba.hip.hipdrv.driver import driver
         except Exception as error:  # numba-hip looks for ROCm when it is imported, and fails in many ways without it
-            raise DeviceMissingError(
-                f"the device {name!r} needs numba-hip and a ROCm installation, and {error or type(error).__name__}; "
-                'install numba-hip into an environment of its own with: pip install "vmjit[rocm]"',
-                device=name,
-            ) from error
+            raise _missing(name, error) from error
         self._api: Any = driver
         self._ordinal = ordinal
         if not driver.is_available:
@@ -159,6 +156,31 @@ class NumbaHipDriver:
 
     def synchronize(self) -> None:
         self._call("hipDeviceSynchronize")
+
+
+def count_gpus() -> int:
+    """How many GPUs the runtime sees. Raises `DeviceMissingError` where there is nothing to drive any."""
+    if not _is_installed():  # known at once, where importing numba-hip would take a while to fail
+        raise _missing("hip", ImportError("numba-hip is not installed"))
+    driver = NumbaHipDriver(0)
+    return int(driver._call("hipGetDeviceCount"))
+
+
+@lru_cache(maxsize=1)
+def _is_installed() -> bool:
+    try:
+        metadata.version("numba-hip")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _missing(name: str, error: Exception) -> DeviceMissingError:
+    return DeviceMissingError(
+        f"the device {name!r} needs numba-hip and a ROCm installation, and {error or type(error).__name__}; "
+        'install numba-hip into an environment of its own with: pip install "vmjit[rocm]"',
+        device=name,
+    )
 
 
 def _text(value: Any) -> str:
