@@ -161,6 +161,7 @@ class RegionContext:
         self.pc = pc
         self.size = size
         self.number = 0
+        self._values: dict[int, Value] = {}  # registers as this block has them: fewer loads for LLVM to see through
 
     # -- what a target says
 
@@ -180,12 +181,15 @@ class RegionContext:
         assert isinstance(operand, Register)
         if operand.index == self.body.registers.zero:
             return constant(self.body.registers.type, 0)
-        return self.builder.load(self.body.cells[operand.index], typ=self.body.xlen)
+        if operand.index not in self._values:
+            self._values[operand.index] = self.builder.load(self.body.cells[operand.index], typ=self.body.xlen)
+        return self._values[operand.index]
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
         assert isinstance(register, Register)
         if register.index != self.body.registers.zero:
             self.body.dirty.add(register.index)
+            self._values[register.index] = value
             self.builder.store(value, self.body.cells[register.index])
 
     def retired(self) -> Value:
