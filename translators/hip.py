@@ -44,6 +44,9 @@ THREADS_PER_BLOCK = 128
 # Before this release LLVM may end the process over loops of several heads; LLVM 20, which numba-hip needs, does.
 _LLVM_WITH_ANY_LOOPS = 22
 
+# Blocks of a region from which on LLVM takes twice as long for loops of several heads.
+_LARGE = 60
+
 GATHER, SCATTER = "vmjit_gather", "vmjit_scatter"
 
 # Older than what LLVM writes by itself, so that ROCm 6 loads it too.
@@ -196,7 +199,8 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
         for i, cell in body.cells.items()
     }
     b.ret(body.emit())
-    if llvm.llvm_version_info[0] < _LLVM_WITH_ANY_LOOPS and has_loops_of_several_heads(function):
+    one_head = len(region.blocks) > _LARGE or llvm.llvm_version_info[0] < _LLVM_WITH_ANY_LOOPS
+    if one_head and has_loops_of_several_heads(function):
         go_through_one_head(function, body.starts.values())
     keep_registers_in_memory(function, rows)
 
