@@ -50,12 +50,23 @@ class DeviceWindowPlan:
 
 
 class DeviceRegion(RegionBody):
-    """Emits a region into the function that `builder` stands in; `emit` gives what the function returns."""
+    """Emits a region into the function that `builder` stands in; `emit` gives what the function returns.
+
+    `unroll`: whether small loops run several iterations behind one check.
+    """
 
     def __init__(
-        self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, builder: Builder, args: Any
+        self,
+        region: Region,
+        registers: RegisterFile,
+        windows: DeviceWindowPlan,
+        builder: Builder,
+        args: Any,
+        *,
+        unroll: bool = True,
     ) -> None:
         super().__init__(region, registers, windows.plan, builder)
+        self.unrolls = unroll
         self.lane_registers, self.fields, self.memory, self.machine, self.left, self.entry = args
         self.exits: dict[frozenset[int], _Exit] = {}
         self.checked: dict[int, tuple[_GroupBase, int]] = {}
@@ -98,7 +109,7 @@ class DeviceRegion(RegionBody):
     # -- loops: several iterations behind one check
 
     def emit_blocks(self) -> None:
-        loops = unrolled_loops(self.region, set(self.needs)) if self.private[1] else {}
+        loops = unrolled_loops(self.region, set(self.needs)) if self.private[1] and self.unrolls else {}
         for pc in self.region.blocks:
             if pc in loops:
                 self._emit_loop(loops[pc])

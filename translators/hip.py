@@ -192,7 +192,8 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
     for attribute in ("noinline", "nounwind"):
         function.attributes.add(attribute)
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    body = DeviceRegion(region, registers, windows, b, function.args)
+    # Several iterations in a row take registers that AMD's compilers have too few of, and twice the time to compile.
+    body = DeviceRegion(region, registers, windows, b, function.args, unroll=False)
     word = ir.PointerType(int_type(registers.type.bits), 1)
     rows = {
         cell: b.inttoptr(b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.type.bits))), word)

@@ -9,6 +9,7 @@ so that several processes can share a cache.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import tempfile
@@ -75,6 +76,30 @@ def cache_key(kind: str, parts: Iterable[str]) -> str:
         data = part.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
+
+
+_compiling = 0
+_collects = False
+_compiling_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _collecting_later() -> Iterator[None]:
+    """No garbage collection while something is compiled: an IR is a large graph of new objects that all stay until the
+    end, and Python would walk it, and everything else, again and again."""
+    global _compiling, _collects
+    with _compiling_lock:
+        _compiling += 1
+        if _compiling == 1:
+            _collects = gc.isenabled()
+            gc.disable()
+    try:
+        yield
+    finally:
+        with _compiling_lock:
+            _compiling -= 1
+            if _compiling == 0 and _collects:
+                gc.enable()
 
 
 @dataclass
@@ -253,7 +278,8 @@ class CodeCache:
                     f"{what} is not in the cache, and compiling is forbidden ({_FORBID} or forbid_compiling)", key=key
                 )
             started = time.perf_counter()
-            image = compile_image()
+            with _collecting_later():
+                image = compile_image()
             with self._lock:
                 self.statistics.compiles += 1
                 self.statistics.compile_seconds += time.perf_counter() - started

@@ -31,7 +31,7 @@ from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, form_regi
 VISITS_UNTIL_HOT = 256
 
 # How many times as often a block inside a region must be visited from outside until it is an entry.
-_ENTRY_FACTOR = 64
+_ENTRY_FACTOR = 8
 
 
 class DeviceEngine(Engine[DeviceCodeSpace]):
