@@ -19,6 +19,7 @@ from tests.differential.oracles import TIERS
 from tests.differential.reference import Instruction, Memory
 from tests.machine.harness import A0, A2, A3, A4, A5, RA, S0, T0, ZERO, Assembly, Hart, ins
 from vmjit import Access, ArgumentError, ExecutionResult, Executor, IsaError, Stop
+from vmjit.devices.selection import find_gpus
 
 CODE = 0x10000
 RAM = 0x80000000
@@ -535,16 +536,18 @@ def test_executors_of_a_wrong_kind() -> None:
 
 
 def test_no_gpu_and_why() -> None:
+    if find_gpus()[0]:
+        pytest.skip("there is a GPU")
     e = Executor("rv64i")
     answer = e.can_execute_on_gpu(block().code, CODE, lanes=4096)
     assert isinstance(answer, vmjit.Placement)
     assert not answer
     assert (answer.on_gpu, answer.device) == (False, "cpu")
-    assert len(answer.reasons) == 1
-    assert "GPU" in answer.reasons[0]
+    assert [r for r in answer.reasons if "NVIDIA" in r]
+    assert [r for r in answer.reasons if "ROCm" in r]
     # Instructions without a meaning are named: of another extension, unknown, cut off.
     code = encode("addi") + encode("mul", rd=A0) + b"\xff\xff\xff\xff" + encode("ebreak") + encode("addi")[:3]
-    reasons = e.can_execute_on_gpu(code, CODE).reasons[1:]
+    reasons = e.can_execute_on_gpu(code, CODE).reasons[len(answer.reasons) :]
     assert [f"{CODE + place:#x}" in reason for place, reason in zip((4, 8, 16), reasons, strict=False)] == [True] * 3
     assert "33 05 00 02" in reasons[0]
     assert "ff ff ff ff" in reasons[1]
