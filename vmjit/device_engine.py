@@ -60,6 +60,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         self._numbers = {key: i for i, key in enumerate(interpreter_keys_of(isa.xlen))}
         self.parts = [DevicePart(registers, state.part(first, first + share.lanes), share) for first, share in places]
         self.regions = RegionMemory(self.kernels.cache.disk, ("device", repr(windows)))
+        self._jobs: list[None] = []  # one for each that waits for the compile thread or is under way
         self._refused: CompileForbiddenError | None = None
         self._serving = False
         self.reset_code()
@@ -160,15 +161,20 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         """Have regions added by the compile thread, unless the machine is gone by then; the last of several such jobs
         brings in what all of them have added, since linking takes long."""
         weak, engine = weakref.ref(space), weakref.ref(self)
+        self._jobs.append(None)
 
         def job() -> None:
             alive, here = weak(), engine()
-            if alive is None or here is None:
+            if here is None:
                 return
             try:
-                work(alive)
-                if COMPILE_THREAD.is_last_job():
-                    here.kernels.bring_in()
+                try:
+                    if alive is not None:
+                        work(alive)
+                finally:  # what others have added waits for the last job, whatever becomes of it
+                    here._jobs.pop()
+                    if not here._jobs:
+                        here.kernels.bring_in()
             except CompileForbiddenError as error:
                 here._refused = error
 

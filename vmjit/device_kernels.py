@@ -163,7 +163,9 @@ class DeviceKernels:
         with self._lock:
             kernel = self._kernels.get(device.name)
         if kernel is None:
-            kernel = self._kernels[device.name] = self._load(device, 0)
+            first = self._load(device, 0)
+            with self._lock:  # a newer one may have come in from the background meanwhile
+                kernel = self._kernels.setdefault(device.name, first)
         return kernel
 
     def translate(self, target: DeviceTarget, regions: int = 0) -> list[Part]:

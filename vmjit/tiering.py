@@ -205,11 +205,6 @@ class CompileThread:
                     self._pending -= 1
                     self._idle.notify_all()
 
-    def is_last_job(self) -> bool:
-        """Whether nothing waits behind the job under way; to be asked by that job."""
-        with self._idle:
-            return self._pending <= 1
-
     def wait(self, timeout: float | None = None) -> bool:
         """Until nothing is to be compiled; False after `timeout` seconds."""
         with self._idle:

@@ -26,7 +26,18 @@ from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, f
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-ORDINARY = (("sha256", "sm_75"), ("montecarlo", "sm_90"))
+
+# Every architecture and every kind of guest once; the others are slow tests.
+ORDINARY = {
+    ("sha256", "rv32im", "sm_75"),
+    ("json", "rv64imac", "sm_75"),
+    ("sort", "rv32im", "sm_80"),
+    ("matmul", "rv64imac", "sm_86"),
+    ("calls", "rv32im", "sm_89"),
+    ("crc32", "rv64imac", "sm_90"),
+    ("sieve", "rv32im", "sm_100"),
+    ("montecarlo", "rv64imac", "sm_120"),
+}
 
 
 @lru_cache(maxsize=16)
@@ -89,7 +100,7 @@ def tools() -> dict[str, str]:
 
 
 CASES = [
-    pytest.param(name, isa, architecture, marks=[] if (name, architecture) in ORDINARY else [pytest.mark.slow])
+    pytest.param(name, isa, architecture, marks=[] if (name, isa, architecture) in ORDINARY else [pytest.mark.slow])
     for architecture in ARCHITECTURES
     for isa in ISAS
     for name in GUESTS

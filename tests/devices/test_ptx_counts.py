@@ -25,7 +25,7 @@ ALU_BOUND = ("crc32", "sha256", "montecarlo")
 ISAS = ("rv32im", "rv64imac")
 
 # Their code is found piece by piece, and the PTX machine compiles the whole kernel for each.
-SLOW = ("json", "calls")
+SLOW = ("json", "calls", "matmul", "sieve", "sort")
 
 # A pinned count may be exceeded by this much.
 TOLERANCE = 1.02

@@ -1,0 +1,122 @@
+"""`python -m benchmarks.device_compile`: CPU seconds to compile the benchmark guests for GPUs, none of which is needed.
+
+Everything that a guest's first instruction leads to, as the tier "scalar" compiles it, to a cubin and to a code object.
+The
+interpreter is translated before; AMD's linker compiles it again with every kernel, and what that takes alone is
+subtracted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+import vmjit
+from benchmarks.contestants import QEMU, elf_path
+from benchmarks.guests.build import BENCHMARKS
+from vmjit.cli.translate import _code_space
+from vmjit.decoders.riscv.registers import REGISTERS
+from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
+from vmjit.devices.interface import DeviceTarget
+from vmjit.memory_layout import plan_memory
+from vmjit.tiering import INLINE_BEFORE_RUNNING
+from vmjit.translators.cuda import CudaTarget
+from vmjit.translators.device_region import DeviceWindowPlan
+from vmjit.translators.hip import HipTarget
+from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """CPU seconds for one guest on one architecture: translating its regions, and making machine code of everything."""
+
+    instructions: int
+    translating: float
+    linking: float
+
+    @property
+    def total(self) -> float:
+        return self.translating + self.linking
+
+
+def regions_of(guest: str, isa: str) -> tuple[list[Region], DeviceWindowPlan]:
+    program = vmjit.load(elf_path(guest, isa))
+    space = _code_space(program)
+    found: dict[int, Region] = {}
+    todo = [program.entry]
+    while todo:
+        pc = todo.pop()
+        if pc in found or not space.executable(pc) or not space.decode(pc):
+            continue
+        growth = Growth(
+            lambda place: space.executable(place) and place not in found,
+            MAX_REGION_INSTRUCTIONS,
+            INLINE_BEFORE_RUNNING,
+            whole_function=True,
+        )
+        found[pc] = form_region(space, pc, growth)
+        todo += [t for t in found[pc].link_targets() if t not in found[pc].blocks]
+    layout = plan_memory(program, 1 << 20)
+    return list(found.values()), DeviceWindowPlan(
+        layout.window_plan(), layout.private_window[2], layout.shared_window[2]
+    )
+
+
+def seconds() -> float:
+    """CPU time of this process and of the tools that it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def measure(target: DeviceTarget, guest: str, isa: str, interpreter: bytes, subtracted: float) -> Compiled:
+    regions, windows = regions_of(guest, isa)
+    registers = REGISTERS[int(isa[2:4])]
+    names = [f"region_{i}" for i in range(len(regions))]
+    started = seconds()
+    images = [target.compile_region(r, registers, windows, n) for r, n in zip(regions, names, strict=True)]
+    kernel = target.compile_kernel(registers, "interpret", names, KERNEL_NAME)
+    translated = seconds()
+    target.link([kernel, interpreter, *images], registers)
+    size = sum(r.size for r in regions)
+    return Compiled(size, translated - started, seconds() - translated - subtracted)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.device_compile", description=__doc__)
+    parser.add_argument("guests", nargs="*", metavar="guest", help=f"which guests (all: {' '.join(BENCHMARKS)})")
+    parser.add_argument("--arch", nargs="+", default=["sm_90", "gfx942"], help="architectures (sm_90 gfx942)")
+    options = parser.parse_args(arguments)
+    table = Table("architecture", "guest", "instructions", "translating, s", "linking, s", "total, s", "s per 1,000")
+    for architecture in options.arch:
+        cuda = architecture.startswith("sm_")
+        target: DeviceTarget = CudaTarget(architecture) if cuda else HipTarget(architecture)
+        for isa in QEMU:
+            registers = REGISTERS[int(isa[2:4])]
+            keys = interpreter_keys_of(registers.type.bits)
+            interpreter = target.compile_interpreter(registers, keys, "interpret")
+            kernel = target.compile_kernel(registers, "interpret", [], KERNEL_NAME)
+            started = seconds()
+            target.link([kernel, interpreter], registers)
+            alone = seconds() - started
+            for guest in options.guests or BENCHMARKS:
+                found = measure(target, guest, isa, interpreter, alone)
+                table.add_row(
+                    architecture,
+                    f"{guest} {isa}",
+                    f"{found.instructions}",
+                    f"{found.translating:.2f}",
+                    f"{found.linking:.2f}",
+                    f"{found.total:.2f}",
+                    f"{found.total / found.instructions * 1000:.2f}",
+                )
+            table.add_row(architecture, f"interpreter {isa}", "", "", f"{alone:.2f}", "", "")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
