@@ -16,34 +16,50 @@ from vmjit.errors import (
     ArgumentError,
     CacheWarning,
     CompileError,
+    CompileForbiddenError,
+    DeviceCopyError,
     DeviceError,
+    DeviceInitializationError,
+    DeviceMemoryError,
     DeviceMissingError,
+    FileError,
     GuestAddressError,
     IRError,
     IsaError,
+    KernelExecutionError,
+    KernelLoadError,
     MemoryLimitError,
     ProgramError,
+    UnsupportedFeatureError,
     VmjitError,
 )
 from vmjit.stops import Access, Stop
 
 if TYPE_CHECKING:
+    from vmjit.cache import forbid_compiling
+    from vmjit.devices.interface import DeviceInfo
     from vmjit.executor import ExecutionResult, Executor
     from vmjit.machine import Machine
     from vmjit.placement import Placement
     from vmjit.program import Program, Segment, load
+    from vmjit.residence import Fallback
     from vmjit.result import RunResult
+    from vmjit.statistics import ExecutionStatistics
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "DeviceInfo": "vmjit.devices.interface",
     "ExecutionResult": "vmjit.executor",
+    "ExecutionStatistics": "vmjit.statistics",
     "Executor": "vmjit.executor",
+    "Fallback": "vmjit.residence",
     "Machine": "vmjit.machine",
     "Placement": "vmjit.placement",
     "Program": "vmjit.program",
     "RunResult": "vmjit.result",
     "Segment": "vmjit.program",
+    "forbid_compiling": "vmjit.cache",
     "load": "vmjit.program",
 }
 
@@ -52,13 +68,23 @@ __all__ = [
     "ArgumentError",
     "CacheWarning",
     "CompileError",
+    "CompileForbiddenError",
+    "DeviceCopyError",
     "DeviceError",
+    "DeviceInfo",
+    "DeviceInitializationError",
+    "DeviceMemoryError",
     "DeviceMissingError",
     "ExecutionResult",
+    "ExecutionStatistics",
     "Executor",
+    "Fallback",
+    "FileError",
     "GuestAddressError",
     "IRError",
     "IsaError",
+    "KernelExecutionError",
+    "KernelLoadError",
     "Machine",
     "MemoryLimitError",
     "Placement",
@@ -67,8 +93,10 @@ __all__ = [
     "RunResult",
     "Segment",
     "Stop",
+    "UnsupportedFeatureError",
     "VmjitError",
     "__version__",
+    "forbid_compiling",
     "load",
 ]
 

@@ -45,6 +45,10 @@ class ProgramError(VmjitError):
     """A guest program that cannot be loaded: not an ELF, truncated, another machine, overlapping segments."""
 
 
+class FileError(ProgramError, OSError):
+    """A program's file that cannot be read; `path` names it."""
+
+
 class IsaError(ProgramError):
     """An ISA string that cannot be read, or that names an unknown extension."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vmjit.decoders.riscv.isa import Isa, parse_isa
-from vmjit.errors import ArgumentError, ProgramError
+from vmjit.errors import ArgumentError, FileError, ProgramError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 
 
@@ -132,7 +132,8 @@ def load(path: str | os.PathLike[str], isa: str | None = None) -> Program:
         isa: an ISA string that overrides what the file's flags and `.riscv.attributes` say.
 
     Raises:
-        ProgramError: the file cannot be read, is no RISC-V ELF executable, or is damaged.
+        FileError: the file cannot be read.
+        ProgramError: it is no RISC-V ELF executable, or is damaged.
         IsaError: the ISA names an unknown extension.
     """
     from vmjit.loader.elf import read_elf
@@ -140,5 +141,5 @@ def load(path: str | os.PathLike[str], isa: str | None = None) -> Program:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise ProgramError(f"{os.fspath(path)}: {error.strerror or error}", path=os.fspath(path)) from error
+        raise FileError(f"{os.fspath(path)}: {error.strerror or error}", path=os.fspath(path)) from error
     return read_elf(data, os.fspath(path), isa)
