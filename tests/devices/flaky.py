@@ -29,7 +29,7 @@ count = 1
 """How many there are."""
 
 
-def count_devices() -> int:
+def count_gpus() -> int:
     return count
 
 
@@ -98,7 +98,7 @@ def flaky_gpus(monkeypatch: pytest.MonkeyPatch, number: int = 1) -> Iterator[Non
     for kind, back_end in list(BACK_ENDS.items()):
         if back_end.gpu:
             monkeypatch.delitem(BACK_ENDS, kind)
-    monkeypatch.setitem(BACK_ENDS, "flaky", BackEnd(__name__, "FlakyDevice", "fails on cue", gpu=True))
+    monkeypatch.setitem(BACK_ENDS, "flaky", BackEnd(__name__, "FlakyDevice", "fails on cue", __name__))
     monkeypatch.setattr(f"{__name__}.count", number)
     open_device.cache_clear()
     yield

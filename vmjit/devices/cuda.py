@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.cache import cache_key, process_cache
-from vmjit.devices.cuda_driver import CudaDriver, CudaFunction, DriverError, NvidiaDriver, count_gpus
+from vmjit.devices.cuda_driver import CudaDriver, CudaFunction, DriverError, NvidiaDriver
 from vmjit.devices.interface import (
     Buffer,
     Bytes,
@@ -317,11 +317,6 @@ class CudaDevice(Device):
     def synchronize(self) -> None:
         with self._failing_as(KernelExecutionError, "a kernel failed"):
             self.driver.synchronize()
-
-
-def count_devices() -> int:
-    """How many GPUs there are. Raises `DeviceMissingError` where nothing can drive any."""
-    return count_gpus()
 
 
 def block_size(threads: int, resident: Callable[[int], int], warp: int, most: int) -> int:

@@ -10,10 +10,12 @@ import ctypes
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from vmjit.devices.interface import Bytes
 from vmjit.errors import DeviceMissingError
+
+if TYPE_CHECKING:
+    from vmjit.devices.interface import Bytes
 
 _LOG_BYTES = 16 << 10
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.devices.hip_driver import HipDriver, HipError, NumbaHipDriver, count_gpus
+from vmjit.devices.hip_driver import HipDriver, HipError, NumbaHipDriver
 from vmjit.devices.interface import Buffer, Bytes, Device, DeviceInfo, DeviceTarget, Kernel
 from vmjit.errors import (
     ArgumentError,
@@ -168,11 +168,6 @@ class HipDevice(Device):
     def synchronize(self) -> None:
         with self._failing_as(KernelExecutionError, "a kernel failed"):
             self.driver.synchronize()
-
-
-def count_devices() -> int:
-    """How many GPUs there are. Raises `DeviceMissingError` where nothing can drive any."""
-    return count_gpus()
 
 
 class _Owned:

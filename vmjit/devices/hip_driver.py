@@ -10,10 +10,12 @@ import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from vmjit.devices.interface import Bytes
 from vmjit.errors import DeviceMissingError
+
+if TYPE_CHECKING:
+    from vmjit.devices.interface import Bytes
 
 
 class HipError(Exception):

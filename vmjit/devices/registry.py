@@ -16,17 +16,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackEnd:
-    """`module` has `factory(name) -> Device`. `gpu`: it is hardware of its own, not this computer's processor."""
+    """`module` has `factory(name) -> Device`.
+
+    `counter` is a module with `count_gpus() -> int`, quick to import and to answer where there is none. A back end
+    without one is simulated on this computer's processor.
+    """
 
     module: str
     factory: str
     summary: str
-    gpu: bool = False
+    counter: str = ""
+
+    @property
+    def gpu(self) -> bool:
+        return bool(self.counter)
 
 
 BACK_ENDS: dict[str, BackEnd] = {
-    "cuda": BackEnd("vmjit.devices.cuda", "CudaDevice", "NVIDIA GPUs; cuda:1 is the second", gpu=True),
-    "hip": BackEnd("vmjit.devices.hip", "HipDevice", "AMD GPUs through ROCm; hip:1 is the second", gpu=True),
+    "cuda": BackEnd(
+        "vmjit.devices.cuda", "CudaDevice", "NVIDIA GPUs; cuda:1 is the second", "vmjit.devices.cuda_driver"
+    ),
+    "hip": BackEnd(
+        "vmjit.devices.hip", "HipDevice", "AMD GPUs through ROCm; hip:1 is the second", "vmjit.devices.hip_driver"
+    ),
     "host": BackEnd("vmjit.devices.host", "HostDevice", "device kernels compiled for this computer, for tests"),
     "ptx": BackEnd("vmjit.devices.ptx", "PtxDevice", "CUDA kernels in a PTX virtual machine; ptx:sm_75 and the like"),
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from vmjit.devices.interface import Device
 from vmjit.devices.registry import BACK_ENDS, back_end_of, open_device
 from vmjit.errors import ArgumentError, DeviceError, DeviceMissingError
+
+if TYPE_CHECKING:
+    from vmjit.devices.interface import Device
 
 
 def device_names(text: str) -> list[str]:
@@ -49,7 +52,7 @@ def is_gpu(text: str) -> bool:
 
 def names_of(kind: str) -> list[str]:
     """The devices of a kind that has several. Raises `DeviceMissingError` where there are none."""
-    count: int = import_module(BACK_ENDS[kind].module).count_devices()
+    count: int = import_module(BACK_ENDS[kind].counter).count_gpus()
     if count == 0:
         raise DeviceMissingError(f"no {kind} device on this computer", device=kind)
     return [f"{kind}:{i}" for i in range(count)]
