@@ -121,8 +121,10 @@ def _with_room(
 
 def _too_few(device: Device, lanes: int, devices: int, xlen: int) -> str | None:
     """Why so few lanes do not pay on this device, or None."""
-    from vmjit.crossover import crossover
+    from vmjit.crossover import LANES, crossover
 
+    if lanes < LANES[0]:  # not worth a measurement
+        return f"too few lanes: {lanes}; a GPU does not pay for less than {LANES[0]}"
     try:
         found = crossover(device, xlen)
     except DeviceError as error:

@@ -133,6 +133,18 @@ def test_too_few_lanes(gpus: None) -> None:
     assert "64 lanes on" in placement.reasons[0]
 
 
+def test_a_handful_of_lanes_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*arguments: object) -> Crossover:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("vmjit.crossover.crossover", measured)
+    with flaky_gpus(monkeypatch):
+        (reason,) = executor().can_execute_on_gpu(ADDI, CODE, 31).reasons
+        assert "31" in reason
+        m = vmjit.Machine(vmjit.Program.from_bytes(ADDI, "rv32i"), 1, memory=4096)
+        assert m.device == "cpu"
+
+
 def test_a_device_that_never_pays(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmjit.crossover.crossover", lambda device, xlen: Crossover(None, ((8, 1.0, 2.0),)))
     (reason,) = executor().can_execute_on_gpu(ADDI, CODE, 4096).reasons

@@ -34,7 +34,7 @@ def test_the_message_says_which_thread(engine: str) -> None:
     error = fault(body, engine, r"store of 4 bytes at 0x[0-9a-f]+ is outside every buffer", grid=4, block=16)
     assert (error.line, error.thread, error.block, error.kernel) == (BODY_LINE + 2, (5, 0, 0), (2, 0, 0), "k")
     assert f"(k, line {BODY_LINE + 2}, thread (5, 0, 0) of block (2, 0, 0))" in str(error)
-    assert "nearest: array uint64[64] [0x" in str(error)
+    assert "; nearest: " in str(error)  # of what lies nearest by chance
 
 
 @ALL_ENGINES
