@@ -1,9 +1,8 @@
 """`python -m benchmarks.device_compile`: CPU seconds to compile the benchmark guests for GPUs, none of which is needed.
 
-Everything that a guest's first instruction leads to, as the tier "scalar" compiles it, to a cubin and to a code object.
-The
-interpreter is translated before; AMD's linker compiles it again with every kernel, and what that takes alone is
-subtracted.
+Everything that a guest's first instruction leads to, as the tier "scalar" compiles it. "Assembling" makes machine code
+of the regions alone: with ptxas for NVIDIA, for AMD what linking takes more than without them. "Linking" is what a
+kernel with all of them takes, the interpreter in it compiled again.
 """
 
 from __future__ import annotations
@@ -26,22 +25,26 @@ from vmjit.devices.interface import DeviceTarget
 from vmjit.memory_layout import plan_memory
 from vmjit.tiering import INLINE_BEFORE_RUNNING
 from vmjit.translators.cuda import CudaTarget
+from vmjit.translators.cuda_tools import assemble
 from vmjit.translators.device_region import DeviceWindowPlan
 from vmjit.translators.hip import HipTarget
+from vmjit.translators.ptx_text import merge
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """CPU seconds for one guest on one architecture: translating its regions, and making machine code of everything."""
+    """CPU seconds for one guest on one architecture."""
 
     instructions: int
     translating: float
+    assembling: float
     linking: float
 
     @property
-    def total(self) -> float:
-        return self.translating + self.linking
+    def alone(self) -> float:
+        """For the guest's own code."""
+        return self.translating + self.assembling
 
 
 def regions_of(guest: str, isa: str) -> tuple[list[Region], DeviceWindowPlan]:
@@ -82,8 +85,14 @@ def measure(target: DeviceTarget, guest: str, isa: str, interpreter: bytes, subt
     kernel = target.compile_kernel(registers, "interpret", names, KERNEL_NAME)
     translated = seconds()
     target.link([kernel, interpreter, *images], registers)
+    linked = seconds()
+    if isinstance(target, CudaTarget):
+        assemble(merge([image.decode() for image in images]), target.architecture, relocatable=True)
+        assembling = seconds() - linked
+    else:
+        assembling = max(linked - translated - subtracted, 0.0)
     size = sum(r.size for r in regions)
-    return Compiled(size, translated - started, seconds() - translated - subtracted)
+    return Compiled(size, translated - started, assembling, linked - translated)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -91,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("guests", nargs="*", metavar="guest", help=f"which guests (all: {' '.join(BENCHMARKS)})")
     parser.add_argument("--arch", nargs="+", default=["sm_90", "gfx942"], help="architectures (sm_90 gfx942)")
     options = parser.parse_args(arguments)
-    table = Table("architecture", "guest", "instructions", "translating, s", "linking, s", "total, s", "s per 1,000")
+    columns = ("instructions", "translating, s", "assembling, s", "both per 1,000", "linking, s")
+    table = Table("architecture", "guest", *columns)
     for architecture in options.arch:
         cuda = architecture.startswith("sm_")
         target: DeviceTarget = CudaTarget(architecture) if cuda else HipTarget(architecture)
@@ -110,12 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     f"{guest} {isa}",
                     f"{found.instructions}",
                     f"{found.translating:.2f}",
+                    f"{found.assembling:.2f}",
+                    f"{found.alone / found.instructions * 1000:.2f}",
                     f"{found.linking:.2f}",
-                    f"{found.total:.2f}",
-                    f"{found.total / found.instructions * 1000:.2f}",
                 )
-            table.add_row(architecture, f"interpreter {isa}", "", "", f"{alone:.2f}", "", "")
-    Console().print(table)
+            table.add_row(architecture, f"interpreter {isa}", "", "", "", "", f"{alone:.2f}")
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":
