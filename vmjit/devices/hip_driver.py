@@ -84,9 +84,8 @@ class NumbaHipDriver:
         self._api: Any = driver
         self._ordinal = ordinal
         if not driver.is_available:
-            raise DeviceMissingError(
-                f"no {name}: {driver.initialization_error}; AMD GPUs work with: a ROCm installation", device=name
-            )
+            why = " ".join(str(driver.initialization_error).split())
+            raise DeviceMissingError(f"no {name}: {why}; AMD GPUs work with: a ROCm installation", device=name)
         count = int(self._call("hipGetDeviceCount"))
         if ordinal >= count:
             raise DeviceMissingError(f"no {name}: the HIP runtime sees {count} GPUs", device=name)
