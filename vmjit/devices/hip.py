@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.devices.hip_driver import HipDriver, HipError, NumbaHipDriver
-from vmjit.devices.interface import Buffer, Bytes, Device, DeviceInfo, DeviceTarget, Kernel
+from vmjit.devices.interface import (
+    Buffer,
+    Bytes,
+    Device,
+    DeviceInfo,
+    DeviceTarget,
+    Kernel,
+    check_offsets,
+    check_range,
+)
 from vmjit.errors import (
     ArgumentError,
     DeviceCopyError,
@@ -104,21 +113,21 @@ class HipDevice(Device):
 
     def copy_to(self, buffer: Buffer, data: Bytes, offset: int = 0, pitch: int = 0) -> None:
         rows = np.ascontiguousarray(np.atleast_2d(data))
-        _check(buffer, rows, offset, pitch)
+        check_range(buffer, rows.shape[1], offset, pitch, len(rows))
         with self._failing_as(DeviceCopyError, f"cannot copy {rows.size} bytes there"):
             for start, part in _copies(rows, pitch):
                 self.driver.write(buffer.address + offset + start, pitch, part)
 
     def copy_from(self, buffer: Buffer, size: int, offset: int = 0, pitch: int = 0, rows: int = 1) -> Bytes:
         data = np.empty((rows, size), np.uint8)
-        _check(buffer, data, offset, pitch)
+        check_range(buffer, size, offset, pitch, rows)
         with self._failing_as(DeviceCopyError, f"cannot copy {data.size} bytes back"):
             for start, part in _copies(data, pitch):
                 self.driver.read(buffer.address + offset + start, pitch, part)
         return data
 
     def gather(self, buffer: Buffer, offsets: NDArray[np.int64]) -> Bytes:
-        _check_offsets(buffer, offsets)
+        check_offsets(buffer, offsets)
         if not len(offsets):
             return np.empty(0, np.uint8)
         there = self.allocate(len(offsets))
@@ -126,7 +135,7 @@ class HipDevice(Device):
         return self.copy_from(there, len(offsets)).reshape(-1)
 
     def scatter(self, buffer: Buffer, offsets: NDArray[np.int64], data: Bytes) -> None:
-        _check_offsets(buffer, offsets)
+        check_offsets(buffer, offsets)
         if not len(offsets):
             return
         there = self.allocate(len(offsets))
@@ -187,17 +196,6 @@ def _quietly(give_back: Callable[[Any], None], what: Any) -> None:
     """A device that fails here will fail at what follows."""
     with contextlib.suppress(HipError):
         give_back(what)
-
-
-def _check(buffer: Buffer, rows: Bytes, offset: int, pitch: int) -> None:
-    count, size = rows.shape
-    if offset < 0 or pitch < 0 or offset + pitch * max(count - 1, 0) + size > buffer.size:
-        raise IndexError(f"{count} rows of {size} bytes at {offset} leave a buffer of {buffer.size}")
-
-
-def _check_offsets(buffer: Buffer, offsets: NDArray[np.int64]) -> None:
-    if len(offsets) and (int(offsets.min()) < 0 or int(offsets.max()) >= buffer.size):
-        raise IndexError(f"an offset between {offsets.min()} and {offsets.max()} leaves a buffer of {buffer.size}")
 
 
 def _copies(rows: Bytes, pitch: int) -> Iterator[tuple[int, Bytes]]:
