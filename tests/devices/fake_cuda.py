@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmjit.devices.cuda import CudaDevice
-from vmjit.devices.cuda_driver import CudaFunction, DriverError, GpuProperties
+from vmjit.devices.cuda_driver import CudaFunction, GpuProperties
+from vmjit.devices.driver_error import DriverError
 from vmjit.devices.interface import Bytes
 from vmjit.devices.ptx import COPY_KERNELS
 from vmjit.devices.ptx_driver import PtxDriver

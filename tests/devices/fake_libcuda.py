@@ -18,7 +18,8 @@ import vmjit
 from tests.cli.conftest import guest
 from tests.devices.fake_cuda import FakeCuda, Fault, Gpu
 from vmjit.devices.cuda import CudaDevice
-from vmjit.devices.cuda_driver import CudaFunction, DriverError
+from vmjit.devices.cuda_driver import CudaFunction
+from vmjit.devices.driver_error import DriverError
 from vmjit.devices.registry import open_device
 from vmjit.errors import DeviceError, DeviceMemoryError, KernelLoadError
 from vmjit.translators.cuda import CudaTarget

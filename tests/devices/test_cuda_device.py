@@ -27,7 +27,7 @@ from vmjit.cache import CodeCache, DiskCache
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.devices import registry, selection
 from vmjit.devices.cuda import CudaDevice
-from vmjit.devices.cuda_driver import DriverError
+from vmjit.devices.driver_error import DriverError
 from vmjit.errors import (
     ArgumentError,
     CompileError,

@@ -9,13 +9,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from vmjit.devices import hip
-from vmjit.devices.hip_driver import HipError, HipProperties
+from vmjit.devices.driver_error import DriverError
+from vmjit.devices.hip_driver import HipProperties
 from vmjit.devices.registry import BACK_ENDS, open_device
 from vmjit.errors import (
     ArgumentError,
@@ -43,7 +45,7 @@ class FakeDriver:
 
     def _maybe_fail(self, call: str) -> None:
         if call in self.failing:
-            raise HipError(self.failing[call], f"{call} failed")
+            raise DriverError(self.failing[call], f"{call} failed")
 
     def memory_free(self) -> int:
         self._maybe_fail("memory_free")
@@ -78,7 +80,8 @@ class FakeDriver:
         self._maybe_fail("read")
         rows[:] = self._rows(address, pitch, rows)
 
-    def load(self, image: bytes) -> bytes:
+    def load(self, images: Sequence[bytes]) -> bytes:
+        (image,) = images
         self._maybe_fail("load")
         self.modules.add(image)
         return image
@@ -147,6 +150,9 @@ def test_memory_is_cleared_and_given_back(device: hip.HipDevice) -> None:
     assert len(driver.memory) == 1
     del forgotten
     gc.collect()
+    after = device.allocate(20)  # garbage goes before something is allocated
+    assert len(driver.memory) == 1
+    device.free(after)
     assert not driver.memory
 
 
@@ -239,7 +245,7 @@ def test_errors(device: hip.HipDevice, call: str, status: str, kind: type[Device
 
 def test_a_device_that_cannot_be_opened() -> None:
     def fail(ordinal: int) -> Any:
-        raise HipError("hipErrorNotInitialized", "no")
+        raise DriverError("hipErrorNotInitialized", "no")
 
     with pytest.raises(DeviceInitializationError, match=r"hip:0: cannot be opened: hipErrorNotInitialized"):
         hip.HipDevice(open_driver=fail)

@@ -5,12 +5,8 @@ Everything here is written against `CudaDriver`, so that the PTX machine and tes
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import re
 import threading
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.cache import cache_key, process_cache
-from vmjit.devices.cuda_driver import CudaDriver, CudaFunction, DriverError, NvidiaDriver
+from vmjit.devices.cuda_driver import CudaDriver, CudaFunction, NvidiaDriver
+from vmjit.devices.driven import DrivenDevice
+from vmjit.devices.driver_error import DriverError
 from vmjit.devices.interface import (
     Buffer,
     Bytes,
-    Device,
     DeviceInfo,
     Kernel,
     check_offsets,
@@ -32,10 +29,7 @@ from vmjit.devices.interface import (
 )
 from vmjit.errors import (
     ArgumentError,
-    DeviceCopyError,
-    DeviceError,
     DeviceInitializationError,
-    DeviceMemoryError,
     DeviceMissingError,
     KernelExecutionError,
     KernelLoadError,
@@ -46,9 +40,6 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"cuda(?::([0-9]{1,3}))?")
 
-# Machines of one kind begin with the same kernel, and loading one takes milliseconds; in the PTX machine, seconds.
-_KEPT_KERNELS = 8
-
 # Elements that one launch of a copy kernel is given; its scratch memory has 9 bytes for each.
 _COPIED_AT_ONCE = 1 << 20
 
@@ -56,8 +47,7 @@ _MAX_BLOCK = 1024
 
 _ABSENT = {"CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE", "CUDA_ERROR_STUB_LIBRARY"}
 
-# What kernels do, whichever call it is that tells of it: errors of launches come late.
-_OF_KERNELS = {
+_OF_KERNELS = frozenset(
     f"CUDA_ERROR_{name}"
     for name in (
         "ASSERT",
@@ -71,7 +61,7 @@ _OF_KERNELS = {
         "LAUNCH_TIMEOUT",
         "MISALIGNED_ADDRESS",
     )
-}
+)
 
 _UPDATE = "the driver knows CUDA {driver}; update it, or install an older compiler with: pip install {cuda12}"
 _HINTS = {
@@ -85,7 +75,7 @@ _HINTS = {
 }
 
 
-class CudaDevice(Device):
+class CudaDevice(DrivenDevice):
     """One GPU. `open_driver` is called with its ordinal.
 
     Raises `ArgumentError` for a name of no GPU, `DeviceMissingError` and `DeviceInitializationError`.
@@ -93,6 +83,9 @@ class CudaDevice(Device):
 
     kind = "cuda"
     target: PtxTarget
+    driver: CudaDriver
+    out_of_memory = "CUDA_ERROR_OUT_OF_MEMORY"
+    of_kernels = _OF_KERNELS
 
     def __init__(self, name: str = "cuda", *, open_driver: Callable[[int], CudaDriver] = NvidiaDriver) -> None:
         found = _NAME.fullmatch(name)
@@ -104,11 +97,11 @@ class CudaDevice(Device):
             driver = open_driver(ordinal)
         except DriverError as error:
             kind = DeviceMissingError if error.status in _ABSENT else DeviceInitializationError
-            raise kind(f"{self.name}: {_told(error)}", device=self.name, status=error.status) from error
+            raise kind(f"{self.name}: {error.told()}", device=self.name, status=error.status) from error
         self._set_up(driver, partial(_target_for, driver.properties.capability))
 
     def _set_up(self, driver: CudaDriver, make_target: Callable[[], PtxTarget]) -> None:
-        self.driver = driver
+        self._begin(driver)
         try:
             self.target = make_target()
         except ImportError as error:
@@ -119,8 +112,6 @@ class CudaDevice(Device):
             ) from error
         except ValueError as error:
             raise DeviceInitializationError(f"{self.name}: {error}", device=self.name) from error
-        self._garbage: deque[Callable[[], None]] = deque()
-        self._kernels: dict[tuple[str, tuple[bytes, ...]], Kernel] = {}
         self._copying = threading.RLock()
         self._copy_kernels: dict[str, Kernel] = {}
         self._scratch: Buffer | None = None
@@ -141,81 +132,15 @@ class CudaDevice(Device):
             lockstep=known.warp,
         )
 
-    # -- failures
+    def _hint(self, status: str) -> str:
+        return _HINTS.get(status, "").format(
+            driver=self.driver.properties.driver, cuda12='"vmjit[cuda12]"', cuda13='"vmjit[cuda13]"'
+        )
 
-    @contextlib.contextmanager
-    def _failing_as(self, kind: type[DeviceError], what: str, **details: Any) -> Iterator[None]:
-        """The driver's errors inside become this error, or what their status is one of by itself."""
-        try:
-            yield
-        except DriverError as error:
-            if error.status == "CUDA_ERROR_OUT_OF_MEMORY":
-                kind = DeviceMemoryError
-            elif error.status in _OF_KERNELS:
-                kind = KernelExecutionError
-            hint = _HINTS.get(error.status, "").format(
-                driver=self.driver.properties.driver, cuda12='"vmjit[cuda12]"', cuda13='"vmjit[cuda13]"'
-            )
-            message = f"{self.name}: {what}: {_told(error)}{f'; {hint}' if hint else ''}"
-            raise kind(message, device=self.name, status=error.status, log=error.log, **details) from error
+    def _max_pitch(self) -> int:
+        return self.driver.properties.max_pitch
 
     # -- memory
-
-    def allocate(self, size: int) -> Buffer:
-        self._sweep()
-        with self._failing_as(DeviceMemoryError, f"cannot give {size} bytes of memory", bytes=size):
-            try:
-                address = self.driver.allocate(max(size, 1))
-            except DriverError:
-                gc.collect()  # machines are in cycles: some may be waiting for it
-                self._sweep()
-                address = self.driver.allocate(max(size, 1))
-            # Freed by `_sweep` when nobody has the buffer any more: garbage may be collected in the middle of a call.
-            owner = _Owner(partial(self.driver.free, address), self._garbage)
-            self.driver.clear(address, max(size, 1))
-        return Buffer(address, size, owner)
-
-    def free(self, buffer: Buffer) -> None:
-        """At once; freeing twice is freeing once."""
-        with self._failing_as(DeviceMemoryError, f"cannot free {buffer.size} bytes"):
-            buffer.handle.release()
-
-    def _sweep(self) -> None:
-        """Give back what is no longer used; a device that fails at it will fail at what follows."""
-        while self._garbage:
-            with contextlib.suppress(DriverError, IndexError):
-                self._garbage.popleft()()
-
-    def clear(self, buffer: Buffer) -> None:
-        with self._failing_as(DeviceCopyError, f"cannot clear {buffer.size} bytes"):
-            self.driver.clear(buffer.address, max(buffer.size, 1))
-
-    def copy_to(self, buffer: Buffer, data: Bytes, offset: int = 0, pitch: int = 0) -> None:
-        rows = np.ascontiguousarray(np.atleast_2d(data))
-        count, size = rows.shape
-        check_range(buffer, size, offset, pitch, count)
-        with self._failing_as(DeviceCopyError, f"cannot copy {count} times {size} bytes there"):
-            for start, part in self._copies(rows, pitch):
-                self.driver.write(buffer.address + offset + start, pitch, part)
-
-    def copy_from(self, buffer: Buffer, size: int, offset: int = 0, pitch: int = 0, rows: int = 1) -> Bytes:
-        check_range(buffer, size, offset, pitch, rows)
-        data = np.empty((rows, size), np.uint8)
-        with self._failing_as(DeviceCopyError, f"cannot copy {rows} times {size} bytes back"):
-            for start, part in self._copies(data, pitch):
-                self.driver.read(buffer.address + offset + start, pitch, part)
-        return data
-
-    def _copies(self, rows: Bytes, pitch: int) -> Iterator[tuple[int, Bytes]]:
-        """What one call of the driver can copy: everything, or row by row where they lie too far or too near."""
-        if not rows.size:
-            return
-        limit = self.driver.properties.max_pitch
-        if len(rows) == 1 or (rows.shape[1] <= pitch and (not limit or pitch <= limit)):
-            yield 0, rows
-            return
-        for row in range(len(rows)):
-            yield row * pitch, rows[row : row + 1]
 
     def gather(self, buffer: Buffer, offsets: NDArray[np.int64]) -> Bytes:
         check_offsets(buffer, offsets)
@@ -278,23 +203,12 @@ class CudaDevice(Device):
 
     # -- code
 
-    def load(self, images: Sequence[bytes], name: str) -> Kernel:
-        key = (name, tuple(images))
-        kernel = self._kernels.get(key)
-        if kernel is None:
-            self._sweep()
-            with self._failing_as(KernelLoadError, f"{name} cannot be loaded"):
-                module = self.driver.load(images)
-                owner = _Owner(partial(self.driver.unload, module), self._garbage)
-                kernel = Kernel(name, _Loaded(self.driver.function(module, name), owner))
-            while len(self._kernels) >= _KEPT_KERNELS:
-                self._kernels.pop(next(iter(self._kernels)), None)
-            self._kernels[key] = kernel
-        return kernel
+    def _loaded(self, module: Any, name: str) -> _Loaded:
+        return _Loaded(self.driver.function(module, name))
 
     def launch_shape(self, kernel: Kernel, threads: int) -> tuple[int, int]:
         """(blocks, threads of a block) with which the kernel is started for so many threads."""
-        loaded: _Loaded = kernel.handle
+        loaded: _Loaded = kernel.handle[0]
         known = self.driver.properties
 
         def resident(block: int) -> int:
@@ -312,11 +226,7 @@ class CudaDevice(Device):
     def _start(self, kernel: Kernel, threads: int, arguments: Sequence[int]) -> None:
         with self._failing_as(KernelExecutionError, f"{kernel.name} cannot be started"):
             blocks, block = self.launch_shape(kernel, threads)
-            self.driver.launch(kernel.handle.function, blocks, block, arguments)
-
-    def synchronize(self) -> None:
-        with self._failing_as(KernelExecutionError, "a kernel failed"):
-            self.driver.synchronize()
+            self.driver.launch(kernel.handle[0].function, blocks, block, arguments)
 
 
 def block_size(threads: int, resident: Callable[[int], int], warp: int, most: int) -> int:
@@ -341,32 +251,13 @@ class _Loaded:
     """A kernel's handle. `resident`: by block size, the blocks that a multiprocessor holds."""
 
     function: CudaFunction
-    owner: _Owner
     resident: dict[int, int] = field(default_factory=dict)
-
-
-class _Owner:
-    """Something of the device's. It is left to `garbage` when nobody has this object, unless released before."""
-
-    def __init__(self, release: Callable[[], None], garbage: deque[Callable[[], None]]) -> None:
-        self._release = release
-        self._finalizer = weakref.finalize(self, garbage.append, release)
-        self._finalizer.atexit = False  # the driver takes everything back by itself then
-
-    def release(self) -> None:
-        if self._finalizer.detach() is not None:
-            self._release()
 
 
 def _array(buffer: Buffer, word: int = 1) -> tuple[int, ...]:
     """A buffer as Numba passes an array: two owners, elements, their size, address, shape, strides."""
     count = buffer.size // word
     return (0, 0, count, word, buffer.address, count, word)
-
-
-def _told(error: DriverError) -> str:
-    first_line = error.log.partition("\n")[0]
-    return f"{error.status} ({error.text})" + (f": {first_line}" if first_line else "")
 
 
 def _target_for(capability: tuple[int, int]) -> PtxTarget:

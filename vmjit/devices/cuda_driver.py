@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vmjit.devices.driver_error import DriverError
 from vmjit.errors import DeviceMissingError
 
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 _LOG_BYTES = 16 << 10
 
 NO_DRIVER = "no NVIDIA driver (libcuda) on this computer; GPUs work with: an NVIDIA driver"
-
-
-class DriverError(Exception):
-    """A call that the driver refused: the status by its name in cuda.h, its text, and the log if it compiled."""
-
-    def __init__(self, status: str, text: str, log: str = "") -> None:
-        super().__init__(f"{status}: {text}")
-        self.status = status
-        self.text = text
-        self.log = log
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,17 @@ of numba-hip 0.2.1 and has not run on AMD hardware yet.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vmjit.devices.driver_error import DriverError
 from vmjit.errors import DeviceMissingError
 
 if TYPE_CHECKING:
     from vmjit.devices.interface import Bytes
-
-
-class HipError(Exception):
-    """A call that the runtime refused: the status by its name in hip_runtime_api.h."""
-
-    def __init__(self, status: str, text: str) -> None:
-        super().__init__(f"{status}: {text}")
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class HipProperties:
 
 
 class HipDriver(Protocol):
-    """Every method may raise `HipError`. Addresses are the device's; work is done in the order of the calls."""
+    """Every method may raise `DriverError`. Addresses are the device's; work is done in the order of the calls."""
 
     properties: HipProperties
 
@@ -58,7 +52,8 @@ class HipDriver(Protocol):
     def read(self, address: int, pitch: int, rows: Bytes) -> None:
         """Fill (rows, n) contiguous bytes from addresses that are `pitch` >= n bytes apart."""
 
-    def load(self, image: bytes) -> Any: ...
+    def load(self, images: Sequence[bytes]) -> Any:
+        """A module from what the target's `link` gave: one code object."""
 
     def unload(self, module: Any) -> None: ...
 
@@ -99,7 +94,7 @@ class NumbaHipDriver:
             return getattr(self._api, name)(*arguments)
         except Exception as error:  # HipAPIError of numba-hip, and what its bindings raise for arguments
             status = getattr(getattr(error, "code", None), "name", type(error).__name__)
-            raise HipError(str(status), str(error)) from error
+            raise DriverError(str(status), str(error)) from error
 
     def _properties(self) -> HipProperties:
         found = self._call("hipGetDeviceProperties", self._ordinal)
@@ -140,7 +135,8 @@ class NumbaHipDriver:
     def _kind(name: str) -> Any:
         return getattr(import_module("rocm.bindings.hip").hipMemcpyKind, name)
 
-    def load(self, image: bytes) -> Any:
+    def load(self, images: Sequence[bytes]) -> Any:
+        (image,) = images
         return self._call("hipModuleLoadData", image)
 
     def unload(self, module: Any) -> None:

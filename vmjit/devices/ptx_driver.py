@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmjit.devices.cuda_driver import CudaFunction, DriverError, GpuProperties
+from vmjit.devices.cuda_driver import CudaFunction, GpuProperties
+from vmjit.devices.driver_error import DriverError
 from vmjit.devices.interface import Bytes
 from vmjit.errors import MemoryLimitError
 from vmjit.host_memory import HostMemory
