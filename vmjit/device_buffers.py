@@ -1,22 +1,23 @@
-"""Device memory that belongs to an object of this process, and goes when the object does."""
+"""Device memory that belongs to an object of this process."""
 
 from __future__ import annotations
 
 import contextlib
-import weakref
 
 from vmjit.devices.interface import Buffer, Device
 from vmjit.errors import DeviceError
 
 
 class DeviceBuffers:
-    """Allocates from `device` and remembers what is to be given back."""
+    """Allocates from `device` and remembers what can be given back at once.
+
+    A buffer that nobody has any more is given back by its device in its own time, so that nothing needs to be done
+    where an object is just forgotten.
+    """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self._buffers: dict[int, Buffer] = {}
-        self._finalizer = weakref.finalize(self, _free_all, device, self._buffers)
-        self._finalizer.atexit = False  # the process's end frees everything
 
     def allocate(self, size: int) -> Buffer:
         """`size` zero bytes, at least one. Raises `DeviceMemoryError`."""
@@ -29,10 +30,6 @@ class DeviceBuffers:
 
     def release(self) -> None:
         """Give everything back now. A device that is lost has nothing to take."""
-        self._finalizer()
-
-
-def _free_all(device: Device, buffers: dict[int, Buffer]) -> None:
-    while buffers:
-        with contextlib.suppress(DeviceError):
-            device.free(buffers.popitem()[1])
+        while self._buffers:
+            with contextlib.suppress(DeviceError):
+                self.device.free(self._buffers.popitem()[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -57,12 +58,13 @@ class FlakyDevice(HostDevice):
 
     def allocate(self, size: int) -> Buffer:
         self._called("allocate")
+        buffer = super().allocate(size)
         self.allocated += size
-        return super().allocate(size)
+        weakref.finalize(buffer.handle, self._gone, size)
+        return buffer
 
-    def free(self, buffer: Buffer) -> None:
-        self.allocated -= buffer.size
-        super().free(buffer)
+    def _gone(self, size: int) -> None:
+        self.allocated -= size
 
     def copy_to(self, *args: Any, **keywords: Any) -> None:
         self._called("copy_to")

@@ -113,7 +113,8 @@ class Device(ABC):
         """`size` zero bytes. Raises `DeviceMemoryError`."""
 
     @abstractmethod
-    def free(self, buffer: Buffer) -> None: ...
+    def free(self, buffer: Buffer) -> None:
+        """Give the memory back now. Without, it goes when nobody has the buffer any more."""
 
     @abstractmethod
     def clear(self, buffer: Buffer) -> None:
