@@ -54,18 +54,6 @@ class DeviceLaneMemory(SpanMemory):
         """(number of the first lane, memory) of each device's share: there is one device."""
         return [(0, self)]
 
-    def fill(self) -> None:
-        """Write the program's data; the memory is fresh or was cleared."""
-        for span in self.layout.spans:
-            if not span.data:
-                continue
-            data = np.frombuffer(span.data, np.uint8)
-            if span.shared:
-                self.shared[span.offset : span.offset + len(data)] = data
-            else:
-                self._write_own(span.offset, data)
-        self.device.copy_to(self.image, self.shared)
-
     def reset(self) -> None:
         """Back to the loaded program."""
         self.device.clear(self.private)

@@ -315,9 +315,7 @@ class Executor:
     def _forget(self, place_: tuple[_Key, str]) -> None:
         bound = self._engines.pop(place_, None)
         if bound is not None:
-            made = compile_statistics(bound.engine)
-            self._counter.compiles += made.compiled
-            self._counter.compile_seconds += made.compile_seconds
+            self._counter.keep(compile_statistics(bound.engine))
 
     def _program(self, code: bytes, address: int, size: int, memory_address: int) -> Program:
         segments = [Segment(address, len(code), code, PERMISSION_READ | PERMISSION_EXECUTE)]

@@ -70,6 +70,16 @@ class SpanMemory(ABC):
         """What a shared span holds, (span.size,) uint8."""
         return self.shared[span.offset : span.offset + span.size]
 
+    def fill(self) -> None:
+        """Write the program's data; the memory is fresh or was cleared."""
+        for span in self.layout.spans:
+            data = np.frombuffer(span.data, np.uint8)
+            if span.shared:
+                self.shared[span.offset : span.offset + len(data)] = data
+            elif span.data:
+                self._write_own(span.offset, data)
+        self._shared_written(0, len(self.shared))
+
     # -- access by the host: all lanes at one address
 
     def _pieces(self, address: int, size: int) -> list[tuple[MemorySpan, int, int]]:
@@ -224,7 +234,7 @@ class LaneMemory(SpanMemory):
     """`rows` is (lanes, stride) uint8 on this computer.
 
     `external` is memory that somebody else owns, (lanes, n) uint8 and contiguous, for a layout whose private memory is
-    one span.
+    one span without data.
     """
 
     def __init__(self, layout: MemoryLayout, lanes: int, *, external: Bytes | None = None) -> None:
@@ -234,22 +244,10 @@ class LaneMemory(SpanMemory):
             self.rows: Bytes = self._private.array.reshape(lanes, layout.private_bytes)
         else:
             self.rows = external
-        self._owned = external is None
         self._shared = HostMemory(layout.shared_bytes)
         self.shared = self._shared.array
         self._spans = span_table(layout)
         self.fill()
-
-    def fill(self) -> None:
-        """Write the program's data; the memory is fresh or was discarded."""
-        for span in self.layout.spans:
-            if not span.data:
-                continue
-            data = np.frombuffer(span.data, np.uint8)
-            if span.shared:
-                self.shared[span.offset : span.offset + len(data)] = data
-            elif self._owned:
-                self.rows[:, span.offset : span.offset + len(data)] = data
 
     def reset(self) -> None:
         """Back to the loaded program. Costs what was touched, not what could be."""

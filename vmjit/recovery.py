@@ -20,7 +20,6 @@ from vmjit.engine import RunReport
 from vmjit.environment.bare_metal import BareMetal, SavedEnvironment
 from vmjit.lane_memory import Bytes, LaneMemory
 from vmjit.lane_state import LaneState
-from vmjit.memory_layout import MemoryLayout
 from vmjit.split_lane_memory import SplitLaneMemory
 
 # A state is kept again when this many seconds have passed, and so many times what keeping the last one took.
@@ -43,10 +42,12 @@ class _Kept:
 
 
 class Recovery:
-    """For one machine on devices, whose `layout` stays."""
+    """For one machine: its lanes' `state`, their `environment` and their `memory` on devices."""
 
-    def __init__(self, layout: MemoryLayout) -> None:
-        self._layout = layout
+    def __init__(self, state: LaneState, environment: BareMetal, memory: DeviceLaneMemory | SplitLaneMemory) -> None:
+        self._state = state
+        self._environment = environment
+        self._there = memory
         self._run = 0
         self._last = 0.0
         self._cost = 0.0
@@ -73,83 +74,72 @@ class Recovery:
         self._stale = True
         (self._journal if self._fresh else self._late).append((address, data.copy()))
 
-    def run_begins(self, state: LaneState, environment: BareMetal, memory: DeviceLaneMemory | SplitLaneMemory) -> None:
+    def run_begins(self) -> None:
         """Every lane is ready to run."""
         self._run += 1
         if self._stale:
-            self._keep(state, environment, memory, 0)
+            self._keep(0)
         self._last = time.perf_counter()
         self._fresh = False
 
-    def between_passes(
-        self,
-        state: LaneState,
-        environment: BareMetal,
-        memory: DeviceLaneMemory | SplitLaneMemory,
-        compiled: int,
-    ) -> None:
-        """Keep the state of this moment if it is time to."""
+    def between_passes(self, compiled: int) -> None:
+        """Keep the state of this moment if it is time to; `compiled` is what the run has had compiled so far."""
         if time.perf_counter() - self._last >= max(_SECONDS, _COST_FACTOR * self._cost):
-            self._keep(state, environment, memory, compiled)
+            self._keep(compiled)
 
-    def _keep(
-        self,
-        state: LaneState,
-        environment: BareMetal,
-        memory: DeviceLaneMemory | SplitLaneMemory,
-        compiled: int,
-    ) -> None:
+    def _keep(self, compiled: int) -> None:
         started = time.perf_counter()
         if not self._fresh:
-            copy = LaneMemory(self._layout, state.lanes)
-            memory.download(copy)
+            copy = self._as_loaded()
+            self._there.download(copy)
             self._memory, self._journal = copy, []
         self._late = []
-        self._kept = _Kept(state.copy(), environment.save(), self._run, compiled)
+        self._kept = _Kept(self._state.copy(), self._environment.save(), self._run, compiled)
         self._stale = False
         self._last = time.perf_counter()
         self._cost = self._last - started
 
+    def _as_loaded(self) -> LaneMemory:
+        return LaneMemory(self._there.layout, self._state.lanes)
+
     # -- going on from it
 
-    def _memory_kept(self, lanes: int) -> LaneMemory:
-        memory = self._memory or LaneMemory(self._layout, lanes)
+    def _memory_kept(self) -> LaneMemory:
+        memory = self._memory or self._as_loaded()
         for address, data in self._journal:
             memory.write(address, data)
         return memory
 
-    def replay(self, state: LaneState, environment: BareMetal, new_engine: NewEngine) -> CpuEngine:
+    def _go_back(self, kept: _Kept) -> None:
+        self._state.assign(kept.state)
+        self._environment.restore(kept.environment)
+
+    def replay(self, new_engine: NewEngine) -> CpuEngine:
         """An engine with the memory that the lanes have now: they run again from the kept state to where they are."""
-        kept = self._kept
+        kept, state = self._kept, self._state
         if kept is None:  # nothing has run yet
-            return new_engine(self._memory_kept(state.lanes))
-        now, environment_now = state.copy(), environment.save()
-        state.assign(kept.state)
-        environment.restore(kept.environment)
-        engine = new_engine(self._memory_kept(state.lanes))
+            return new_engine(self._memory_kept())
+        now = _Kept(state.copy(), self._environment.save(), self._run, 0)
+        self._go_back(kept)
+        engine = new_engine(self._memory_kept())
         report = engine.begin(0)
-        state.budget[:] = (now.retired - kept.state.retired).astype(np.int64)
+        state.budget[:] = (now.state.retired - kept.state.retired).astype(np.int64)
         engine.go_on(report)
-        state.assign(now)
-        environment.restore(environment_now)
+        self._go_back(now)
         for address, data in self._late:
             engine.memory.write(address, data)
         engine.reset_code()
         return engine
 
-    def rewind(
-        self, state: LaneState, environment: BareMetal, new_engine: NewEngine, report: RunReport, budget: int | None
-    ) -> CpuEngine:
+    def rewind(self, new_engine: NewEngine, report: RunReport, budget: int | None) -> CpuEngine:
         """An engine with state and memory of the kept moment, from which the lanes go on with what is left of the
         run's budget: for a failure that left the state as it is now half done."""
-        kept = self._kept
+        kept, state = self._kept, self._state
         assert kept is not None, "nothing is launched before a state is kept"
-        state.assign(kept.state)
-        environment.restore(kept.environment)
-        engine = new_engine(self._memory_kept(state.lanes))
-        report.compiled_instructions = kept.compiled
+        self._go_back(kept)
+        engine = new_engine(self._memory_kept())
+        report.compiled_instructions = kept.compiled if kept.run == self._run else 0
         if kept.run < self._run:
-            report.compiled_instructions = 0
             engine.begin(budget)
             if budget is not None:
                 allowed = report.retired_before + np.uint64(budget)

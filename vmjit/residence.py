@@ -92,26 +92,27 @@ class Residence:
 
     # -- moving
 
+    @property
+    def memory(self) -> LaneMemory | DeviceLaneMemory | SplitLaneMemory:
+        """The lanes' memory where they are."""
+        return self.engine.memory
+
     def move_in(self, layout: MemoryLayout) -> None:
         """Take up the lanes with memory as the program has it; again, for a new layout."""
-        self.memory, self.engine = self._made(layout)
-        self.layout = layout
+        self.engine = self._new_engine(layout)
 
-    def _made(
-        self, layout: MemoryLayout
-    ) -> tuple[LaneMemory | DeviceLaneMemory | SplitLaneMemory, CpuEngine | DeviceEngine]:
+    def _new_engine(self, layout: MemoryLayout) -> CpuEngine | DeviceEngine:
         if self.device != "cpu":
             try:
-                return self._on_devices(layout)
+                return self._device_engine(layout)
             except DeviceError as error:
                 absent = isinstance(error, DeviceMissingError | DeviceInitializationError)
                 if not self.fallback or (absent and not self.chosen):
                     raise
                 self._left(Fallback(self.device, str(error), replayed=False))
-        memory = LaneMemory(layout, self.state.lanes)
-        return memory, self._cpu_engine(memory)
+        return self._cpu_engine(LaneMemory(layout, self.state.lanes))
 
-    def _on_devices(self, layout: MemoryLayout) -> tuple[DeviceLaneMemory | SplitLaneMemory, DeviceEngine]:
+    def _device_engine(self, layout: MemoryLayout) -> DeviceEngine:
         from vmjit.device_engine import DeviceEngine
         from vmjit.recovery import Recovery
         from vmjit.split_lane_memory import device_memory
@@ -120,9 +121,9 @@ class Residence:
         isa = self.program.isa_config
         engine = DeviceEngine(isa, self.state, memory, tier=self.tier, environment=self.environment)
         if self.fallback:
-            self._recovery = Recovery(layout)
+            self._recovery = Recovery(self.state, self.environment, memory)
             engine.after_pass = self._between_passes
-        return memory, engine
+        return engine
 
     def _cpu_engine(self, memory: LaneMemory) -> CpuEngine:
         isa = self.program.isa_config
@@ -143,19 +144,19 @@ class Residence:
         replayed = False
         if engine.whole:
             try:
-                memory = LaneMemory(self.layout, self.state.lanes)
+                memory = LaneMemory(engine.memory.layout, self.state.lanes)
                 engine.memory.download(memory)
                 cpu = self._cpu_engine(memory)
             except DeviceError:
                 replayed = True
-                cpu = recovery.replay(self.state, self.environment, self._cpu_engine)
+                cpu = recovery.replay(self._cpu_engine)
         else:
             replayed = True
             assert self._report is not None
-            cpu = recovery.rewind(self.state, self.environment, self._cpu_engine, self._report, budget)
-        self._count_compiled()
+            cpu = recovery.rewind(self._cpu_engine, self._report, budget)
+        self.counter.keep(compile_statistics(engine))
         engine.release()
-        self.memory, self.engine = cpu.memory, cpu
+        self.engine = cpu
         self._left(Fallback(self.device, str(error), replayed))
 
     # -- what happens to the lanes
@@ -191,8 +192,8 @@ class Residence:
     ) -> RunReport:
         report = self._report = self.engine.begin(budget)
         try:
-            if self._recovery is not None and not isinstance(self.engine, CpuEngine):
-                self._recovery.run_begins(self.state, self.environment, self.engine.memory)
+            if self._recovery is not None:
+                self._recovery.run_begins()
             self.engine.go_on(report, progress=progress, max_seconds=max_seconds)
         except (DeviceError, CompileError) as error:
             self.leave(error, budget)
@@ -201,10 +202,10 @@ class Residence:
         return report
 
     def _between_passes(self) -> None:
-        engine, recovery, report = self.engine, self._recovery, self._report
-        if recovery is None or report is None or isinstance(engine, CpuEngine):
+        recovery, report = self._recovery, self._report
+        if recovery is None or report is None:
             return
-        recovery.between_passes(self.state, self.environment, engine.memory, report.compiled_instructions)
+        recovery.between_passes(report.compiled_instructions)
         if self.chosen and report.passes == _PASSES_UNTIL_JUDGED:
             retired = int((self.state.retired - report.retired_before).sum())
             if report.served * _INSTRUCTIONS_PER_CALL > retired:
@@ -214,12 +215,6 @@ class Residence:
                 )
 
     # -- statistics
-
-    def _count_compiled(self) -> None:
-        """Keep what was counted by an engine that is given up."""
-        made = compile_statistics(self.engine)
-        self.counter.compiles += made.compiled
-        self.counter.compile_seconds += made.compile_seconds
 
     def statistics(self) -> ExecutionStatistics:
         return self.counter.statistics(compile_statistics(self.engine), process_cache().statistics)

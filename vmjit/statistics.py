@@ -47,6 +47,11 @@ class RunCounter:
         self.successes += success
         self.failures += not success
 
+    def keep(self, compiled: CompileStatistics) -> None:
+        """Add what was counted by an engine that is given up."""
+        self.compiles += compiled.compiled
+        self.compile_seconds += compiled.compile_seconds
+
     def statistics(self, compiled: CompileStatistics, cache: CacheStatistics) -> ExecutionStatistics:
         """Everything so far; `compiled` is what the engine in use has counted."""
         return ExecutionStatistics(
