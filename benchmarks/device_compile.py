@@ -22,7 +22,7 @@ from vmjit.cli.translate import _code_space
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
 from vmjit.devices.interface import DeviceTarget
-from vmjit.memory_layout import plan_memory
+from vmjit.memory_layout import parse_size, plan_memory
 from vmjit.tiering import INLINE_BEFORE_RUNNING
 from vmjit.translators.cuda import CudaTarget
 from vmjit.translators.cuda_tools import assemble
@@ -47,7 +47,8 @@ class Compiled:
         return self.translating + self.assembling
 
 
-def regions_of(guest: str, isa: str) -> tuple[list[Region], DeviceWindowPlan]:
+def regions_of(guest: str, isa: str, memory: str = "1MiB") -> tuple[list[Region], DeviceWindowPlan]:
+    """The regions of everything that a guest's first instruction leads to along static edges, and its windows."""
     program = vmjit.load(elf_path(guest, isa))
     space = _code_space(program)
     found: dict[int, Region] = {}
@@ -64,7 +65,7 @@ def regions_of(guest: str, isa: str) -> tuple[list[Region], DeviceWindowPlan]:
         )
         found[pc] = form_region(space, pc, growth)
         todo += [t for t in found[pc].link_targets() if t not in found[pc].blocks]
-    layout = plan_memory(program, 1 << 20)
+    layout = plan_memory(program, parse_size(memory))
     return list(found.values()), DeviceWindowPlan(
         layout.window_plan(), layout.private_window[2], layout.shared_window[2]
     )

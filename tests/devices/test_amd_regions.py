@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +9,8 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-import vmjit
-from tests.cli.conftest import ISAS, guest
-from tests.differential.oracles import settle
+from tests.cli.conftest import ISAS
+from tests.devices.same_as_cpu import check_guest
 from vmjit.devices import registry
 from vmjit.devices.host import HostDevice
 from vmjit.ir.registers import RegisterFile
@@ -58,23 +56,7 @@ def test_guests_give_the_same_bits_as_on_the_cpu(
     # Which it is depends on LLVM; both are executed whatever is installed.
     monkeypatch.setattr(hip, "_LLVM_WITH_ANY_LOOPS", 1000 if one_head else 0)
     monkeypatch.setattr(AmdRegions, "one_head", one_head)
-    program, lanes = vmjit.load(guest(name, isa)), 3
-    expected, m = (
-        vmjit.Machine(program, lanes, device, tier, "16KiB")
-        for device, tier in (("cpu", "interpreter"), (amd_like, "scalar"))
-    )
-    inputs = [struct.pack("<II", seed, 1) for seed in range(lanes)]
-    expected.set_input(inputs)
-    want = expected.run()
-    for _ in range(2):  # the second time all is compiled
-        m.reset()
-        m.set_input(inputs)
-        got = m.run()
-        assert [got.output(i) for i in range(lanes)] == [want.output(i) for i in range(lanes)]
-        assert (m.retired == expected.retired).all()
-        assert (m.registers.array() == expected.registers.array()).all()
-        settle()
-    assert got.tiers["scalar"] > got.tiers["interpreter"]
+    check_guest(amd_like, name, isa, "scalar", 3)
 
 
 def _function() -> tuple[Any, Any, Any, Any]:

@@ -11,19 +11,15 @@ from functools import lru_cache
 
 import pytest
 
-import vmjit
-from tests.cli.conftest import guest
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+
+from benchmarks.device_compile import regions_of
 from tests.devices.golden_values import Golden
 from tests.devices.test_ptx_counts import GUESTS, ISAS
-from vmjit.cli.translate import _code_space
-from vmjit.memory_layout import parse_size, plan_memory
-from vmjit.tiering import INLINE_BEFORE_RUNNING
 from vmjit.translators import cuda_tools
 from vmjit.translators.device_region import DeviceWindowPlan
 from vmjit.translators.ptx_text import merge
-from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region
-
-pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+from vmjit.translators.regions import Region
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
@@ -41,27 +37,8 @@ ORDINARY = {
 
 
 @lru_cache(maxsize=16)
-def regions(name: str, isa: str) -> tuple[tuple[Region, ...], DeviceWindowPlan]:
-    """The regions of everything that a guest's first instruction leads to along static edges, and its memory."""
-    program = vmjit.load(guest(name, isa))
-    space = _code_space(program)
-    found: dict[int, Region] = {}
-    todo = [program.entry]
-    while todo:
-        pc = todo.pop()
-        if pc in found or not space.executable(pc) or not space.decode(pc):
-            continue
-
-        def wanted(target: int) -> bool:
-            return space.executable(target) and target not in found
-
-        growth = Growth(wanted, MAX_REGION_INSTRUCTIONS, INLINE_BEFORE_RUNNING, whole_function=True)
-        found[pc] = form_region(space, pc, growth)
-        todo += [t for t in found[pc].link_targets() if t not in found[pc].blocks]
-    layout = plan_memory(program, parse_size("16KiB"))
-    return tuple(found.values()), DeviceWindowPlan(
-        layout.window_plan(), layout.private_window[2], layout.shared_window[2]
-    )
+def regions(name: str, isa: str) -> tuple[list[Region], DeviceWindowPlan]:
+    return regions_of(name, isa, "16KiB")
 
 
 def needed(name: str, isa: str, architecture: str) -> dict[str, int]:

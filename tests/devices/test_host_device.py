@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
 from hypothesis import given, note, settings
 
 import vmjit
 from tests.cli.conftest import ISAS, guest
+from tests.devices.same_as_cpu import check_guest
 from tests.differential import asm
 from tests.differential.oracles import TIERS, machine, program, settle
 from tests.differential.programs import Case, cases
@@ -23,22 +22,7 @@ GUESTS = ("calls", "crc32", "json", "matmul", "montecarlo", "sha256", "sieve", "
 @pytest.mark.parametrize("name", GUESTS)
 def test_guests_give_the_same_bits_as_on_the_cpu(name: str, isa: str) -> None:
     """An odd number of lanes, so that a group is not full; the second run is in code compiled meanwhile."""
-    lanes = 37
-    prog = vmjit.load(guest(name, isa))
-    inputs = [struct.pack("<II", seed, 1) for seed in range(lanes)]
-    expected = vmjit.Machine(prog, lanes, "cpu", "interpreter", "16KiB")
-    expected.set_input(inputs)
-    want = expected.run()
-    m = vmjit.Machine(prog, lanes, "host", "auto", "16KiB", fallback=False)
-    for _ in range(2):
-        m.reset()
-        m.set_input(inputs)
-        got = m.run()
-        assert [got.output(i) for i in range(lanes)] == [want.output(i) for i in range(lanes)]
-        assert (m.retired == expected.retired).all()
-        assert (m.registers.array() == expected.registers.array()).all()
-        settle()
-    assert got.tiers["scalar"] > got.tiers["interpreter"]
+    check_guest("host", name, isa, "auto", 37)
 
 
 def _random(name: str, examples: int) -> object:

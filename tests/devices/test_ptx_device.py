@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
 
 import vmjit
 from tests.cli.conftest import Cli, cli, guest
+from tests.devices.same_as_cpu import check_guest
 from tests.differential import asm
-from tests.differential.oracles import machine, program, settle
+from tests.differential.oracles import machine, program
 from tests.differential.test_edge_operands import CODE, DATA, ISA, OUT, A, B, built, complain, operands
 from vmjit import Stop
 from vmjit.devices.registry import open_device
@@ -54,23 +53,7 @@ def test_computing_instructions(xlen: int, tier: str) -> None:
 )
 def test_guests_give_the_same_bits_as_on_the_cpu(name: str, isa: str) -> None:
     """Lane counts that do not fill a warp; the second run is in code compiled meanwhile."""
-    lanes = 35
-    prog = vmjit.load(guest(name, isa))
-    inputs = [struct.pack("<II", seed, 1) for seed in range(lanes)]
-    expected = vmjit.Machine(prog, lanes, "cpu", "interpreter", "16KiB")
-    expected.set_input(inputs)
-    want = expected.run()
-    m = vmjit.Machine(prog, lanes, "ptx", "auto", "16KiB", fallback=False)
-    for _ in range(2):
-        m.reset()
-        m.set_input(inputs)
-        got = m.run()
-        assert [got.output(i) for i in range(lanes)] == [want.output(i) for i in range(lanes)]
-        assert (m.retired == expected.retired).all()
-        assert (m.registers.array() == expected.registers.array()).all()
-        settle()
-    assert got.device == "ptx"
-    assert got.tiers["scalar"] > got.tiers["interpreter"]
+    check_guest("ptx", name, isa, "auto", 35)
 
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_100"])

@@ -14,6 +14,7 @@ import pytest
 
 import vmjit
 from tests.cli.conftest import guest
+from tests.devices.same_as_cpu import check_guest
 from tests.differential import asm
 from tests.differential.oracles import TIERS, machine, program, settle
 from tests.differential.test_edge_operands import CODE, DATA, ISA, OUT, A, B, built, complain, operands
@@ -54,41 +55,20 @@ def test_computing_instructions(gpu: str, xlen: int, tier: str) -> None:
     complain(xlen, m.memory.read(DATA, size).view(np.uint32 if xlen == 32 else np.uint64).T, f"{gpu}, {tier}")
 
 
-def check_guest(device: str, name: str, isa: str, tier: str, lanes: int) -> None:
-    """The second run is in code compiled meanwhile."""
-    prog = vmjit.load(guest(name, isa))
-    inputs = [struct.pack("<II", seed, 1) for seed in range(lanes)]
-    expected = vmjit.Machine(prog, lanes, "cpu", "auto", "16KiB")
-    expected.set_input(inputs)
-    want = expected.run()
-    m = vmjit.Machine(prog, lanes, device, tier, "16KiB", fallback=False)
-    for _ in range(2):
-        m.reset()
-        m.set_input(inputs)
-        got = m.run()
-        assert [got.output(i) for i in range(lanes)] == [want.output(i) for i in range(lanes)]
-        assert (m.retired == expected.retired).all()
-        assert (m.registers.array() == expected.registers.array()).all()
-        settle()
-    assert got.device == device
-    if tier != "interpreter":
-        assert got.tiers["scalar"] > got.tiers["interpreter"]
-
-
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", GUESTS)
 def test_guests_give_the_same_bits_as_on_the_cpu(hardware: str, name: str, isa: str, tier: str) -> None:
-    check_guest(hardware, name, isa, tier, 1001)
+    check_guest(hardware, name, isa, tier, 1001, cpu_tier="auto")
 
 
 @pytest.mark.parametrize("lanes", [1, 31, 32, 33, 127, 20_001])
 def test_odd_numbers_of_lanes(hardware: str, lanes: int) -> None:
-    check_guest(hardware, "crc32", "rv64imac", "auto", lanes)
+    check_guest(hardware, "crc32", "rv64imac", "auto", lanes, cpu_tier="auto")
 
 
 def test_one_guest(gpu: str) -> None:
-    check_guest(gpu, "crc32", "rv32im", "auto", 35)
+    check_guest(gpu, "crc32", "rv32im", "auto", 35, cpu_tier="auto")
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -213,7 +193,7 @@ def test_lanes_on_all_gpus(hardware: str) -> None:
     kind = hardware.partition(":")[0]
     if len(device_names(f"{kind}:all")) < 2:
         pytest.skip(f"there is one {kind} device")
-    check_guest(f"{kind}:all", "sha256", "rv64imac", "auto", 10_001)
+    check_guest(f"{kind}:all", "sha256", "rv64imac", "auto", 10_001, cpu_tier="auto")
 
 
 def test_a_guest_without_end_ends_in_time(gpu: str) -> None:
