@@ -25,10 +25,12 @@ from vmjit.kernels.emit import (
     store_field,
 )
 from vmjit.kernels.layout import (
+    MODE_MEET,
     SLOT_BYTES,
     STOP_NEED_CODE,
     CodeSpaceBlock,
     Frame,
+    GroupState,
     MachineBlock,
     register_offset,
 )
@@ -49,49 +51,35 @@ _CODE_FIELDS = (
 )
 
 
-def _array(b: Builder, machine: Value, field: MachineBlock, index: Value, type_: Any) -> Value:
+def lane_array(b: Builder, machine: Value, field: MachineBlock, index: Value, type_: Any) -> Value:
     """Pointer to one lane's element of a lane state array."""
     return element(b, load_field(b, machine, field, PTR), index, type_)
 
 
-def emit_run_lanes(module: Any, xlen: Any, register_indices: list[int], enter: Any) -> Any:
-    """Define `run_lanes(machine, frame, lanes, count, cursor)`.
+def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: Any) -> Any:
+    """Define `run_lane(machine, frame, lane, quantum) -> stop`: a slice of at most `quantum` instructions of one lane.
 
     `register_indices` are the rows of the registers array that hold state (not the zero register); `enter` is the
-    handler that starts a lane at the pc given as its ip.
+    handler that starts a lane at the pc given as its ip. A lane whose slice ended, but not its budget, is RUNNING.
     """
-    function = ir.Function(module, RUN_LANES_TYPE, "run_lanes")
+    function = ir.Function(module, ir.FunctionType(I64, [PTR, PTR, I64, I64]), "run_lane")
     function.attributes.add("nounwind")
-    machine, frame, lanes, count, cursor = function.args
-    entry = function.append_basic_block("entry")
-    head = function.append_basic_block("head")
-    take = function.append_basic_block("take")
-    run = function.append_basic_block("run")
-    out = function.append_basic_block("out")
-    b = ir.IRBuilder(entry)
-    b.branch(head)
-
-    b.position_at_end(head)
-    attention = b.load_atomic(load_field(b, machine, MachineBlock.ATTENTION, PTR), "monotonic", 4, typ=I32)
-    b.cbranch(b.icmp_unsigned("!=", attention, ir.Constant(I32, 0)), out, take)
-    b.position_at_end(take)
-    position = b.atomic_rmw("add", cursor, ir.Constant(I64, 1), "monotonic")
-    b.cbranch(b.icmp_unsigned("<", position, count), run, out)
-
-    b.position_at_end(run)
-    lane = b.zext(b.load(element(b, lanes, position, I32), typ=I32), I64)
-    budget_pointer = _array(b, machine, MachineBlock.BUDGET, lane, I64)
-    retired_pointer = _array(b, machine, MachineBlock.RETIRED, lane, I64)
-    pc_pointer = _array(b, machine, MachineBlock.PC, lane, I64)
+    function.linkage = "internal"
+    machine, frame, lane, quantum = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    budget_pointer = lane_array(b, machine, MachineBlock.BUDGET, lane, I64)
+    retired_pointer = lane_array(b, machine, MachineBlock.RETIRED, lane, I64)
+    pc_pointer = lane_array(b, machine, MachineBlock.PC, lane, I64)
     budget, retired = b.load(budget_pointer, typ=I64), b.load(retired_pointer, typ=I64)
-    quantum = load_field(b, machine, MachineBlock.QUANTUM)
     slice_ = b.select(b.icmp_signed("<", budget, quantum), budget, quantum)
-    _load_lane(b, machine, frame, lane, xlen, register_indices)
+    interleaved = _load_lane(b, machine, frame, lane, xlen, register_indices)
     store_field(b, frame, Frame.LIMIT, b.add(retired, slice_))
     window_base = load_field(b, frame, Frame.WINDOW0_BASE, PTR)
-    bounds = [_as_xlen(b, load_field(b, frame, f), xlen) for f in (Frame.WINDOW0_LO, Frame.WINDOW0_LIMIT)]
+    lo, limit = (_as_xlen(b, load_field(b, frame, f), xlen) for f in (Frame.WINDOW0_LO, Frame.WINDOW0_LIMIT))
+    # Interleaved memory has no window: its accesses go byte by byte.
+    limit = b.select(interleaved, ir.Constant(xlen, 0), limit)
     start = b.inttoptr(b.load(pc_pointer, typ=I64), PTR)
-    b.call(enter, [frame, start, slice_, window_base, *bounds], cconv=HANDLER_CONVENTION)
+    b.call(enter, [frame, start, slice_, window_base, lo, limit], cconv=HANDLER_CONVENTION)
 
     pc, left = _where_it_stopped(b, frame)
     used = b.sub(slice_, left)
@@ -105,10 +93,38 @@ def emit_run_lanes(module: Any, xlen: Any, register_indices: list[int], enter: A
         b.icmp_signed(">", remaining_budget, ir.Constant(I64, 0)),
     )
     stop = b.select(goes_on, ir.Constant(I64, int(Stop.RUNNING)), stop)
-    b.store(b.trunc(stop, I32), _array(b, machine, MachineBlock.STOP, lane, I32))
-    b.store(load_field(b, frame, Frame.ADDRESS), _array(b, machine, MachineBlock.FAULT_ADDRESS, lane, I64))
-    b.store(b.trunc(load_field(b, frame, Frame.ACCESS), I8), _array(b, machine, MachineBlock.FAULT_ACCESS, lane, I8))
+    b.store(b.trunc(stop, I32), lane_array(b, machine, MachineBlock.STOP, lane, I32))
+    b.store(load_field(b, frame, Frame.ADDRESS), lane_array(b, machine, MachineBlock.FAULT_ADDRESS, lane, I64))
+    b.store(b.trunc(load_field(b, frame, Frame.ACCESS), I8), lane_array(b, machine, MachineBlock.FAULT_ACCESS, lane, I8))
     _store_registers(b, machine, frame, lane, xlen, register_indices)
+    b.ret(stop)
+    return function
+
+
+def emit_run_lanes(module: Any, run_lane: Any) -> Any:
+    """Define `run_lanes(machine, frame, lanes, count, cursor)`."""
+    function = ir.Function(module, RUN_LANES_TYPE, "run_lanes")
+    function.attributes.add("nounwind")
+    machine, frame, lanes, count, cursor = function.args
+    entry = function.append_basic_block("entry")
+    head = function.append_basic_block("head")
+    take = function.append_basic_block("take")
+    run = function.append_basic_block("run")
+    out = function.append_basic_block("out")
+    b = ir.IRBuilder(entry)
+    store_field(b, frame, Frame.MODE, ir.Constant(I64, 0))
+    b.branch(head)
+
+    b.position_at_end(head)
+    attention = b.load_atomic(load_field(b, machine, MachineBlock.ATTENTION, PTR), "monotonic", 4, typ=I32)
+    b.cbranch(b.icmp_unsigned("!=", attention, ir.Constant(I32, 0)), out, take)
+    b.position_at_end(take)
+    position = b.atomic_rmw("add", cursor, ir.Constant(I64, 1), "monotonic")
+    b.cbranch(b.icmp_unsigned("<", position, count), run, out)
+
+    b.position_at_end(run)
+    lane = b.zext(b.load(element(b, lanes, position, I32), typ=I32), I64)
+    stop = b.call(run_lane, [machine, frame, lane, load_field(b, machine, MachineBlock.QUANTUM)])
     b.cbranch(b.icmp_unsigned("==", stop, ir.Constant(I64, STOP_NEED_CODE)), out, head)
 
     b.position_at_end(out)
@@ -126,21 +142,41 @@ def _registers(b: Builder, machine: Value, lane: Value, xlen: Any, indices: list
     return [(i, element(b, base, b.add(b.mul(lanes, ir.Constant(I64, i)), lane), xlen)) for i in indices]
 
 
-def _load_lane(b: Builder, machine: Value, frame: Value, lane: Value, xlen: Any, indices: list[int]) -> None:
+def _load_lane(b: Builder, machine: Value, frame: Value, lane: Value, xlen: Any, indices: list[int]) -> Value:
+    """Take up a lane; whether its memory is interleaved."""
     for index, pointer in _registers(b, machine, lane, xlen, indices):
         b.store(b.load(pointer, typ=xlen), field_pointer(b, frame, register_offset(index)))
     stride = load_field(b, machine, MachineBlock.PRIVATE_STRIDE)
-    private = element(b, load_field(b, machine, MachineBlock.PRIVATE, PTR), b.mul(stride, lane), I8)
+    shift = load_field(b, machine, MachineBlock.GROUP_SHIFT)
+    state = group_state(b, machine, b.lshr(lane, shift))
+    interleaved = b.icmp_unsigned("!=", load_field(b, state, GroupState.INTERLEAVED), ir.Constant(I64, 0))
+    within = b.and_(lane, b.sub(b.shl(ir.Constant(I64, 1), shift), ir.Constant(I64, 1)))
+    first = b.select(interleaved, b.sub(lane, within), lane)
+    word = b.select(interleaved, b.shl(within, ir.Constant(I64, 2)), ir.Constant(I64, 0))
+    offset = b.add(b.mul(stride, first), word)
+    private = element(b, load_field(b, machine, MachineBlock.PRIVATE, PTR), offset, I8)
     store_field(b, frame, Frame.PRIVATE, private)
+    by = b.select(interleaved, b.add(shift, ir.Constant(I64, 2)), ir.Constant(I64, 2))
+    store_field(b, frame, Frame.WORD_SHIFT, by)
+    # Compiled scalar code is for memory that is not interleaved.
+    mode = b.and_(load_field(b, frame, Frame.MODE), ir.Constant(I64, MODE_MEET))
+    store_field(b, frame, Frame.MODE, b.or_(mode, b.zext(interleaved, I64)))
     store_field(
         b, frame, Frame.WINDOW0_BASE, element(b, private, load_field(b, machine, MachineBlock.WINDOW0_OFFSET), I8)
     )
-    index = b.zext(b.load(_array(b, machine, MachineBlock.CODE_INDEX, lane, I32), typ=I32), I64)
-    space = b.load(_array(b, machine, MachineBlock.CODE_SPACES, index, PTR), typ=PTR)
+    index = b.zext(b.load(lane_array(b, machine, MachineBlock.CODE_INDEX, lane, I32), typ=I32), I64)
+    space = b.load(lane_array(b, machine, MachineBlock.CODE_SPACES, index, PTR), typ=PTR)
     for source, target in _CODE_FIELDS:
         store_field(b, frame, target, load_field(b, space, source))
     for field in (Frame.ADDRESS, Frame.ACCESS, Frame.TAIL_RECORD):
         store_field(b, frame, field, ir.Constant(I64, 0))
+    return interleaved
+
+
+def group_state(b: Builder, machine: Value, group: Value) -> Value:
+    """Pointer to a lane group's row."""
+    rows = load_field(b, machine, MachineBlock.GROUPS, PTR)
+    return element(b, rows, b.mul(group, ir.Constant(I64, GroupState.BYTES)), I8)
 
 
 def _store_registers(b: Builder, machine: Value, frame: Value, lane: Value, xlen: Any, indices: list[int]) -> None:

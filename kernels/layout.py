@@ -9,7 +9,8 @@ The *code stream* is an array of 32-byte slots. A block is a record slot followe
     record       handler        where to go when a lane reaches the block: its first instruction, or compiled code
                  interpret      the first instruction's handler, always
                  size, count    instructions in the block (low 32 bits); visits left until it is hot (0: not counted)
-                 entry          where compiled code is entered: its function, its link table, the entry's number
+                 entry          where compiled code is entered: its function, its link table, the entry's number, and
+                                what lane groups run there
     instruction  handler
                  registers      frame offsets of up to four registers, 16 bits each
                  constant 0 or link 0
@@ -35,7 +36,8 @@ RECORD_ENTRY = 24
 ENTRY_FUNCTION = 0
 ENTRY_LINKS = 8
 ENTRY_NUMBER = 16
-ENTRY_BYTES = 24
+ENTRY_VECTOR = 24  # the entry's VectorEntry: what groups of lanes run there; 0: nothing
+ENTRY_BYTES = 32
 
 SLOT_HANDLER = 0
 SLOT_REGISTERS = 8
@@ -95,9 +97,85 @@ class Frame(Offset):
     JUMPS = 288  # this worker's ring of computed jumps
     JUMP_COUNT = 296
     ENTRY = 304  # the entry that the lane came in by
-    REGISTERS = 320
+    MODE = 312  # MODE_ bits; 0: run on as fast as can be
+    WORD_SHIFT = 320  # byte a of private memory lies at (a / 4 << WORD_SHIFT) + a % 4: 2 if not interleaved
+    REGISTERS = 328
     SCRATCH = 1024
     BYTES = 4096
+
+
+# The lane's memory is interleaved: compiled scalar code cannot run.
+MODE_INTERLEAVED = 1
+# The lane stops where its group may go on in SIMD registers.
+MODE_MEET = 2
+
+
+# Lanes in a group at most.
+MAX_GROUP_LANES = 32
+
+
+class GroupFrame(Offset):
+    """Offsets in a worker's frame for a lane group that runs in SIMD registers: fields, then arrays with an element a
+    lane, then the registers, each a row of the group's lanes."""
+
+    STATUS = 0  # how the region was left, one of the GROUP_ constants
+    WAIT_PC = 8  # the lowest pc that lanes of the group which do not take part wait at
+    MASK = 16  # the lanes that take part, a bit each
+    MEMORY = 24  # host address of the group's private memory, interleaved: word 0 of lane 0
+    SHARED = 32  # host address of the shared window's first byte
+    COMPILED = 40  # instructions retired in SIMD registers, over all lanes
+    COPY = 48  # host address of room for a copy of a group's private memory
+    RESIDENT = 56  # host address of room for a byte for each page of it
+    LAST = 64  # the VectorEntry whose code ran last
+    PCS = 128  # i64: where each lane is
+    USED = PCS + 8 * MAX_GROUP_LANES  # i64: instructions that each lane retired since it was taken up
+    LAG = USED + 8 * MAX_GROUP_LANES  # i32: instructions that a lane skipped of those the group counted
+    SCRATCH = LAG + 4 * MAX_GROUP_LANES  # 8 bytes: where a lane that takes no part may store
+    REGISTERS = SCRATCH + 8 * MAX_GROUP_LANES
+    BYTES = REGISTERS + 33 * 8 * MAX_GROUP_LANES
+
+
+# How a group left a region: at the lanes' pcs; at an instruction that only the interpreter can run; or at once,
+# because the lanes' registers are not as the code assumes.
+GROUP_LEFT = 0
+GROUP_INTERPRET = 1
+GROUP_UNFIT = 2
+
+
+class VectorEntry(Offset):
+    """Offsets in what is known of an entry for lane groups. Workers update it without locks: it is statistics."""
+
+    STATE = 0  # VECTOR_
+    CONVERGENT = 8  # function for a whole group in step, 0: none
+    CONVERGENT_NUMBER = 16
+    MASKED = 24  # function for any of a group's lanes, 0: none
+    MASKED_NUMBER = 32
+    RECORD = 40  # of the block
+    UNIFORM = 48  # registers that were the same in all lanes of every group that met here, a bit each
+    NARROW = 56  # registers that were sign extensions of 32 bits in all of them
+    MEETINGS = 64
+    UNFIT = 72  # times that a group's registers were not as assumed
+    VECTOR_CYCLES = 80
+    VECTOR_WORK = 88  # instructions of all lanes, in these cycles
+    SCALAR_CYCLES = 96
+    SCALAR_WORK = 104
+    PATIENCE = 112  # meetings until a judgement is made anew
+    CALLS = 120  # of its code
+    BYTES = 128
+
+
+VECTOR_SAMPLING = 0  # no code yet: what groups have in common when they meet is noted
+VECTOR_READY = 1
+VECTOR_OFF = 2  # lanes are faster one by one
+
+
+class GroupState(Offset):
+    """Offsets in a lane group's row, which outlasts a pass."""
+
+    INTERLEAVED = 0  # whether its private memory is
+    APART = 8  # instructions that its lanes run one by one before they look for each other again
+    COLD = 16  # instructions that its lanes ran one by one since the group ran together
+    BYTES = 32
 
 
 class MachineBlock(Offset):
@@ -118,7 +196,12 @@ class MachineBlock(Offset):
     CODE_SPACES = 96
     ATTENTION = 104
     QUANTUM = 112
-    BYTES = 128
+    GROUP_SHIFT = 120  # log2 of the lanes of a group
+    GROUPS = 128  # GroupState rows
+    ENTER_COMPILED = 136  # the handler of records that have compiled code
+    MINCORE = 144  # the C library's function, 0: there is none
+    HOT = 152
+    BYTES = 160
 
 
 class CodeSpaceBlock(Offset):

@@ -91,7 +91,10 @@ def _emit_find(module: Any) -> Any:
     b.position_at_end(found)
     shared = b.icmp_unsigned("!=", load_field(b, span, Span.SHARED), ir.Constant(I64, 0))
     base = b.select(shared, load_field(b, frame, Frame.SHARED, PTR), load_field(b, frame, Frame.PRIVATE, PTR))
-    b.ret(element(b, base, b.add(load_field(b, span, Span.OFFSET), b.sub(address, lo)), I8))
+    offset = b.add(load_field(b, span, Span.OFFSET), b.sub(address, lo))
+    word = b.shl(b.lshr(offset, ir.Constant(I64, 2)), load_field(b, frame, Frame.WORD_SHIFT))
+    interleaved = b.or_(word, b.and_(offset, ir.Constant(I64, 3)))
+    b.ret(element(b, base, b.select(shared, offset, interleaved), I8))
     b.position_at_end(missing)
     b.ret(ir.Constant(PTR, None))
     return function

@@ -29,12 +29,17 @@ from vmjit.kernels.emit import (
     load_field,
     store_field,
 )
-from vmjit.kernels.lanes import emit_run_lanes
+from vmjit.kernels.lane_groups import emit_run_groups
+from vmjit.kernels.lanes import emit_run_lane, emit_run_lanes
 from vmjit.kernels.layout import (
     ENTRY_FUNCTION,
+    ENTRY_VECTOR,
     JUMP_ENTRIES,
+    MODE_INTERLEAVED,
+    MODE_MEET,
     RECORD_COUNT,
     RECORD_ENTRY,
+    RECORD_INTERPRET,
     RECORD_SIZE,
     SLOT_BYTES,
     SLOT_HANDLER,
@@ -44,13 +49,17 @@ from vmjit.kernels.layout import (
     STOP_CALL,
     STOP_FENCE_I,
     STOP_NEED_CODE,
+    STOP_RUNNING,
+    VECTOR_OFF,
     Frame,
     Hot,
+    VectorEntry,
     register_offset,
 )
 from vmjit.kernels.memory import Window, emit_slow_access, load_at, store_at, window_offset
 from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.lowering import Temps, int_type
+from vmjit.translators.vector_unit import vector_unit
 
 TemplateKey = tuple[tuple[Op, ...], Terminator | None]
 
@@ -110,6 +119,7 @@ class InterpreterModule:
 EXPORTED = (
     "handlers",
     "run_lanes",
+    "run_groups",
     "goto_tail",
     "goto_count",
     "goto_indirect",
@@ -350,11 +360,38 @@ class _Shared:
         return handler.function
 
     def _emit_enter_compiled(self) -> None:
-        """The handler of records that have compiled code: enter it, leaving word of the entry in the frame."""
+        """The handler of records that have compiled code: enter it, leaving word of the entry in the frame.
+
+        A lane that looks for its group stops where that can go on in SIMD registers; one whose memory is interleaved
+        interprets the block.
+        """
         handler = self.handler(ENTER_COMPILED, "external")
-        b = handler.builder
+        b, frame = handler.builder, handler.frame
         entry = load_field(b, handler.ip, RECORD_ENTRY - SLOT_BYTES, PTR)
-        store_field(b, handler.frame, Frame.ENTRY, b.ptrtoint(entry, I64))
+        mode = load_field(b, frame, Frame.MODE)
+        special, look, enter, stay, meet, interpret = (
+            b.append_basic_block(n) for n in ("special", "look", "enter", "stay", "meet", "interpret")
+        )
+        assume_rare(b.cbranch(b.icmp_unsigned("!=", mode, ir.Constant(I64, 0)), special, enter), taken_rare=True)
+        b.position_at_end(special)
+        meets = b.icmp_unsigned("!=", b.and_(mode, ir.Constant(I64, MODE_MEET)), ir.Constant(I64, 0))
+        b.cbranch(meets, look, stay)
+        b.position_at_end(look)
+        vector = load_field(b, entry, ENTRY_VECTOR)
+        known = b.append_basic_block("known")
+        b.cbranch(b.icmp_unsigned("!=", vector, ir.Constant(I64, 0)), known, stay)
+        b.position_at_end(known)
+        state = load_field(b, b.inttoptr(vector, PTR), VectorEntry.STATE)
+        b.cbranch(b.icmp_unsigned("!=", state, ir.Constant(I64, VECTOR_OFF)), meet, stay)
+        b.position_at_end(meet)
+        handler.stop(STOP_RUNNING)
+        b.position_at_end(stay)
+        interleaved = b.icmp_unsigned("!=", b.and_(mode, ir.Constant(I64, MODE_INTERLEAVED)), ir.Constant(I64, 0))
+        b.cbranch(interleaved, interpret, enter)
+        b.position_at_end(interpret)
+        handler.leave(load_field(b, handler.ip, RECORD_INTERPRET - SLOT_BYTES, PTR))
+        b.position_at_end(enter)
+        store_field(b, frame, Frame.ENTRY, b.ptrtoint(entry, I64))
         handler.leave(load_field(b, entry, ENTRY_FUNCTION, PTR))
 
     def _emit_goto_computed(self) -> Any:
@@ -466,5 +503,7 @@ def build_interpreter(registers: RegisterFile, templates: list[TemplateKey]) -> 
     table.global_constant = True
     table.initializer = ir.Constant(table_type, [f.bitcast(PTR) for f in handlers])
     stateful = [i for i in range(len(registers)) if i != registers.zero]
-    emit_run_lanes(module, shared.xlen, stateful, shared.goto_indirect)
+    run_lane = emit_run_lane(module, shared.xlen, stateful, shared.goto_indirect)
+    emit_run_lanes(module, run_lane)
+    emit_run_groups(module, shared.xlen, stateful, run_lane, vector_unit().lanes)
     return InterpreterModule(str(module), tuple(keys), EXPORTED)

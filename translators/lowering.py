@@ -3,6 +3,8 @@
 Pure ops are rows of `LOWERINGS`. What touches lane state goes through a `Context`, which a tier implements: the
 interpreter's handlers fetch operands from the code stream, a region keeps registers in SSA values.
 
+The rows hold for one lane's integers and for vectors of many lanes' alike: an op has the shape of its operands.
+
 The emitted IR stays inside what NVVM's old dialect accepts (no poison, freeze, saturating or min/max intrinsics).
 """
 
@@ -31,19 +33,45 @@ def constant(type_: Type, value: int) -> Value:
     return ir.Constant(_INT[type_.bits], value & type_.mask)
 
 
+def like(value: Value, bits: int) -> Any:
+    """The integer type of this width for as many lanes as a value has."""
+    return ir.VectorType(_INT[bits], value.type.count) if isinstance(value.type, ir.VectorType) else _INT[bits]
+
+
+def splat(type_: Any, value: int) -> Value:
+    """A number in every element of an integer or vector type."""
+    if not isinstance(type_, ir.VectorType):
+        return ir.Constant(type_, value & ((1 << type_.width) - 1))
+    return ir.Constant(type_, [value & ((1 << type_.element.width) - 1)] * type_.count)
+
+
+def _number(shape: Value, type_: Type, value: int) -> Value:
+    """A number as an operand beside `shape`."""
+    return splat(like(shape, type_.bits), value)
+
+
+def call_intrinsic(b: Builder, name: str, args: list[Value]) -> Value:
+    """Call an intrinsic that is overloaded on the type of its first argument, which is also that of its result."""
+    type_ = args[0].type
+    signature = ir.FunctionType(type_, [a.type for a in args])
+    if not isinstance(type_, ir.VectorType):
+        return b.call(b.module.declare_intrinsic(name, [type_], signature), args)
+    full_name = f"{name}.v{type_.count}{type_.element}"
+    function = b.module.globals.get(full_name) or ir.Function(b.module, signature, full_name)
+    return b.call(function, args)
+
+
 def _shift(name: str) -> Callable[[Builder, Type, list[Value]], Value]:
     def lower(b: Builder, t: Type, a: list[Value]) -> Value:
-        return getattr(b, name)(a[0], b.and_(a[1], constant(t, t.bits - 1)))
+        return getattr(b, name)(a[0], b.and_(a[1], _number(a[0], t, t.bits - 1)))
 
     return lower
 
 
 def _funnel(name: str) -> Callable[[Builder, Type, list[Value]], Value]:
     def lower(b: Builder, t: Type, a: list[Value]) -> Value:
-        type_ = _INT[t.bits]
-        function = b.module.declare_intrinsic(name, [type_], ir.FunctionType(type_, [type_] * 3))
         # The amount counts modulo the width by LLVM's rules; NVVM's expansion of 64-bit rotations forgets that.
-        return b.call(function, [a[0], a[0], b.and_(a[1], constant(t, t.bits - 1))])
+        return call_intrinsic(b, name, [a[0], a[0], b.and_(a[1], _number(a[0], t, t.bits - 1))])
 
     return lower
 
@@ -57,9 +85,9 @@ def _compare(predicate: str, *, signed: bool) -> Callable[[Builder, Type, list[V
 
 def _high_product(extend0: str, extend1: str) -> Callable[[Builder, Type, list[Value]], Value]:
     def lower(b: Builder, t: Type, a: list[Value]) -> Value:
-        wide = _INT[2 * t.bits]
+        wide = like(a[0], 2 * t.bits)
         product = b.mul(getattr(b, extend0)(a[0], wide), getattr(b, extend1)(a[1], wide))
-        return b.trunc(b.lshr(product, ir.Constant(wide, t.bits)), _INT[t.bits])
+        return b.trunc(b.lshr(product, splat(wide, t.bits)), like(a[0], t.bits))
 
     return lower
 
@@ -72,19 +100,23 @@ def _divide(name: str, *, signed: bool, quotient: bool) -> Callable[[Builder, Ty
 
     def lower(b: Builder, t: Type, a: list[Value]) -> Value:
         x, y = a
-        zero = b.icmp_unsigned("==", y, constant(t, 0))
+        zero = b.icmp_unsigned("==", y, _number(y, t, 0))
         avoid = zero
         if signed:
-            smallest = b.icmp_unsigned("==", x, constant(t, 1 << (t.bits - 1)))
-            avoid = b.or_(zero, b.and_(smallest, b.icmp_unsigned("==", y, constant(t, -1))))
-        result = getattr(b, name)(x, b.select(avoid, constant(t, 1), y))
-        return b.select(zero, constant(t, -1) if quotient else x, result)
+            smallest = b.icmp_unsigned("==", x, _number(x, t, 1 << (t.bits - 1)))
+            avoid = b.or_(zero, b.and_(smallest, b.icmp_unsigned("==", y, _number(y, t, -1))))
+        result = getattr(b, name)(x, b.select(avoid, _number(y, t, 1), y))
+        return b.select(zero, _number(x, t, -1) if quotient else x, result)
 
     return lower
 
 
 def _count_zeros(name: str) -> Callable[[Builder, Type, list[Value]], Value]:
-    return lambda b, t, a: getattr(b, name)(a[0], ir.Constant(_INT[1], 0))
+    return lambda b, t, a: call_intrinsic(b, name, [a[0], ir.Constant(_INT[1], 0)])
+
+
+def _one_operand(name: str) -> Callable[[Builder, Type, list[Value]], Value]:
+    return lambda b, t, a: call_intrinsic(b, name, [a[0]])
 
 
 def _carryless(high: bool) -> Callable[[Builder, Type, list[Value]], Value]:
@@ -94,14 +126,16 @@ def _carryless(high: bool) -> Callable[[Builder, Type, list[Value]], Value]:
     """
 
     def lower(b: Builder, t: Type, a: list[Value]) -> Value:
-        x, y = (b.bitreverse(value) for value in a) if high else a
-        masks = [constant(t, 0x1111111111111111 << i) for i in range(4)]
+        x, y = (call_intrinsic(b, "llvm.bitreverse", [value]) for value in a) if high else a
+        masks = [_number(x, t, 0x1111111111111111 << i) for i in range(4)]
         xs, ys = ([b.and_(value, mask) for mask in masks] for value in (x, y))
-        result = constant(t, 0)
+        result = _number(x, t, 0)
         for i, mask in enumerate(masks):
             products = [b.mul(xs[j], ys[(i - j) % 4]) for j in range(4)]
             result = b.or_(result, b.and_(reduce(b.xor, products), mask))
-        return b.lshr(b.bitreverse(result), constant(t, 1)) if high else result
+        if not high:
+            return result
+        return b.lshr(call_intrinsic(b, "llvm.bitreverse", [result]), _number(result, t, 1))
 
     return lower
 
@@ -126,10 +160,10 @@ LOWERINGS: dict[str, Callable[[Builder, Type, list[Value]], Value]] = {
     "sar": _shift("ashr"),
     "rotl": _funnel("llvm.fshl"),
     "rotr": _funnel("llvm.fshr"),
-    "clz": _count_zeros("ctlz"),
-    "ctz": _count_zeros("cttz"),
-    "popcount": lambda b, t, a: b.ctpop(a[0]),
-    "bswap": lambda b, t, a: b.bswap(a[0]),
+    "clz": _count_zeros("llvm.ctlz"),
+    "ctz": _count_zeros("llvm.cttz"),
+    "popcount": _one_operand("llvm.ctpop"),
+    "bswap": _one_operand("llvm.bswap"),
     "clmul": _carryless(high=False),
     "clmulh": _carryless(high=True),
     "eq": _compare("==", signed=False),
@@ -139,9 +173,9 @@ LOWERINGS: dict[str, Callable[[Builder, Type, list[Value]], Value]] = {
     "ges": _compare(">=", signed=True),
     "geu": _compare(">=", signed=False),
     "select": lambda b, t, a: b.select(*a),
-    "zext": lambda b, t, a: b.zext(a[0], _INT[t.bits]),
-    "sext": lambda b, t, a: b.sext(a[0], _INT[t.bits]),
-    "trunc": lambda b, t, a: b.trunc(a[0], _INT[t.bits]),
+    "zext": lambda b, t, a: b.zext(a[0], like(a[0], t.bits)),
+    "sext": lambda b, t, a: b.sext(a[0], like(a[0], t.bits)),
+    "trunc": lambda b, t, a: b.trunc(a[0], like(a[0], t.bits)),
 }
 
 

@@ -7,7 +7,7 @@ described in `kernels/layout.py`.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from vmjit.kernels.layout import (
     ENTRY_FUNCTION,
     ENTRY_LINKS,
     ENTRY_NUMBER,
+    ENTRY_VECTOR,
     RECORD_COUNT,
     RECORD_ENTRY,
     RECORD_HANDLER,
@@ -93,6 +94,7 @@ class CodeSpace(GuestCode):
         self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
         self._jumps: dict[int, set[int]] = {}  # guest address of a computed jump -> where it went
         self.compiled: list[CompiledEntries] = []
+        self._vector_words: list[np.ndarray[tuple[int], np.dtype[np.uint64]]] = []
         self._entries: set[int] = set()
         self.watched = not compiled_only
         self._counts: dict[int, tuple[int, int]] = {}  # pc -> (visits armed for, visits before that)
@@ -313,6 +315,25 @@ class CodeSpace(GuestCode):
             self._counts[pc] = (visits, self.visits(pc))
             ctypes.c_uint32.from_address(self._address(record) + RECORD_COUNT).value = visits
 
+    def record_address(self, pc: int) -> int:
+        """The host address of a decoded block's record."""
+        return self._address(self.records[pc])
+
+    def lead_vector(self, pc: int, vector: int) -> None:
+        """Have groups find a VectorEntry at a block that is no entry of compiled code for single lanes."""
+        with self.lock:
+            if pc not in self.records:
+                self._decode_from(pc)
+            address = self._address(self.records[pc])
+            old = ctypes.c_uint64.from_address(address + RECORD_ENTRY).value
+            if old:
+                _write_word(old + ENTRY_VECTOR, vector)
+                return
+            words = np.zeros(ENTRY_BYTES // 8, np.uint64)
+            words[ENTRY_VECTOR // 8] = vector
+            self._vector_words.append(words)
+            _write_word(address + RECORD_ENTRY, int(words.ctypes.data))
+
     def watch(self) -> None:
         """Lead all blocks back to the interpreter, counting visits: compiled code that ran before anything was known of
         the program gives way to regions formed by what is visited."""
@@ -338,11 +359,12 @@ class CodeSpace(GuestCode):
         links: tuple[int, ...],
         function: int,
         code: object,
+        vectors: Mapping[int, int] | None = None,
     ) -> None:
         """Lead the blocks at `entries` (number, pc) to a compiled region, one atomic store each, while lanes run.
 
         `blocks` are the region's blocks: it may leave to any instruction of them. `links` are the guest addresses its
-        link table wants, `code` what must stay alive.
+        link table wants, `code` what must stay alive, `vectors` the VectorEntry of entries by guest address.
         """
         with self.lock:
             for pc in blocks:
@@ -357,6 +379,7 @@ class CodeSpace(GuestCode):
                 words[ENTRY_FUNCTION // 8] = function
                 words[ENTRY_LINKS // 8] = table.ctypes.data
                 words[ENTRY_NUMBER // 8] = number
+                words[ENTRY_VECTOR // 8] = (vectors or {}).get(pc, 0)
                 kept.entries.append(words)
                 address = self._address(self.records[pc])
                 _write_word(address + RECORD_ENTRY, int(words.ctypes.data))

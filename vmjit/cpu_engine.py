@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +19,13 @@ from vmjit.engine import Engine, Environment, Lanes, RunReport
 from vmjit.guest_code import CodeSpan
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
-from vmjit.kernels.layout import JUMP_ENTRIES, STOP_RUNNING, Frame, Hot, MachineBlock
+from vmjit.kernels.layout import JUMP_ENTRIES, STOP_RUNNING, Frame, GroupFrame, Hot, MachineBlock
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
+from vmjit.translators.vector_unit import vector_unit
+from vmjit.vector_tier import VectorCompiler
 
 # Instructions a lane runs before the next lane has its turn: long against the cost of a change, short against Ctrl-C.
 QUANTUM = 1 << 26
@@ -32,6 +35,10 @@ QUANTUM = 1 << 26
 _FIRST_QUANTUM = 1 << 18
 _FIRST_LANES = 16
 
+# Tiers in which lane groups run in SIMD registers.
+VECTOR_TIERS = ("auto", "simd")
+
+_PAGE = 4096
 _POLL_SECONDS = 0.002
 _HOT_ENTRIES = 1024
 
@@ -47,6 +54,15 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
+@lru_cache(maxsize=1)
+def _mincore() -> int:
+    """The address of the C library's mincore, which tells which pages of memory are there; 0: there is none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(None).mincore, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError, TypeError):
+        return 0
+
+
 class _Worker:
     """One thread's frame and cursor."""
 
@@ -57,6 +73,22 @@ class _Worker:
         self.jumps = np.zeros((JUMP_ENTRIES, 2), np.uint64)
         self.frame[Frame.JUMPS // 8] = self.jumps.ctypes.data
         self._jumps_seen = 0
+        self.group_frame: NDArray[np.uint64] | None = None
+        self.group_address = 0
+
+    def have_groups(self, memory: LaneMemory) -> None:
+        """Room for what this thread needs to run lane groups."""
+        if self.group_frame is not None:
+            return
+        size = memory.group * memory.layout.private_bytes
+        self._group_memory = HostMemory(GroupFrame.BYTES)
+        self._copy = HostMemory(size, sparse_unit=size)
+        self._pages = HostMemory(2 * (size // _PAGE + 2))
+        self.group_address = self._group_memory.address
+        self.group_frame = self._group_memory.array.view(np.uint64)
+        self.group_frame[GroupFrame.COPY // 8] = self._copy.address
+        self.group_frame[GroupFrame.RESIDENT // 8] = self._pages.address
+        memory.fill_group_frame(self.group_frame)
 
     def new_jumps(self) -> NDArray[np.uint64] | None:
         """The computed jumps (site, target) remembered lately, if there are new ones."""
@@ -69,6 +101,13 @@ class _Worker:
     def take_compiled(self) -> int:
         count = int(self.frame[Frame.COMPILED // 8])
         self.frame[Frame.COMPILED // 8] = 0
+        return count
+
+    def take_vectored(self) -> int:
+        if self.group_frame is None:
+            return 0
+        count = int(self.group_frame[GroupFrame.COMPILED // 8])
+        self.group_frame[GroupFrame.COMPILED // 8] = 0
         return count
 
 
@@ -108,6 +147,13 @@ class CpuEngine(Engine[CodeSpace]):
         self._cursor_address = int(self._cursor.ctypes.data)
         self._lane_list = np.zeros(state.lanes, np.int32)
         self._lane_list_address = int(self._lane_list.ctypes.data)
+        self._group_cursor = np.zeros(1, np.int64)
+        self._group_list = np.zeros(0, np.int32)
+        if tier in VECTOR_TIERS and memory.form_groups(vector_unit().lanes):
+            self.compiler.vectors = VectorCompiler(self.compiler)
+            self._group_list = np.zeros(state.lanes // memory.group, np.int32)
+        self._group_list_address = int(self._group_list.ctypes.data)
+        self._group_cursor_address = int(self._group_cursor.ctypes.data)
         self._listed_spaces: list[int] = []
         self._bound: tuple[int, tuple[int, ...]] | None = None
         self.reset_code()
@@ -164,6 +210,9 @@ class CpuEngine(Engine[CodeSpace]):
         self._bound = bound
         self.state.fill_block(self._block)
         self.memory.fill_block(self._block)
+        self._block[MachineBlock.ENTER_COMPILED // 8] = self.interpreter.enter_compiled
+        self._block[MachineBlock.MINCORE // 8] = _mincore()
+        self._block[MachineBlock.HOT // 8] = self._hot.ctypes.data
         while len(self._workers) < self.threads:
             self._workers.append(_Worker())
         symbols = self.interpreter.symbols
@@ -191,19 +240,43 @@ class CpuEngine(Engine[CodeSpace]):
             self._listed_spaces = spaces
             self._spaces_table = np.array(spaces, np.uint64)
             self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
-        self._lane_list[: len(lanes)] = lanes
-        self._cursor[0] = 0
-        arguments = (self._block_address, self._lane_list_address, len(lanes), self._cursor_address)
-        threads = min(self.threads, len(lanes))
+        groups = self._groups_of(lanes)
+        single = lanes[lanes >= len(self._group_list) * self.memory.group] if len(groups) else lanes
+        self._group_list[: len(groups)] = groups
+        self._lane_list[: len(single)] = single
+        self._cursor[0] = self._group_cursor[0] = 0
+        work = (len(groups), len(single))
+        threads = min(self.threads, sum(work))
+        for worker in self._workers[: 1 if first else threads] if len(groups) else ():
+            worker.have_groups(self.memory)
         if first:
-            self._call(self._workers[0], *arguments)
+            self._call(self._workers[0], *work)
             self._handle_hot()
             return
-        futures = [_pool().submit(self._call, worker, *arguments) for worker in self._workers[:threads]]
+        futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
         self._supervise(futures, report, progress)
 
-    def _call(self, worker: _Worker, block: int, lanes: int, count: int, cursor: int) -> None:
-        self.interpreter.run_lanes(block, worker.address, lanes, count, cursor)
+    def _groups_of(self, lanes: Lanes) -> NDArray[np.intp]:
+        """The whole groups that have some of these lanes."""
+        if not len(self._group_list):
+            return np.zeros(0, np.intp)
+        groups = np.unique(lanes // self.memory.group)
+        return groups[groups < len(self._group_list)]
+
+    def _call(self, worker: _Worker, groups: int, lanes: int) -> None:
+        if groups:
+            self.interpreter.run_groups(
+                self._block_address,
+                worker.address,
+                worker.group_address,
+                self._group_list_address,
+                groups,
+                self._group_cursor_address,
+            )
+        if lanes:
+            self.interpreter.run_lanes(
+                self._block_address, worker.address, self._lane_list_address, lanes, self._cursor_address
+            )
 
     def _supervise(
         self, futures: list[Future[None]], report: RunReport, progress: Callable[[int, int], None] | None
@@ -240,6 +313,10 @@ class CpuEngine(Engine[CodeSpace]):
         head = int(self._hot[Hot.HEAD // 8])
         for position in range(max(self._hot_seen, head - _HOT_ENTRIES), head):
             address = int(self._hot[Hot.ENTRIES // 8 + position % _HOT_ENTRIES])
+            if address & 1:  # not a record: a place where groups meet
+                if self.compiler.vectors is not None:
+                    self.compiler.vectors.compile_later(address - 1)
+                continue
             for space in self.spaces:
                 pc = space.pc_of_record(address)
                 if pc is not None:
@@ -247,4 +324,5 @@ class CpuEngine(Engine[CodeSpace]):
         self._hot_seen = head
 
     def _finish(self, report: RunReport) -> None:
-        report.compiled_instructions = sum(w.take_compiled() for w in self._workers)
+        report.vector_instructions = sum(w.take_vectored() for w in self._workers)
+        report.compiled_instructions = sum(w.take_compiled() for w in self._workers) + report.vector_instructions

@@ -26,7 +26,7 @@ from vmjit.lane_state import UNLIMITED, LaneState
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 from vmjit.stops import Access, Stop
 
-TIERS = ("auto", "interpreter", "scalar")
+TIERS = ("auto", "interpreter", "scalar", "simd")
 
 _KEPT_SPACES = 64
 
@@ -69,11 +69,13 @@ class Environment(Protocol):
 class RunReport:
     """What one run did, over all lanes.
 
+    compiled_instructions: retired in compiled code; vector_instructions: of these, in SIMD registers.
     interrupted: by Ctrl-C. timed_out: the time limit ended it. served: calls of lanes that the host answered.
     """
 
     seconds: float = 0.0
     compiled_instructions: int = 0
+    vector_instructions: int = 0
     passes: int = 0
     served: int = 0
     interrupted: bool = False

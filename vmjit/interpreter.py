@@ -22,18 +22,21 @@ from vmjit.translators.interpreter import (
     template_key,
 )
 
-_RUN_LANES = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+_POINTER, _I64 = ctypes.c_void_p, ctypes.c_int64
+_RUN_LANES = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _I64, _POINTER)
+_RUN_GROUPS = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _POINTER, _I64, _POINTER)
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Addresses of the interpreter's parts; `run_lanes` releases the GIL while it runs."""
+    """Addresses of the interpreter's parts; `run_lanes` and `run_groups` release the GIL while they run."""
 
     handlers: dict[TemplateKey, int]
     need_code: int
     enter_compiled: int
     symbols: dict[str, int]
     run_lanes: Callable[..., Any]
+    run_groups: Callable[..., Any]
     code: LoadedCode
 
 
@@ -58,6 +61,7 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
         code.addresses[ENTER_COMPILED],
         code.addresses,
         _RUN_LANES(code.addresses["run_lanes"]),
+        _RUN_GROUPS(code.addresses["run_groups"]),
         code,
     )
 

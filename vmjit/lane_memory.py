@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vmjit.errors import ArgumentError, GuestAddressError
 from vmjit.host_memory import HostMemory
-from vmjit.kernels.layout import Frame, MachineBlock, Span
+from vmjit.kernels.layout import Frame, GroupFrame, GroupState, MachineBlock, Span
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 
 Bytes = NDArray[np.uint8]
@@ -21,6 +21,9 @@ Index = NDArray[np.integer]
 
 # A window takes accesses of up to 8 bytes whose offset is below its size minus 7.
 _WIDEST = 8
+
+# Words of a group's interleaved memory are numbered in 32 bits.
+_MOST_INTERLEAVED = 1 << 31
 
 
 def span_table(layout: MemoryLayout) -> NDArray[np.uint64]:
@@ -235,17 +238,23 @@ class LaneMemory(SpanMemory):
 
     `external` is memory that somebody else owns, (lanes, n) uint8 and contiguous, for a layout whose private memory is
     one span without data.
+
+    After `form_groups`, kernels may interleave the rows of `group` lanes by words where they lie
+    (`kernels/interleaved.py`); `groups` says by group whether they are now, one row of `GroupState` each.
     """
 
     def __init__(self, layout: MemoryLayout, lanes: int, *, external: Bytes | None = None) -> None:
         super().__init__(layout, lanes)
+        self.external = external is not None
         if external is None:
             self._private = HostMemory(lanes * layout.private_bytes, sparse_unit=layout.private_bytes)
             self.rows: Bytes = self._private.array.reshape(lanes, layout.private_bytes)
         else:
             self.rows = external
-        self._shared = HostMemory(layout.shared_bytes)
-        self.shared = self._shared.array
+        self.group = 1
+        self.groups = np.zeros((1, GroupState.BYTES // 8), np.int64)
+        self._shared = HostMemory(layout.shared_bytes + _WIDEST)
+        self.shared = self._shared.array[: layout.shared_bytes]
         self._spans = span_table(layout)
         self.fill()
 
@@ -270,31 +279,113 @@ class LaneMemory(SpanMemory):
         ):
             frame[place // 8] = value
 
+    def fill_group_frame(self, frame: NDArray[np.uint64]) -> None:
+        """Write what lane groups need to know to a worker's group frame."""
+        frame[GroupFrame.SHARED // 8] = self._shared.address + self.layout.shared_window[2]
+
     def fill_block(self, block: NDArray[np.uint64]) -> None:
         block[MachineBlock.PRIVATE // 8] = self.rows.ctypes.data
         block[MachineBlock.PRIVATE_STRIDE // 8] = self.rows.strides[0] if self.lanes > 1 else self.rows.shape[1]
         block[MachineBlock.WINDOW0_OFFSET // 8] = self.layout.private_window[2]
+        block[MachineBlock.GROUPS // 8] = self.groups.ctypes.data
+        # Without groups, every lane is in the first.
+        block[MachineBlock.GROUP_SHIFT // 8] = self.group.bit_length() - 1 if self.group > 1 else 63
+
+    # -- lanes in groups
+
+    def form_groups(self, lanes: int) -> bool:
+        """Allow kernels to interleave the memory of so many lanes, a power of two; False where that cannot be."""
+        whole = self.lanes // lanes
+        if self.external or not whole or lanes * self.layout.private_bytes > _MOST_INTERLEAVED:
+            return False
+        self.group = lanes
+        # Lanes behind the last whole group have a row too, which stays zero.
+        self.groups = np.zeros((whole + 1, GroupState.BYTES // 8), np.int64)
+        return True
+
+    def _interleaved(self) -> NDArray[np.bool_] | None:
+        """Which lanes' memory is interleaved, (lanes,); None if no lane's."""
+        groups = self.groups[:, GroupState.INTERLEAVED // 8] != 0
+        if not groups.any():
+            return None
+        return groups[np.arange(self.lanes) // self.group]
+
+    def _places(self, lanes: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where bytes of lanes are, counted from the first of all, for lanes and columns that broadcast."""
+        stride = self.rows.shape[1]
+        apart = lanes * stride + columns
+        interleaved = self._interleaved()
+        if interleaved is None:
+            return apart
+        within = lanes % self.group
+        together = (lanes - within) * stride + (columns >> 2) * (4 * self.group) + within * 4 + (columns & 3)
+        return np.where(interleaved[lanes], together, apart)
+
+    @property
+    def _bytes(self) -> Bytes:
+        flat: Bytes = self.rows.reshape(-1)
+        return flat
+
+    def _words(self, first: int, count: int) -> Bytes:
+        """Words of whole groups as they lie, (groups, count, lanes of a group, 4), as if all were interleaved."""
+        whole = self.lanes // self.group
+        words = self._bytes[: whole * self.group * self.rows.shape[1]].reshape(whole, -1, self.group, 4)
+        return words[:, first : first + count]
 
     # -- SpanMemory
 
     def _read_own(self, offset: int, size: int) -> Bytes:
-        return self.rows[:, offset : offset + size]
+        apart = self.rows[:, offset : offset + size]
+        interleaved = self._interleaved()
+        if interleaved is None:
+            return apart
+        first, last = offset >> 2, (offset + size + 3) >> 2
+        words = self._words(first, last - first).transpose(0, 2, 1, 3)
+        whole = words.shape[0] * self.group
+        together = words.reshape(whole, -1)[:, offset - 4 * first :][:, :size]
+        found = apart.copy()
+        found[:whole][interleaved[:whole]] = together[interleaved[:whole]]
+        return found
 
     def _write_own(self, offset: int, data: Bytes) -> None:
-        self.rows[:, offset : offset + data.shape[-1]] = data
+        size = data.shape[-1]
+        interleaved = self._interleaved()
+        if interleaved is None:
+            self.rows[:, offset : offset + size] = data
+            return
+        self.rows[~interleaved, offset : offset + size] = data if data.ndim == 1 else data[~interleaved]
+        # Whole words group by group; what is left at both ends byte by byte.
+        first, last = (offset + 3) >> 2, (offset + size) >> 2
+        lanes = interleaved.nonzero()[0]
+        groups = np.unique(lanes // self.group)
+        if first < last:
+            part = data[..., 4 * first - offset : 4 * last - offset]
+            words = self._words(first, last - first)
+            if data.ndim == 1:
+                words[groups] = part.reshape(1, -1, 1, 4)
+            else:
+                by_group = part[: len(words) * self.group].reshape(len(words), self.group, -1, 4)
+                words[groups] = by_group[groups].transpose(0, 2, 1, 3)
+        columns = np.arange(offset, offset + size)
+        ends = columns[(columns < 4 * first) | (columns >= 4 * last)] if first < last else columns
+        if len(ends):
+            part = data[..., ends - offset]
+            self._bytes[self._places(lanes[:, None], ends[None, :])] = part if data.ndim == 1 else part[lanes]
 
     def _take(self, lanes: NDArray[np.int64], columns: NDArray[np.int64]) -> Bytes:
-        found: Bytes = self.rows[lanes, columns]
+        found: Bytes = self._bytes[self._places(lanes, columns)]
         return found
 
     def _put(self, lanes: NDArray[np.int64], columns: NDArray[np.int64], data: Bytes) -> None:
-        self.rows[lanes, columns] = data
+        self._bytes[self._places(lanes, columns)] = data
 
     def _shared_written(self, offset: int, size: int) -> None:
         """Kernels read this very array."""
 
     def own_bytes(self, span: MemorySpan, lanes: Index) -> Bytes:
-        rows: Bytes = self.rows[lanes, span.offset : span.offset + span.size]
+        rows: Bytes = self._bytes[
+            self._places(np.asarray(lanes, np.int64)[:, None], np.arange(span.offset, span.offset + span.size)[None, :])
+        ]
         return rows
 
 

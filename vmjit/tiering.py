@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vmjit.cache import CodeCache, cache_key
 from vmjit.code_space import CodeSpace, CodeSpaceFullError
@@ -24,6 +25,9 @@ from vmjit.translators.compile_region import REGION_SYMBOL, emit_region
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.region_body import WindowPlan
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region, loop_head, visited
+
+if TYPE_CHECKING:
+    from vmjit.vector_tier import VectorCompiler
 
 log = logging.getLogger("vmjit")
 
@@ -56,6 +60,7 @@ class CompileStatistics:
     """What the compiler did for one machine."""
 
     regions: int = 0
+    vector_regions: int = 0
     compiled: int = 0
     compile_seconds: float = 0.0
     failures: int = 0
@@ -88,6 +93,8 @@ class RegionCompiler:
         self.options = options
         self.statistics = CompileStatistics()
         self.regions = RegionMemory(cache.disk, ("cpu", options.identity()))
+        self.vectors: VectorCompiler | None = None
+        """What compiles for lane groups, if lanes form such."""
         self.refused: CompileForbiddenError | None = None
         """What could not be compiled in the background because nothing may be."""
 
@@ -146,7 +153,8 @@ class RegionCompiler:
             return False
         entries = [(n, e) for n, e in enumerate(region.entries) if e == pc or not space.has_compiled(e)]
         space.covered.update(dict.fromkeys(region.blocks, len(space.compiled)))
-        space.install(entries, region.blocks, links, code.addresses[REGION_SYMBOL], code)
+        places = self.vectors.places(space, region, entries) if self.vectors is not None else {}
+        space.install(entries, region.blocks, links, code.addresses[REGION_SYMBOL], code, places)
         self.statistics.regions += 1
         self.statistics.guest_instructions += region.size
         return True

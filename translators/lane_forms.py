@@ -1,0 +1,211 @@
+"""How a lane group holds each value of a region: once for all lanes or in a vector, in 32 bits or in all.
+
+Counters, pointers and the stack pointer are most often the same in all lanes: held once, they cost what they cost in a
+scalar program, and an access at such an address is one vector access. Programs for 64 bits compute mostly with 32-bit
+numbers, which fill half as many vector registers. Both are found by a forward analysis over the region's blocks, from
+what is assumed of the registers where lanes enter; the entry checks its assumptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vmjit.ir.block import GuestInstruction
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.types import Type
+from vmjit.ir.values import Const, Op, Operand, Register, Temp
+from vmjit.translators.regions import Region
+from vmjit.translators.value_ranges import ValueRanges
+
+NARROW_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`uniform`: one value for all lanes. `narrow`: the sign extension of its low 32 bits, and held as these."""
+
+    uniform: bool
+    narrow: bool
+
+    def join(self, other: Form) -> Form:
+        return Form(self.uniform and other.uniform, self.narrow and other.narrow)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of an operand: its type and form, and its value if that is a constant."""
+
+    type: Type
+    form: Form
+    constant: int | None = None
+
+
+def varying(type_: Type) -> Form:
+    """The form of a value of which nothing is known."""
+    return Form(uniform=False, narrow=type_.bits <= NARROW_BITS)
+
+
+def fits_narrow(type_: Type, value: int) -> bool:
+    return type_.bits <= NARROW_BITS or -(1 << 31) <= type_.signed(value) < 1 << 31
+
+
+def known_constant(type_: Type, value: int) -> Known:
+    return Known(type_, Form(uniform=True, narrow=fits_narrow(type_, value)), value & type_.mask)
+
+
+_COMPARISONS = frozenset({"eq", "ne", "lts", "ltu", "ges", "geu"})
+_BITWISE = frozenset({"and", "or", "xor"})
+
+
+def is_copy(op: Op, args: Sequence[Known]) -> bool:
+    """Whether an op gives its first operand: `addi rd, rs, 0` moves a register."""
+    return op.name == "copy" or (op.name in ("add", "or", "xor", "sub") and args[1].constant == 0)
+
+
+def decide(op: Op, args: Sequence[Known]) -> tuple[int, Form]:
+    """(bits that lanes compute a pure op in, form of its result).
+
+    A comparison's bits are those of its operands. Sign extension keeps the order of numbers, signed and unsigned, so
+    narrow ones are compared in 32 bits.
+    """
+    uniform = all(a.form.uniform for a in args)
+    bits = op.type.bits
+    if bits <= NARROW_BITS:
+        return bits, Form(uniform, narrow=True)
+    wide = [a for a in args if a.type.bits > NARROW_BITS]
+    narrow = all(a.form.narrow for a in wide)
+    if op.name in _COMPARISONS:
+        return (NARROW_BITS if narrow else bits), Form(uniform, narrow=True)
+    if is_copy(op, args):
+        narrow = args[0].form.narrow
+    elif op.name in _BITWISE:
+        masked = op.name == "and" and any(a.constant is not None and a.constant < 1 << 31 for a in args)
+        narrow = narrow or masked
+    elif op.name in ("shr", "sar"):
+        amount = args[1].constant
+        if amount is not None and amount % bits > NARROW_BITS - (op.name == "sar"):
+            return bits, Form(uniform, narrow=True)
+        narrow = narrow and op.name == "sar" and amount is not None
+    elif op.name == "zext":
+        narrow = args[0].type.bits < NARROW_BITS
+    elif op.name not in ("sext", "select"):
+        narrow = False
+    return (NARROW_BITS if narrow else bits), Form(uniform, narrow)
+
+
+State = dict[int, Form]
+
+
+class LaneForms:
+    """`at[pc]` has the forms of all registers where block `pc` starts; blocks that no entry leads to have none.
+
+    `entered` is what is assumed of registers at the entries; of those left out, nothing. `ranges` tells which loads are
+    from the shared image, so that all lanes read the same at the same address. `reloads` are loads by identity of the
+    op that read a register's value back from the stack: whether it is the same in all lanes still is checked there.
+    """
+
+    def __init__(
+        self,
+        region: Region,
+        registers: RegisterFile,
+        entered: Mapping[int, Form],
+        ranges: ValueRanges,
+        shared: tuple[int, int],
+    ) -> None:
+        self.region = region
+        self.registers = registers
+        self.ranges = ranges
+        self.shared = shared
+        self.reloads: dict[int, Form] = {}
+        self._slots: dict[int, Form] = {}  # distance from the stack pointer -> what is stored there
+        nothing = varying(registers.type)
+        start = {i: entered.get(i, nothing) for i in range(len(registers))}
+        self.at: dict[int, State] = {}
+        while True:
+            before = dict(self._slots)
+            self.at = {pc: dict(start) for pc in region.entries}
+            todo = list(region.entries)
+            while todo:
+                pc = todo.pop()
+                after = self._after(pc)
+                for following in region.successors(pc):
+                    if self._join(following, after) and following not in todo:
+                        todo.append(following)
+            if before == self._slots:
+                break
+
+    def _join(self, pc: int, state: State) -> bool:
+        """Have `state` come to a block; whether that changes what holds there."""
+        old = self.at.get(pc)
+        self.at[pc] = dict(state) if old is None else {i: f.join(state[i]) for i, f in old.items()}
+        return self.at[pc] != old
+
+    def _after(self, pc: int) -> State:
+        state = dict(self.at[pc])
+        for instruction in self.region.blocks[pc].instructions:
+            self._run(instruction, state)
+        return state
+
+    def _run(self, instruction: GuestInstruction, state: State) -> None:
+        temps: dict[Temp, Known] = {}
+        places: dict[Temp, int] = {}
+        type_ = self.registers.type
+
+        def known(operand: Operand) -> Known:
+            if isinstance(operand, Const):
+                return known_constant(operand.type, operand.value)
+            if isinstance(operand, Temp):
+                return temps[operand]
+            assert isinstance(operand, Register)
+            if operand.index == self.registers.zero:
+                return known_constant(type_, 0)
+            return Known(type_, state[operand.index])
+
+        for op in instruction.ops:
+            args = [known(a) for a in op.args]
+            self._note_place(op, places)
+            if op.name == "load":
+                found = self.loaded(op, args[0].form, places)
+            elif op.name == "store":
+                self._note_store(op, args[1].form, places)
+                continue
+            elif op.dest is None:
+                continue
+            elif op.name == "retired":
+                found = Form(uniform=False, narrow=False)
+            else:
+                found = decide(op, args)[1]
+            if isinstance(op.dest, Temp):
+                constant = args[0].constant if op.name == "copy" else None
+                temps[op.dest] = Known(op.dest.type, found, constant)
+            elif isinstance(op.dest, Register) and op.dest.index != self.registers.zero:
+                state[op.dest.index] = found
+
+    def loaded(self, op: Op, address: Form, places: Mapping[Temp, int] | None = None) -> Form:
+        """The form of a load's result."""
+        found = varying(op.type)
+        if not address.uniform:
+            return found
+        window = self.ranges.addresses.get(id(op))
+        if window is not None and window.inside(*self.shared):
+            return Form(uniform=True, narrow=found.narrow)
+        if places is not None:
+            place = places.get(op.args[0]) if isinstance(op.args[0], Temp) else None
+            if place in self._slots and op.type is self.registers.type and self._slots[place].uniform:
+                self.reloads[id(op)] = self._slots[place]
+            else:
+                self.reloads.pop(id(op), None)
+        return self.reloads.get(id(op), found)
+
+    def _note_place(self, op: Op, places: dict[Temp, int]) -> None:
+        """Remember addresses at constant distances from the stack pointer."""
+        if op.name == "add" and isinstance(op.dest, Temp) and isinstance(op.args[1], Const):
+            if op.args[0] == Register(self.registers.stack if self.registers.stack is not None else -1):
+                places[op.dest] = self.registers.type.signed(op.args[1].value)
+
+    def _note_store(self, op: Op, value: Form, places: Mapping[Temp, int]) -> None:
+        place = places.get(op.args[0]) if isinstance(op.args[0], Temp) else None
+        if place is not None and op.type is self.registers.type:
+            old = self._slots.get(place)
+            self._slots[place] = value if old is None else old.join(value)

@@ -1,0 +1,712 @@
+"""Tier 1, vector: a region run by a lane group in SIMD registers, every lane an element of each vector.
+
+There are two versions of a region. The *convergent* one is for a whole group in step and carries no masks: values that
+are the same in all lanes are held once (`lane_forms.py`), accesses at one address are one vector access, and a branch
+that lanes disagree on leaves the region. The *masked* one runs any lanes of the group, from any block; it assumes
+nothing of registers and gives way at blocks where other lanes wait, so that lanes which parted meet again.
+
+What is not plain computation leaves to the interpreter, as in the scalar tier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from vmjit.ir.registers import RegisterFile
+from vmjit.ir.types import INTEGER_BY_BITS, Type
+from vmjit.ir.values import Const, Op, Operand, Register, Temp
+from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
+from vmjit.kernels.interleaved import LaneVectors, PrivateWords
+from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
+from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant, varying
+from vmjit.translators.lowering import LOWERINGS, Builder, int_type
+from vmjit.translators.region_body import WindowPlan, _needs, _registers_used, _written_before
+from vmjit.translators.regions import Region
+from vmjit.translators.value_ranges import Range, ValueRanges, anything
+from vmjit.translators.vector_unit import VectorUnit
+
+SIMD_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
+"""(group frame, number of the entry, instructions that the lanes may run) -> how many of these are left."""
+
+CONVERGENT_SYMBOL = "convergent"
+MASKED_SYMBOL = "masked"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value of a group: an integer if it is uniform, else a vector, whose elements have 32 bits if it is narrow."""
+
+    value: Value
+    known: Known
+
+    @property
+    def uniform(self) -> bool:
+        return self.known.form.uniform
+
+
+def simd_instruction(op: Op) -> bool:
+    """Whether a group can run an op: not what depends on how many instructions a lane retired."""
+    return op.name != "retired"
+
+
+class SimdRegion:
+    """Emits one version of a region as the function `symbol` of `module`. `assumed` are the forms of registers at the
+    entries, None for the masked version."""
+
+    def __init__(
+        self,
+        module: Any,
+        symbol: str,
+        region: Region,
+        registers: RegisterFile,
+        windows: WindowPlan,
+        unit: VectorUnit,
+        assumed: Mapping[int, Form] | None,
+    ) -> None:
+        self.region = region
+        self.registers = registers
+        self.windows = windows
+        self.xlen = registers.type
+        self.masked = assumed is None
+        self.entries = list(region.blocks) if self.masked else region.entries
+        function = self.function = ir.Function(module, SIMD_TYPE, symbol)
+        function.attributes.add("nounwind")
+        self.frame, self.number, self.entered_with = function.args
+        self.builder: Builder = ir.IRBuilder(function.append_basic_block("entry"))
+        self.lanes = LaneVectors(self.builder, unit.lanes, gathers=unit.gathers)
+        self.ranges = ValueRanges(region, registers)
+        shared = (windows.shared_lo, windows.shared_size)
+        self.forms = LaneForms(_entered_at(region, self.entries), registers, assumed or {}, self.ranges, shared)
+        self.needs = _needs(_entered_at(region, self.entries))
+        self.heads = set(_needs(region)) | set(region.entries)
+        self.dirty_at = _written_before(_entered_at(region, self.entries), registers)
+        read, written = _registers_used(region, registers)
+        self.used = sorted(read | written)
+        self._cells: dict[tuple[int, str], Any] = {}
+        b = self.builder
+        self.remaining = b.alloca(I64, name="remaining")
+        self.body_of = {pc: function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
+        self.starts = {pc: function.append_basic_block(f"enter_{pc:x}") for pc in region.blocks} if self.masked else self.body_of
+        self.exits: dict[Any, _Exit] = {}
+        # Of the block being emitted:
+        self.pc = self.size = self.index = 0
+        self.form: dict[int, Form] = {}
+        self.values: dict[int, Held] = {}
+        self.dirty: set[int] = set()
+
+    # -- the function as a whole
+
+    def emit(self) -> None:
+        b = self.builder
+        b.store(self.entered_with, self.remaining)
+        memory = load_field(b, self.frame, GroupFrame.MEMORY, PTR)
+        self.shared_base = load_field(b, self.frame, GroupFrame.SHARED, PTR)
+        self.memory = PrivateWords(self.lanes, memory, self.windows.private_lo, self.windows.private_size)
+        self.active: Value | None = None
+        if self.masked:
+            bits = load_field(b, self.frame, GroupFrame.MASK)
+            self.active = self.lanes.from_bits(bits)
+            self.wait_pc = load_field(b, self.frame, GroupFrame.WAIT_PC)
+            self.lanes.activate(self.active)
+            self.whole = b.icmp_unsigned("==", bits, ir.Constant(I64, (1 << self.lanes.count) - 1))
+        self._load_registers()
+        switch = b.switch(self.number, self.body_of[self.entries[0]])
+        for number, pc in enumerate(self.entries[1:], 1):
+            switch.add_case(ir.Constant(I64, number), self.body_of[pc])
+        for pc in self.region.blocks:
+            if pc in self.forms.at:
+                self._emit_block(pc)
+            else:
+                for start in {self.starts[pc], self.body_of[pc]}:
+                    b.position_at_end(start)
+                    b.unreachable()
+        for exit_ in self.exits.values():
+            exit_.finish()
+
+    def _register_pointer(self, index: int) -> Value:
+        size = self.lanes.count * self.xlen.bits // 8
+        return element(self.builder, self.frame, ir.Constant(I64, GroupFrame.REGISTERS + index * size), ir.IntType(8))
+
+    def _load_registers(self) -> None:
+        """Registers into their cells, and out again where they are not as assumed."""
+        b, wide = self.builder, self.lanes.type(self.xlen.bits)
+        forms = self.forms.at[self.entries[0]]
+        unfit: Value | None = None
+        for index in self.used:
+            form = forms[index]
+            vector = b.load(self._register_pointer(index), typ=wide, align=self.xlen.bits // 8)
+            differs: Value | None = None
+            if form.uniform:
+                value = b.extract_element(vector, ir.Constant(I32, 0))
+                differs = b.xor(vector, self.lanes.splat(value))
+            else:
+                value = vector
+            if form.narrow and self.xlen.bits > NARROW_BITS:
+                low = b.trunc(vector, self.lanes.type(NARROW_BITS))
+                unlike = b.xor(b.sext(low, wide), vector)
+                differs = unlike if differs is None else b.or_(differs, unlike)
+                value = value if form.uniform else low
+            if differs is not None:
+                unfit = differs if unfit is None else b.or_(unfit, differs)
+            b.store(value, self._cell(index, form))
+        if unfit is not None:
+            bad = self.lanes.any(b.icmp_unsigned("!=", unfit, ir.Constant(wide, None)))
+            wrong, right = b.append_basic_block("unfit"), b.append_basic_block("fit")
+            assume_rare(b.cbranch(bad, wrong, right), taken_rare=True)
+            b.position_at_end(wrong)
+            store_field(b, self.frame, GroupFrame.STATUS, ir.Constant(I64, GROUP_UNFIT))
+            b.ret(self.entered_with)
+            b.position_at_end(right)
+
+    def _held_type(self, type_: Type, form: Form) -> Any:
+        if form.uniform:
+            return int_type(type_.bits)
+        return self.lanes.type(min(type_.bits, NARROW_BITS) if form.narrow else type_.bits)
+
+    def _cell(self, index: int, form: Form) -> Any:
+        """Where a register is kept between blocks, for a form that it has there."""
+        type_ = self._held_type(self.xlen, form)
+        key = (index, str(type_))
+        if key not in self._cells:
+            with self.builder.goto_entry_block():
+                self._cells[key] = self.builder.alloca(type_, name=f"{self.registers.names[index]}_")
+        return self._cells[key]
+
+    # -- values
+
+    def constant(self, type_: Type, value: int) -> Held:
+        return Held(ir.Constant(int_type(type_.bits), value & type_.mask), known_constant(type_, value))
+
+    def held(self, value: Value, type_: Type, form: Form) -> Held:
+        return Held(value, Known(type_, form))
+
+    def resized(self, value: Value, bits: int) -> Value:
+        """A vector with elements of another width, sign-extended or cut."""
+        type_ = self.lanes.type(bits)
+        have = value.type.element.width
+        b = self.builder
+        return value if have == bits else b.sext(value, type_) if have < bits else b.trunc(value, type_)
+
+    def vector(self, held: Held, bits: int | None = None) -> Value:
+        """As a vector, of elements of `bits` bits if given, else as wide as it is held."""
+        type_ = held.known.type
+        if not held.uniform:
+            return held.value if bits is None else self.resized(held.value, bits)
+        bits = bits if bits is not None else self._held_type(type_, Form(False, held.known.form.narrow)).element.width
+        value = held.value if bits >= type_.bits else self.builder.trunc(held.value, int_type(bits))
+        return self.lanes.splat(value)
+
+    def as_form(self, held: Held, form: Form) -> Value:
+        """The value as a cell of this form holds it, which is not more special than its own."""
+        if form.uniform:
+            return held.value
+        return self.vector(held, self._held_type(held.known.type, form).element.width)
+
+    def operand(self, operand: Operand) -> Held:
+        if isinstance(operand, Const):
+            return self.constant(operand.type, operand.value)
+        if isinstance(operand, Temp):
+            return self.temps[operand]
+        assert isinstance(operand, Register)
+        if operand.index == self.registers.zero:
+            return self.constant(self.xlen, 0)
+        if operand.index not in self.values:
+            form = self.form[operand.index]
+            value = self.builder.load(self._cell(operand.index, form), typ=self._held_type(self.xlen, form))
+            self.values[operand.index] = self.held(value, self.xlen, form)
+        return self.values[operand.index]
+
+    def write_register(self, index: int, held: Held) -> None:
+        if index == self.registers.zero:
+            return
+        self.dirty.add(index)
+        self.values[index] = held
+        self.form[index] = held.known.form
+        self.builder.store(held.value, self._cell(index, held.known.form))
+
+    # -- blocks
+
+    def _emit_block(self, pc: int) -> None:
+        b, block = self.builder, self.region.blocks[pc]
+        self.pc, self.size, self.index = pc, len(block.instructions), 0
+        self.form, self.values, self.dirty = dict(self.forms.at[pc]), {}, set(self.dirty_at[pc])
+        if self.masked:
+            b.position_at_end(self.starts[pc])
+            yield_ = b.icmp_unsigned("<=", self.wait_pc, ir.Constant(I64, pc))
+            if pc in self.heads:
+                yield_ = b.or_(yield_, self.whole)
+            away = b.append_basic_block("away")
+            b.cbranch(yield_, away, self.body_of[pc])
+            b.position_at_end(away)
+            self._leave(ir.Constant(I64, pc))
+        b.position_at_end(self.body_of[pc])
+        remaining = b.load(self.remaining, typ=I64)
+        if pc in self.needs:
+            lacking = b.icmp_signed("<", remaining, ir.Constant(I64, self.needs[pc]))
+            short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
+            assume_rare(b.cbranch(lacking, short, enough), taken_rare=True)
+            b.position_at_end(short)
+            self._leave(ir.Constant(I64, pc), GROUP_INTERPRET)
+            b.position_at_end(enough)
+        b.store(b.sub(remaining, ir.Constant(I64, self.size)), self.remaining)
+        for self.index, instruction in enumerate(block.instructions):
+            self.temps: dict[Temp, Held] = {}
+            if not all(map(simd_instruction, instruction.ops)):
+                self.leave_here()
+                b.position_at_end(b.append_basic_block("never"))
+            for op in instruction.ops:
+                self._run(op)
+        self._emit_terminator()
+
+    def _run(self, op: Op) -> None:
+        args = [self.operand(a) for a in op.args]
+        if op.name == "load":
+            result = self._load(op, args[0])
+        elif op.name == "store":
+            self._store(op, args[0], args[1])
+            return
+        elif op.name == "store_if":
+            self._store_if(op, args)
+            return
+        elif op.name == "trap_if":
+            self._leave_if(self._any(args[0]))
+            return
+        elif op.name == "retired":
+            result = self.held(self.lanes.undefined(op.type.bits), op.type, Form(False, narrow=False))
+        else:
+            result = self._compute(op, args)
+        if isinstance(op.dest, Temp):
+            self.temps[op.dest] = result
+        elif isinstance(op.dest, Register):
+            self.write_register(op.dest.index, result)
+
+    def _compute(self, op: Op, args: list[Held]) -> Held:
+        """A pure op: once if all its operands are uniform, else in vectors of the width it can be done in."""
+        bits, form = decide(op, [a.known for a in args])
+        result_type = op.dest.type if isinstance(op.dest, Temp) else op.type
+        if is_copy(op, [a.known for a in args]):
+            return Held(args[0].value, Known(result_type, form, args[0].known.constant))
+        b = self.builder
+        if form.uniform:
+            return self.held(LOWERINGS[op.name](b, op.type, [a.value for a in args]), result_type, form)
+        if op.name in ("zext", "sext", "trunc"):
+            return self.held(self._converted(op, args[0], bits), result_type, form)
+        at = INTEGER_BY_BITS[bits]
+        vectors = [
+            self.vector(a, min(bits, a.known.type.bits) if a.known.type.bits > 1 else None) for a in args
+        ]
+        value = LOWERINGS[op.name](b, at, vectors)
+        if result_type.bits > 1:
+            value = self.resized(value, self._held_type(result_type, form).element.width)
+        return self.held(value, result_type, form)
+
+    def _converted(self, op: Op, arg: Held, bits: int) -> Value:
+        """A change of width of a vector: to `bits` bits."""
+        source, type_ = self.vector(arg), self.lanes.type(bits)
+        have = source.type.element.width
+        if op.name == "trunc" or have >= bits:
+            return source if have == bits else self.builder.trunc(source, type_)
+        return getattr(self.builder, op.name)(source, type_)
+
+    # -- conditions
+
+    def _any(self, condition: Held) -> Value:
+        """Whether a condition holds for one of the lanes that take part."""
+        return condition.value if condition.uniform else self.lanes.any(condition.value)
+
+    def _leave_if(self, condition: Value) -> None:
+        b = self.builder
+        away, on = b.append_basic_block("away"), b.append_basic_block("on")
+        assume_rare(b.cbranch(condition, away, on), taken_rare=True)
+        b.position_at_end(away)
+        self.leave_here()
+        b.position_at_end(on)
+
+    # -- memory
+
+    def _known_range(self, op: Op) -> Range:
+        return self.ranges.addresses.get(id(op), anything(self.xlen))
+
+    def _may_be_private(self, op: Op) -> bool:
+        known = self._known_range(op)
+        return self.memory.size > 0 and not known.outside(self.memory.lo, self.memory.size)
+
+    def _may_be_shared(self, op: Op) -> bool:
+        lo, size = self.windows.shared_lo, self.windows.shared_size
+        return size >= op.type.bits // 8 and not self._known_range(op).outside(lo, size)
+
+    def _load(self, op: Op, address: Held) -> Held:
+        form = self.forms.loaded(op, address.known.form)
+        if address.uniform and form.uniform and id(op) not in self.forms.reloads:
+            return self.held(self._load_shared_once(op, address.value), op.type, form)
+        join = _Join(self.builder, self.lanes.type(op.type.bits))
+        if address.uniform:
+            self._load_uniform(op, address.value, join)
+        else:
+            self._load_varying(op, address, join)
+        value = join.finish(self.leave_here)
+        if form.uniform:
+            return self.held(self._checked_uniform(value, form), op.type, form)
+        return self.held(value, op.type, form)
+
+    def _load_shared_once(self, op: Op, address: Value) -> Value:
+        """All lanes read the same bytes of the shared image."""
+        b, type_ = self.builder, int_type(op.type.bits)
+        inside, offset = self._shared_offset(op, address)
+        self._leave_if(b.not_(inside))
+        return b.load(element(b, self.shared_base, offset, ir.IntType(8)), typ=type_, align=1)
+
+    def _shared_offset(self, op: Op, address: Value) -> tuple[Value, Value]:
+        """(whether an address, one or a vector, is in the shared window, the offset there)."""
+        b = self.builder
+        offset = b.sub(address, self.lanes.like(address, self.windows.shared_lo))
+        limit = self.windows.shared_size - op.type.bits // 8 + 1
+        inside = b.icmp_unsigned("<", offset, self.lanes.like(address, limit))
+        if not isinstance(address.type, ir.VectorType) and address.type.width < 64:
+            offset = b.zext(offset, I64)
+        return inside, offset
+
+    def _load_uniform(self, op: Op, address: Value, join: _Join) -> None:
+        b = self.builder
+        if self._may_be_private(op):
+            inside, place = self.memory.uniform(address, op.type.bits)
+            with join.way(inside):
+                join.add(place.load())
+        if self._may_be_shared(op):
+            inside, offset = self._shared_offset(op, address)
+            with join.way(inside):
+                pointer = element(b, self.shared_base, offset, ir.IntType(8))
+                join.add(self.lanes.splat(b.load(pointer, typ=int_type(op.type.bits), align=1)))
+
+    def _addresses(self, address: Held) -> Value:
+        """A vector of addresses, in 32 bits where all that can be accessed lies below 2^31."""
+        top = max(self.windows.private_lo + self.windows.private_size, self.windows.shared_lo + self.windows.shared_size)
+        narrow = address.known.form.narrow and top <= 1 << 31
+        return self.vector(address, min(NARROW_BITS, self.xlen.bits) if narrow else self.xlen.bits)
+
+    def _load_varying(self, op: Op, address: Held, join: _Join) -> None:
+        b, addresses = self.builder, self._addresses(address)
+        if self._may_be_private(op):
+            same, first = self.lanes.all_same(addresses)
+            with join.way(same, rare=None):
+                inner, place = self.memory.uniform(self._extended(first), op.type.bits)
+                with join.way(inner):
+                    join.add(place.load())
+            inside, places = self.memory.varying(addresses, op.type.bits)
+            with join.way(self.lanes.all(inside)):
+                join.add(places.load())
+        if self._may_be_shared(op):
+            inside, offsets = self._shared_offset(op, addresses)
+            with join.way(self.lanes.all(inside)):
+                join.add(self.lanes.gather(self.shared_base, self.lanes.selected(offsets), op.type.bits))
+
+    def _extended(self, value: Value) -> Value:
+        return value if value.type.width == self.xlen.bits else self.builder.sext(value, int_type(self.xlen.bits))
+
+    def _checked_uniform(self, value: Value, form: Form) -> Value:
+        """A reloaded register is the same in all lanes, or the group leaves."""
+        b = self.builder
+        same, first = self.lanes.all_same(value)
+        if form.narrow and first.type.width > NARROW_BITS:
+            low = b.sext(b.trunc(first, I32), first.type)
+            same = b.and_(same, b.icmp_unsigned("==", low, first))
+        self._leave_if(b.not_(same))
+        return first
+
+    def _store(self, op: Op, address: Held, value: Held) -> None:
+        b = self.builder
+        if not self._may_be_private(op):
+            self.leave_here()
+            b.position_at_end(b.append_basic_block("never"))
+            return
+        vector = self.vector(value, op.type.bits)
+        join = _Join(b, None)
+        if address.uniform:
+            inside, place = self.memory.uniform(address.value, op.type.bits)
+            with join.way(inside):
+                place.store(vector)
+                join.add(None)
+        else:
+            addresses = self._addresses(address)
+            same, first = self.lanes.all_same(addresses)
+            with join.way(same, rare=None):
+                inner, place = self.memory.uniform(self._extended(first), op.type.bits)
+                with join.way(inner):
+                    place.store(vector)
+                    join.add(None)
+            inside, places = self.memory.varying(addresses, op.type.bits)
+            with join.way(self.lanes.all(inside)):
+                places.store(vector, self._scratch())
+                join.add(None)
+        join.finish(self.leave_here)
+
+    def _scratch(self) -> Value:
+        return element(self.builder, self.frame, ir.Constant(I64, GroupFrame.SCRATCH), ir.IntType(8))
+
+    def _store_if(self, op: Op, args: list[Held]) -> None:
+        """A store that all lanes make or none; a group that disagrees leaves."""
+        b = self.builder
+        condition = args[0]
+        store, after = b.append_basic_block("store"), b.append_basic_block("after")
+        if condition.uniform:
+            b.cbranch(condition.value, store, after)
+        else:
+            some = b.append_basic_block("some")
+            b.cbranch(self.lanes.any(condition.value), some, after)
+            b.position_at_end(some)
+            self._leave_if(b.not_(self.lanes.all(condition.value)))
+            b.branch(store)
+        b.position_at_end(store)
+        self._store(op, args[1], args[2])
+        b.branch(after)
+        b.position_at_end(after)
+
+    # -- control
+
+    def _flow_to(self, target: int) -> None:
+        """Go to a block, with the registers in the cells it looks for them in; else leave for it."""
+        if target not in self.region.blocks:
+            self._leave(ir.Constant(I64, target))
+            return
+        b = self.builder
+        for index in self.used:
+            wanted = self.forms.at[target][index]
+            if wanted != self.form[index]:
+                b.store(self.as_form(self.operand(Register(index)), wanted), self._cell(index, wanted))
+        b.branch(self.starts[target])
+
+    def _with_values_kept(self, emit: Callable[[], None]) -> None:
+        """Emit something on a side way: what it loads does not dominate what follows."""
+        kept = dict(self.values)
+        emit()
+        self.values = kept
+
+    def _edge(self, target: int) -> Any:
+        """An LLVM block that flows to a target."""
+        b = self.builder
+        edge = b.append_basic_block("edge")
+        with b.goto_block(edge):
+            self._with_values_kept(lambda: self._flow_to(target))
+        return edge
+
+    def _emit_terminator(self) -> None:
+        b, block = self.builder, self.region.blocks[self.pc]
+        terminator = block.terminator
+        if terminator.name == "jump":
+            (target,) = terminator.targets
+            assert isinstance(target, Const)
+            self._flow_to(target.value)
+        elif terminator.name == "branch":
+            taken, other = (t.value for t in terminator.targets if isinstance(t, Const))
+            condition = self.operand(terminator.args[0])
+            if condition.uniform:
+                b.cbranch(condition.value, self._edge(taken), self._edge(other))
+            else:
+                self._branch_or_part(condition.value, taken, other)
+        elif terminator.name == "indirect":
+            self._emit_indirect(self.operand(terminator.args[0]))
+        else:
+            self.leave_here()
+
+    def _branch_or_part(self, condition: Value, taken: int, other: int) -> None:
+        b = self.builder
+        mixed, part = b.append_basic_block("mixed"), b.append_basic_block("part")
+        holds = self.lanes.bits(condition)
+        b.cbranch(self.lanes.is_all(holds), self._edge(taken), mixed)
+        b.position_at_end(mixed)
+        b.cbranch(self.lanes.is_none(holds), self._edge(other), part)
+        b.position_at_end(part)
+        pcs = b.select(condition, self.lanes.number(64, taken), self.lanes.number(64, other))
+        self._leave_apart(pcs)
+
+    def _emit_indirect(self, address: Held) -> None:
+        b = self.builder
+        if address.uniform:
+            first = address.value
+        else:
+            addresses = self.vector(address, self.xlen.bits)
+            same, first = self.lanes.all_same(addresses)
+            together, apart = b.append_basic_block("together"), b.append_basic_block("apart")
+            b.cbranch(same, together, apart)
+            b.position_at_end(apart)
+            wide = addresses if self.xlen.bits == 64 else b.zext(addresses, self.lanes.type(64))
+            self._leave_apart(wide)
+            b.position_at_end(together)
+        elsewhere = b.append_basic_block("elsewhere")
+        goals = [(g, self._edge(g)) for g in self.region.indirect_goals(self.pc)]
+        switch = b.switch(first, elsewhere)
+        for goal, edge in goals:
+            switch.add_case(ir.Constant(first.type, goal), edge)
+        b.position_at_end(elsewhere)
+        self._leave(first if self.xlen.bits == 64 else b.zext(first, I64))
+
+    # -- exits
+
+    def _exit(self, kind: type[_Exit]) -> Any:
+        key = (kind, frozenset((i, self.form[i]) for i in self.dirty))
+        if key not in self.exits:
+            self.exits[key] = kind(self, {i: self.form[i] for i in sorted(self.dirty)})
+        return self.exits[key]
+
+    def _leave(self, pc: Value, status: int = GROUP_LEFT, refund: int = 0) -> None:
+        """All lanes that take part are at one pc."""
+        self._exit(_ExitTogether).leave(pc, ir.Constant(I64, status), ir.Constant(I64, refund))
+
+    def _leave_apart(self, pcs: Value) -> None:
+        self._exit(_ExitApart).leave(pcs)
+
+    def leave_here(self) -> None:
+        """To the interpreter, at the instruction being emitted."""
+        pc = self.region.blocks[self.pc].instructions[self.index].pc
+        self._leave(ir.Constant(I64, pc), GROUP_INTERPRET, self.size - self.index)
+
+    def store_state(self, dirty: Mapping[int, Form], pcs: Value, status: Value) -> None:
+        b = self.builder
+        for index, form in dirty.items():
+            value = b.load(self._cell(index, form), typ=self._held_type(self.xlen, form))
+            vector = self.vector(self.held(value, self.xlen, form), self.xlen.bits)
+            self._merge(self._register_pointer(index), vector)
+        self._merge(element(b, self.frame, ir.Constant(I64, GroupFrame.PCS), ir.IntType(8)), pcs)
+        store_field(b, self.frame, GroupFrame.STATUS, status)
+
+    def _merge(self, pointer: Value, vector: Value) -> None:
+        """Store a vector for the lanes that take part."""
+        b, align = self.builder, vector.type.element.width // 8
+        if self.active is not None:
+            vector = b.select(self.active, vector, b.load(pointer, typ=vector.type, align=align))
+        b.store(vector, pointer, align=align)
+
+
+class _Join:
+    """Ways that come together: each is taken under a condition, and gives a value (or none, for type None)."""
+
+    def __init__(self, builder: Builder, type_: Any) -> None:
+        self.builder = builder
+        self.type = type_
+        self.done = builder.append_basic_block("done")
+        self.incoming: list[tuple[Value, Any]] = []
+
+    def way(self, condition: Value, *, rare: bool | None = False) -> _Way:
+        return _Way(self, condition, rare)
+
+    def add(self, value: Value) -> None:
+        """The way that is being emitted ends here with a value."""
+        self.incoming.append((value, self.builder.block))
+        self.builder.branch(self.done)
+
+    def finish(self, otherwise: Callable[[], None]) -> Value:
+        """What happens where no way was taken; gives the value."""
+        otherwise()
+        b = self.builder
+        b.position_at_end(self.done)
+        if not self.incoming:
+            b.unreachable()
+            b.position_at_end(b.append_basic_block("never"))
+            return None if self.type is None else ir.Constant(self.type, ir.Undefined)
+        if self.type is None:
+            return None
+        value = b.phi(self.type)
+        for result, block in self.incoming:
+            value.add_incoming(result, block)
+        return value
+
+
+class _Way:
+    """`with`: what is emitted inside happens under the condition, what is emitted behind it otherwise."""
+
+    def __init__(self, join: _Join, condition: Value, rare: bool | None) -> None:
+        self.join = join
+        self.condition = condition
+        self.rare = rare
+
+    def __enter__(self) -> None:
+        b = self.join.builder
+        hit, self.miss = b.append_basic_block("hit"), b.append_basic_block("miss")
+        branch = b.cbranch(self.condition, hit, self.miss)
+        if self.rare is not None:
+            assume_rare(branch, taken_rare=self.rare)
+        b.position_at_end(hit)
+
+    def __exit__(self, *exception: object) -> None:
+        b = self.join.builder
+        if not b.block.is_terminated:
+            b.branch(self.miss)
+        b.position_at_end(self.miss)
+
+
+class _Exit:
+    """One way of leaving, with one set of registers to store; its operands arrive from the places that leave."""
+
+    def __init__(self, region: SimdRegion, dirty: Mapping[int, Form]) -> None:
+        self.region = region
+        self.dirty = dirty
+        self.block = region.function.append_basic_block("exit")
+        with region.builder.goto_block(self.block):
+            self.operands = [region.builder.phi(t) for t in self.types()]
+
+    def types(self) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def leave(self, *values: Value) -> None:
+        b = self.region.builder
+        for phi, value in zip(self.operands, values, strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(self.block)
+
+    def finish(self) -> None:
+        b = self.region.builder
+        b.position_at_end(self.block)
+        self.emit()
+
+    def emit(self) -> None:
+        raise NotImplementedError
+
+
+class _ExitTogether(_Exit):
+    def types(self) -> tuple[Any, ...]:
+        return (I64, I64, I64)
+
+    def emit(self) -> None:
+        region = self.region
+        pc, status, refund = self.operands
+        region.store_state(self.dirty, region.lanes.splat(pc), status)
+        b = region.builder
+        b.ret(b.add(b.load(region.remaining, typ=I64), refund))
+
+
+class _ExitApart(_Exit):
+    def types(self) -> tuple[Any, ...]:
+        return (self.region.lanes.type(64),)
+
+    def emit(self) -> None:
+        region = self.region
+        region.store_state(self.dirty, self.operands[0], ir.Constant(I64, GROUP_LEFT))
+        region.builder.ret(region.builder.load(region.remaining, typ=I64))
+
+
+def _entered_at(region: Region, entries: list[int]) -> Region:
+    return Region(list(entries), region.blocks, region.returns, region.indirect)
+
+
+@dataclass(frozen=True)
+class SimdModule:
+    """LLVM IR of one version of a region; its entries' numbers are their places in `entries`."""
+
+    ir: str
+    symbol: str
+    entries: tuple[int, ...]
+
+
+def emit_simd_region(
+    region: Region, registers: RegisterFile, windows: WindowPlan, unit: VectorUnit, assumed: Mapping[int, Form] | None
+) -> SimdModule:
+    """Lower a region for the groups of a vector unit: the convergent version, or the masked one if `assumed` is None."""
+    module = ir.Module(name="simd_region")
+    symbol = MASKED_SYMBOL if assumed is None else CONVERGENT_SYMBOL
+    emitter = SimdRegion(module, symbol, region, registers, windows, unit, assumed)
+    emitter.emit()
+    return SimdModule(str(module), symbol, tuple(emitter.entries))

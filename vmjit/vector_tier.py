@@ -1,0 +1,151 @@
+"""Compiling for lane groups: places where groups meet, and the code that they go on with there.
+
+Every entry of compiled scalar code is a place where a group may meet. What registers have in common when whole groups
+do is noted by the kernel (`VectorEntry`), and once it asks, the region is compiled for groups with that assumed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.cache import cache_key
+from vmjit.code_space import CodeSpace
+from vmjit.errors import CompileError, CompileForbiddenError
+from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, VectorEntry
+from vmjit.translators.cpu import LoadedCode, cpu_target
+from vmjit.translators.lane_forms import Form
+from vmjit.translators.regions import Region
+from vmjit.translators.simd_region import CONVERGENT_SYMBOL, MASKED_SYMBOL, emit_simd_region
+from vmjit.translators.vector_unit import vector_unit
+
+if TYPE_CHECKING:
+    from vmjit.tiering import RegionCompiler
+
+_ALL = (1 << 64) - 1
+
+
+@dataclass(eq=False)
+class _Place:
+    """An entry of a region. `words` is its VectorEntry."""
+
+    space: weakref.ref[CodeSpace]
+    region: Region
+    pc: int
+    words: NDArray[np.uint64]
+
+    @property
+    def address(self) -> int:
+        return int(self.words.ctypes.data)
+
+    def forms(self, registers: int, *, xlen: int) -> dict[int, Form]:
+        """What is assumed of each register, by what groups had in common here."""
+        uniform, narrow = (int(self.words[f // 8]) for f in (VectorEntry.UNIFORM, VectorEntry.NARROW))
+        return {i: Form(bool(uniform >> i & 1), xlen == 32 or bool(narrow >> i & 1)) for i in range(registers)}
+
+    def lead(self, function: VectorEntry, address: int, number: int) -> None:
+        """Have groups run a function here; the number is written first, for groups look while this happens."""
+        self.words[function // 8 + 1] = number
+        self.words[function // 8] = address
+
+
+class VectorCompiler:
+    """Compiles for the lane groups of one machine."""
+
+    def __init__(self, scalar: RegionCompiler) -> None:
+        self._cache = scalar.cache
+        self._options = scalar.options
+        self._scalar = weakref.ref(scalar)
+        self._statistics = scalar.statistics
+        self._places: dict[int, _Place] = {}
+        self._code: list[LoadedCode] = []
+
+    def places(self, space: CodeSpace, region: Region, entries: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """A VectorEntry's address for each of a region's entries (number, guest address)."""
+        return {pc: self._place(space, region, pc).address for _, pc in entries}
+
+    def _place(self, space: CodeSpace, region: Region, pc: int) -> _Place:
+        words = np.zeros(VectorEntry.BYTES // 8, np.uint64)
+        words[VectorEntry.UNIFORM // 8] = words[VectorEntry.NARROW // 8] = _ALL
+        place = _Place(weakref.ref(space), region, pc, words)
+        self._places[place.address] = place
+        return place
+
+    def compile_later(self, address: int) -> None:
+        """Compile for groups that met at a VectorEntry, in the background."""
+        from vmjit.tiering import COMPILE_THREAD
+
+        weak = weakref.ref(self)
+
+        def job() -> None:
+            alive = weak()
+            if alive is not None:
+                alive.compile(address)
+
+        COMPILE_THREAD.submit(job)
+
+    def compile(self, address: int) -> None:
+        """Both versions of the region that starts where groups met, the convergent one first."""
+        place = self._places.get(address)
+        space = place.space() if place is not None else None
+        if place is None or space is None:
+            return
+        region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
+        try:
+            assumed = place.forms(len(space.decoder.registers), xlen=space.decoder.registers.type.bits)
+            code, numbers = self._compiled(space, region, assumed)
+            place.lead(VectorEntry.CONVERGENT, code, numbers[place.pc])
+            place.words[VectorEntry.STATE // 8] = VECTOR_READY
+            self._statistics.vector_regions += 1
+            if place.words[VectorEntry.MASKED // 8]:
+                return
+            code, numbers = self._compiled(space, region, None)
+            for pc, number in numbers.items():
+                here = place if pc == place.pc else self._inner(space, region, pc)
+                if here is not None:
+                    here.lead(VectorEntry.MASKED, code, number)
+                    here.words[VectorEntry.STATE // 8] = VECTOR_READY
+        except CompileError:
+            place.words[VectorEntry.STATE // 8] = VECTOR_OFF
+            raise
+        except CompileForbiddenError:
+            place.words[VectorEntry.PATIENCE // 8] = _ALL >> 1
+            place.words[VectorEntry.STATE // 8] = VECTOR_OFF
+
+    def _inner(self, space: CodeSpace, region: Region, pc: int) -> _Place | None:
+        """A place at a block where lanes that parted meet again; None where groups meet anyway."""
+        if space.has_compiled(pc):
+            return None
+        place = self._place(space, region, pc)
+        space.lead_vector(pc, place.address)
+        return place
+
+    def _compiled(
+        self, space: CodeSpace, region: Region, assumed: dict[int, Form] | None
+    ) -> tuple[int, dict[int, int]]:
+        """(address of one version of a region, its entries' numbers)."""
+        from vmjit.tiering import region_identity
+
+        target, unit = cpu_target(), vector_unit()
+        symbol = MASKED_SYMBOL if assumed is None else CONVERGENT_SYMBOL
+        forms = "" if assumed is None else repr(sorted(assumed.items()))
+        parts = ("vector", region_identity(region), self._options.identity(), repr(unit), forms, *target.identity)
+        key = cache_key("vector region", parts)
+        entries = list(region.blocks) if assumed is None else region.entries
+        code: Any = self._cache.get(key)
+        if code is None:
+            registers, windows = space.decoder.registers, self._options.windows
+
+            def compile_image() -> bytes:
+                return target.compile(emit_simd_region(region, registers, windows, unit, assumed).ir)
+
+            what = f"the region at {region.entries[0]:#x} for lane groups"
+            code = target.load(self._cache.image(key, what, self._statistics.counted(compile_image)), (symbol,))
+            self._cache.put(key, code)
+        self._code.append(code)
+        return code.addresses[symbol], {pc: number for number, pc in enumerate(entries)}
