@@ -41,23 +41,24 @@ RUN_GROUPS_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, PTR, I64, PTR])
 REGION_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
 _MINCORE_TYPE = ir.FunctionType(I32, [PTR, I64, PTR])
 
-# Meetings of whole groups from which it is learned what their lanes have in common.
-_MEETINGS = 4
-# Instructions of a lane in a trial of running one by one, and of all lanes in enough of them.
+# Instructions of a lane in a trial of running one by one.
 _TRIAL = 20_000
-_TRIALS_WORK = 600_000
-# Instructions of all lanes after which running together is judged.
-import os
-_JUDGED_WORK = int(os.environ.get("JW", 2_000_000))
-# Meetings at a place that was judged slow, until it is tried again.
-_PATIENCE = 4_096
 # Instructions that lanes run one by one in interleaved memory before it is laid out for that.
 _COLD_SLICE = 1_024
 _COLD_LIMIT = 65_536
 # Instructions that lanes run one by one past a place where they do not go on together.
 _APART_FIRST = 2_000
 _APART_LAST = 1 << 22
+# Calls of SIMD code after which it is judged whether going on so pays.
+_MANY_CALLS = 1_024
+# A measurement of so many cycles, and so many for an instruction, was interrupted by other work.
+_INTERRUPTED = 1 << 19
+_INTERRUPTED_EACH = 64
 _PAGE = 4_096
+
+
+_VECTOR = (VectorEntry.VECTOR_CYCLES, VectorEntry.VECTOR_WORK)
+_SCALAR = (VectorEntry.SCALAR_CYCLES, VectorEntry.SCALAR_WORK)
 
 
 def _i64(value: int) -> Value:
@@ -132,6 +133,14 @@ class _Groups:
 
     def _cycles(self, b: Builder) -> Value:
         return self._intrinsic(b, "llvm.readcyclecounter", I64, [])
+
+    def _charge(self, b: Builder, entry: Value, fields: tuple[int, int], cycles: Value, work: Value) -> None:
+        """Add to an entry's cycles and work, unless something else ran meanwhile."""
+        long = b.icmp_unsigned(">", cycles, _i64(_INTERRUPTED))
+        each = b.icmp_unsigned(">", cycles, b.mul(work, _i64(_INTERRUPTED_EACH)))
+        with b.if_then(b.not_(b.and_(long, each))):
+            _add_to(b, entry, fields[0], cycles)
+            _add_to(b, entry, fields[1], work)
 
     def _population(self, b: Builder, bits: Value) -> Value:
         return self._intrinsic(b, "llvm.ctpop.i64", I64, [bits])
@@ -344,7 +353,7 @@ class _Groups:
         for field, bits in ((VectorEntry.UNIFORM, uniform), (VectorEntry.NARROW, narrow)):
             store_field(b, entry, field, b.and_(load_field(b, entry, field), bits))
         meetings = _add_to(b, entry, VectorEntry.MEETINGS, _i64(1))
-        with b.if_then(b.icmp_unsigned("==", meetings, _i64(_MEETINGS))):
+        with b.if_then(b.icmp_unsigned("==", meetings, load_field(b, machine, MachineBlock.MEETINGS))):
             ring = load_field(b, machine, MachineBlock.HOT, PTR)
             position = b.atomic_rmw("add", ring, _i64(1), "monotonic")
             place = b.and_(position, load_field(b, ring, Hot.MASK))
@@ -375,9 +384,11 @@ class _Groups:
         b.store(entry, current)
         b.store(_i64(0), interpret)
         b.store(ir.Constant(I1, 0), unfit)
-        began, ran_last = _variable(b, I64), _variable(b, PTR)
+        began, calls, ran_last = _variable(b, I64), _variable(b, I64), _variable(b, PTR)
+        b.store(_i64(0), calls)
         b.store(entry, ran_last)
         b.store(self._cycles(b), began)
+        store_field(b, frame, GroupFrame.WORK, _i64(0))
         with _loop(b) as (head, after):
             now = b.load(here, typ=I64)
             lanes = self._vector_of_bits(b, now)
@@ -409,9 +420,9 @@ class _Groups:
             self._frame_row(b, frame, GroupFrame.USED, b.add(used, added))
             work = b.mul(ran, self._population(b, now))
             _add_to(b, frame, GroupFrame.COMPILED, work)
-            _add_to(b, there, VectorEntry.VECTOR_WORK, work)
+            _add_to(b, frame, GroupFrame.WORK, work)
             time = self._cycles(b)
-            _add_to(b, there, VectorEntry.VECTOR_CYCLES, b.sub(time, b.load(began, typ=I64)))
+            self._charge(b, there, _VECTOR, b.sub(time, b.load(began, typ=I64)), work)
             _add_to(b, there, VectorEntry.CALLS, _i64(1))
             b.store(time, began)
             status = load_field(b, frame, GroupFrame.STATUS)
@@ -437,8 +448,12 @@ class _Groups:
                 b.branch(after)
             b.store(following, current)
             ready = b.icmp_unsigned("==", load_field(b, following, VectorEntry.STATE), _i64(VECTOR_READY))
-            unknown = self._wants_sample(b, following, at)
-            b.cbranch(b.and_(ready, b.not_(b.or_(unknown, self._attention(b, machine)))), head, after)
+            unknown = self._wants_sample(b, machine, following, at)
+            count = b.add(b.load(calls, typ=I64), _i64(1))
+            b.store(count, calls)
+            enough = b.icmp_unsigned(">=", count, _i64(_MANY_CALLS))
+            away = b.or_(b.or_(unknown, enough), self._attention(b, machine))
+            b.cbranch(b.and_(ready, b.not_(away)), head, after)
         used = self._load_row(b, frame, GroupFrame.USED)
         self._store_row(b, machine, MachineBlock.PC, lane, self._load_row(b, frame, GroupFrame.PCS))
         self._store_row(b, machine, MachineBlock.BUDGET, lane, b.sub(budgets, used))
@@ -447,7 +462,7 @@ class _Groups:
         self._move_registers(b, machine, frame, lane, into_frame=False)
         now = self._cycles(b)
         store_field(b, frame, GroupFrame.LAST, b.ptrtoint(b.load(ran_last, typ=PTR), I64))
-        _add_to(b, b.load(ran_last, typ=PTR), VectorEntry.VECTOR_CYCLES, b.sub(now, b.load(began, typ=I64)))
+        self._charge(b, b.load(ran_last, typ=PTR), _VECTOR, b.sub(now, b.load(began, typ=I64)), _i64(0))
         b.ret(b.load(interpret, typ=I64))
 
     def _load_row(self, b: Builder, frame: Value, field: GroupFrame) -> Value:
@@ -469,10 +484,10 @@ class _Groups:
             source, to = (place, held) if into_frame else (held, place)
             b.store(b.load(source, typ=vector, align=align), to, align=align)
 
-    def _wants_sample(self, b: Builder, entry: Value, here: Value) -> Value:
+    def _wants_sample(self, b: Builder, machine: Value, entry: Value, here: Value) -> Value:
         """Whether a whole group stands where more has to be known before code for it is made."""
         whole = b.icmp_unsigned("==", here, _i64(self.all))
-        few = b.icmp_unsigned("<", load_field(b, entry, VectorEntry.MEETINGS), _i64(_MEETINGS))
+        few = b.icmp_unsigned("<", load_field(b, entry, VectorEntry.MEETINGS), load_field(b, machine, MachineBlock.MEETINGS))
         return b.and_(b.and_(whole, few), b.icmp_unsigned("==", load_field(b, entry, VectorEntry.CONVERGENT), _i64(0)))
 
     def emit_wish(self) -> None:
@@ -482,39 +497,29 @@ class _Groups:
         self.wish = function
         machine, lane, active, here, entry, interleaved = function.args
         state = load_field(b, entry, VectorEntry.STATE)
-        with b.if_then(self._wants_sample(b, entry, here)):
+        with b.if_then(self._wants_sample(b, machine, entry, here)):
             b.call(self.sample, [machine, lane, entry])
         with b.if_then(b.icmp_unsigned("==", state, _i64(VECTOR_SAMPLING))):
             b.ret(_i64(0))
         with b.if_then(b.icmp_unsigned("==", state, _i64(VECTOR_OFF))):
-            patience = _add_to(b, entry, VectorEntry.PATIENCE, _i64(-1))
-            with b.if_then(b.icmp_signed("<=", patience, _i64(0))):
-                for field in (
-                    VectorEntry.VECTOR_CYCLES,
-                    VectorEntry.VECTOR_WORK,
-                    VectorEntry.SCALAR_CYCLES,
-                    VectorEntry.SCALAR_WORK,
-                ):
-                    store_field(b, entry, field, _i64(0))
-                store_field(b, entry, VectorEntry.STATE, _i64(VECTOR_READY))
             b.ret(_i64(0))
         # A few lanes that are together, of many that are not, go on alone.
         two = b.shl(self._population(b, here), _i64(1))
         with b.if_then(b.icmp_unsigned("<", two, self._population(b, active))):
             b.ret(_i64(0))
         scalar = load_field(b, entry, VectorEntry.SCALAR_WORK)
-        with b.if_then(b.icmp_unsigned("<", scalar, _i64(_TRIALS_WORK))):
+        with b.if_then(b.icmp_unsigned("<", scalar, load_field(b, machine, MachineBlock.TRIAL_WORK))):
             b.ret(b.select(interleaved, _i64(1), _i64(2)))
         vector = load_field(b, entry, VectorEntry.VECTOR_WORK)
         double = ir.DoubleType()
-        with b.if_then(b.icmp_unsigned(">", vector, _i64(_JUDGED_WORK))):
+        judged = b.icmp_unsigned(">", vector, load_field(b, machine, MachineBlock.JUDGED_WORK))
+        with b.if_then(b.and_(judged, b.icmp_unsigned(">", scalar, _i64(0)))):
             per_vector, per_scalar = (
                 b.fdiv(b.uitofp(load_field(b, entry, cycles), double), b.uitofp(work, double))
                 for cycles, work in ((VectorEntry.VECTOR_CYCLES, vector), (VectorEntry.SCALAR_CYCLES, scalar))
             )
             with b.if_then(b.fcmp_ordered(">", per_vector, per_scalar)):
                 store_field(b, entry, VectorEntry.STATE, _i64(VECTOR_OFF))
-                store_field(b, entry, VectorEntry.PATIENCE, _i64(_PATIENCE))
                 b.ret(_i64(0))
             # What was long ago counts less.
             for field in (VectorEntry.VECTOR_CYCLES, VectorEntry.VECTOR_WORK):
@@ -588,13 +593,14 @@ class _Groups:
 
         b.position_at_end(together)
         with b.if_then(b.not_(interleaved)):
-            started = self._cycles(b)
             b.call(self.relay, [machine, group_frame, group, ir.Constant(I1, 1)])
-            _add_to(b, entry, VectorEntry.VECTOR_CYCLES, b.sub(self._cycles(b), started))
-        store_field(b, state, GroupState.COLD, _i64(0))
-        store_field(b, state, GroupState.APART, _i64(_APART_FIRST))
         interpret = b.call(self.run_vector, [machine, group_frame, lane, active, here, entry])
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
+        # What ran together pays off what lanes ran one by one.
+        paid = b.sub(load_field(b, state, GroupState.COLD), b.lshr(load_field(b, group_frame, GroupFrame.WORK), _i64(4)))
+        store_field(b, state, GroupState.COLD, b.select(b.icmp_signed("<", paid, _i64(0)), _i64(0), paid))
+        with b.if_then(b.icmp_signed("<", paid, _i64(-_COLD_LIMIT))):
+            store_field(b, state, GroupState.APART, _i64(_APART_FIRST))
         stuck = b.append_basic_block("stuck")
         b.cbranch(b.icmp_unsigned("==", interpret, _i64(0)), turn, stuck)
         b.position_at_end(stuck)
@@ -611,6 +617,7 @@ class _Groups:
         b.cbranch(limit, relay, step)
         b.position_at_end(relay)
         b.call(self.relay, [machine, group_frame, group, ir.Constant(I1, 0)])
+        store_field(b, state, GroupState.REST, _i64(1))
         b.branch(turn)
         b.position_at_end(step)
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
@@ -627,11 +634,22 @@ class _Groups:
         _add_to(b, state, GroupState.COLD, ran)
         blamed = b.load(last, typ=PTR)
         with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(blamed, I64), _i64(0))):
-            _add_to(b, blamed, VectorEntry.VECTOR_CYCLES, b.sub(self._cycles(b), started))
-            _add_to(b, blamed, VectorEntry.VECTOR_WORK, ran)
+            self._charge(b, blamed, _VECTOR, b.sub(self._cycles(b), started), ran)
         b.cbranch(need, out, turn)
 
         b.position_at_end(rows)
+        apart = load_field(b, state, GroupState.APART)
+        apart = b.select(b.icmp_signed("<", apart, _i64(_APART_FIRST)), _i64(_APART_FIRST), apart)
+        longer = b.shl(apart, _i64(1))
+        longer = b.select(b.icmp_signed("<", longer, _i64(_APART_LAST)), longer, _i64(_APART_LAST))
+        resting, awake = b.append_basic_block("resting"), b.append_basic_block("awake")
+        b.cbranch(b.icmp_unsigned("!=", load_field(b, state, GroupState.REST), _i64(0)), resting, awake)
+        b.position_at_end(resting)
+        store_field(b, state, GroupState.REST, _i64(0))
+        store_field(b, state, GroupState.APART, longer)
+        store_field(b, frame, Frame.MODE, _i64(0))
+        self._step(b, machine, frame, lane, active, apart, turn, out)
+        b.position_at_end(awake)
         b.cbranch(standing, one_by_one, meeting := b.append_basic_block("meeting"))
         b.position_at_end(meeting)
         store_field(b, frame, Frame.MODE, _i64(MODE_MEET))
@@ -639,12 +657,8 @@ class _Groups:
 
         # Past a place where the group could go on together, but does not.
         b.position_at_end(one_by_one)
-        apart = load_field(b, state, GroupState.APART)
-        apart = b.select(b.icmp_signed("<", apart, _i64(_APART_FIRST)), _i64(_APART_FIRST), apart)
         trial = b.icmp_unsigned("==", wanted, _i64(2))
         ready = b.icmp_unsigned("==", load_field(b, entry, VectorEntry.STATE), _i64(VECTOR_READY))
-        longer = b.shl(apart, _i64(1))
-        longer = b.select(b.icmp_signed("<", longer, _i64(_APART_LAST)), longer, _i64(_APART_LAST))
         store_field(b, state, GroupState.APART, b.select(b.or_(trial, b.not_(ready)), apart, longer))
         slice_ = b.select(trial, _i64(_TRIAL), apart)
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
@@ -658,8 +672,7 @@ class _Groups:
                 I64,
                 [b.sub(self._row(b, machine, MachineBlock.RETIRED, lane, I64), before)],
             )
-            _add_to(b, entry, VectorEntry.SCALAR_CYCLES, b.sub(self._cycles(b), started))
-            _add_to(b, entry, VectorEntry.SCALAR_WORK, ran)
+            self._charge(b, entry, _SCALAR, b.sub(self._cycles(b), started), ran)
         b.cbranch(need, out, turn)
 
     def _step(

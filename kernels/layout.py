@@ -127,6 +127,7 @@ class GroupFrame(Offset):
     COPY = 48  # host address of room for a copy of a group's private memory
     RESIDENT = 56  # host address of room for a byte for each page of it
     LAST = 64  # the VectorEntry whose code ran last
+    WORK = 72  # instructions of all lanes since the group was taken up
     PCS = 128  # i64: where each lane is
     USED = PCS + 8 * MAX_GROUP_LANES  # i64: instructions that each lane retired since it was taken up
     LAG = USED + 8 * MAX_GROUP_LANES  # i32: instructions that a lane skipped of those the group counted
@@ -159,8 +160,7 @@ class VectorEntry(Offset):
     VECTOR_WORK = 88  # instructions of all lanes, in these cycles
     SCALAR_CYCLES = 96
     SCALAR_WORK = 104
-    PATIENCE = 112  # meetings until a judgement is made anew
-    CALLS = 120  # of its code
+    CALLS = 112  # of its code
     BYTES = 128
 
 
@@ -175,6 +175,7 @@ class GroupState(Offset):
     INTERLEAVED = 0  # whether its private memory is
     APART = 8  # instructions that its lanes run one by one before they look for each other again
     COLD = 16  # instructions that its lanes ran one by one since the group ran together
+    REST = 24  # whether its lanes shall run APART instructions now
     BYTES = 32
 
 
@@ -201,7 +202,10 @@ class MachineBlock(Offset):
     ENTER_COMPILED = 136  # the handler of records that have compiled code
     MINCORE = 144  # the C library's function, 0: there is none
     HOT = 152
-    BYTES = 160
+    MEETINGS = 160  # the VectorPolicy, see vmjit/vector_tier.py
+    TRIAL_WORK = 168
+    JUDGED_WORK = 176
+    BYTES = 192
 
 
 class CodeSpaceBlock(Offset):

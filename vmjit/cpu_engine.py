@@ -25,7 +25,7 @@ from vmjit.lane_state import LaneState
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
 from vmjit.translators.vector_unit import vector_unit
-from vmjit.vector_tier import VectorCompiler
+from vmjit.vector_tier import POLICIES, VectorCompiler, VectorPolicy
 
 # Instructions a lane runs before the next lane has its turn: long against the cost of a change, short against Ctrl-C.
 QUANTUM = 1 << 26
@@ -115,6 +115,7 @@ class CpuEngine(Engine[CodeSpace]):
     """Runs the lanes of `state` on `memory`.
 
     `tier` is one of TIERS. `threads` is the number of threads that run lanes, by default one per core.
+    `vector_policy` says when lane groups run in SIMD registers, instead of what the tier has for that.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class CpuEngine(Engine[CodeSpace]):
         cache: CodeCache | None = None,
         visits_until_hot: int = VISITS_UNTIL_HOT,
         outside: Stop = Stop.FAULT,
+        vector_policy: VectorPolicy | None = None,
     ) -> None:
         super().__init__(isa, state, tier=tier, environment=environment, outside=outside)
         self.memory = memory
@@ -152,6 +154,7 @@ class CpuEngine(Engine[CodeSpace]):
         if tier in VECTOR_TIERS and memory.form_groups(vector_unit().lanes):
             self.compiler.vectors = VectorCompiler(self.compiler)
             self._group_list = np.zeros(state.lanes // memory.group, np.int32)
+            (vector_policy or POLICIES[tier]).fill_block(self._block)
         self._group_list_address = int(self._group_list.ctypes.data)
         self._group_cursor_address = int(self._group_cursor.ctypes.data)
         self._listed_spaces: list[int] = []
@@ -286,6 +289,8 @@ class CpuEngine(Engine[CodeSpace]):
         try:
             while wait(futures, timeout=_POLL_SECONDS).not_done:
                 self._handle_hot()
+                if self.compiler.vectors is not None:
+                    self.compiler.vectors.reconsider()
                 if self.out_of_time():
                     self.state.attention[0] = 1
                 if progress is not None and time.perf_counter() - last > 0.1:

@@ -29,7 +29,7 @@ class RunResult:
     fault_access: (lanes,) uint8, values of `vmjit.Access`.
     pc: (lanes,) uint64, where each lane is.
     seconds: wall-clock time of the run.
-    tiers: instructions retired in this run by tier: "interpreter" and "scalar".
+    tiers: instructions retired in this run by tier: "interpreter", "scalar", and "simd" (in SIMD registers).
     unknown_calls: system calls that got -ENOSYS, number to count.
     device: where the run ended. fallbacks: changes of device in this run or when the machine was made.
     interrupted, timed_out: Ctrl-C or the time limit ended the run; lanes under way are RUNNING.
@@ -74,7 +74,8 @@ class RunResult:
             seconds=report.seconds,
             tiers={
                 "interpreter": total - report.compiled_instructions,
-                "scalar": report.compiled_instructions,
+                "scalar": report.compiled_instructions - report.vector_instructions,
+                "simd": report.vector_instructions,
             },
             unknown_calls=dict(environment.unknown_calls),
             device=device,

@@ -6,8 +6,9 @@ do is noted by the kernel (`VectorEntry`), and once it asks, the region is compi
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from vmjit.cache import cache_key
 from vmjit.code_space import CodeSpace
 from vmjit.errors import CompileError, CompileForbiddenError
-from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, VectorEntry
+from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, MachineBlock, VectorEntry
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.lane_forms import Form
 from vmjit.translators.regions import Region
@@ -29,6 +30,33 @@ if TYPE_CHECKING:
 
 _ALL = (1 << 64) - 1
 
+# Seconds until what was judged slow is tried again; twice as many each time.
+_FIRST_PAUSE = 0.25
+
+
+@dataclass(frozen=True)
+class VectorPolicy:
+    """When groups run in SIMD registers.
+
+    meetings: of whole groups at a place, until it is compiled for them. trial_work: instructions of all lanes, one by
+    one, that tell what that costs. judged_work: instructions of all lanes in SIMD registers until both are compared.
+    """
+
+    meetings: int = 4
+    trial_work: int = 300_000
+    judged_work: int = 400_000
+
+    def fill_block(self, block: NDArray[np.uint64]) -> None:
+        block[MachineBlock.MEETINGS // 8] = self.meetings
+        block[MachineBlock.TRIAL_WORK // 8] = self.trial_work
+        block[MachineBlock.JUDGED_WORK // 8] = self.judged_work
+
+
+POLICIES = {"auto": VectorPolicy(), "simd": VectorPolicy(meetings=1)}
+
+# Whatever it costs, for tests: what meets runs in SIMD registers.
+ALWAYS = VectorPolicy(meetings=1, trial_work=0, judged_work=1 << 62)
+
 
 @dataclass(eq=False)
 class _Place:
@@ -38,6 +66,9 @@ class _Place:
     region: Region
     pc: int
     words: NDArray[np.uint64]
+    pause: float = _FIRST_PAUSE
+    since: float | None = None
+    """When it was found to be off."""
 
     @property
     def address(self) -> int:
@@ -114,8 +145,33 @@ class VectorCompiler:
             place.words[VectorEntry.STATE // 8] = VECTOR_OFF
             raise
         except CompileForbiddenError:
-            place.words[VectorEntry.PATIENCE // 8] = _ALL >> 1
+            place.pause = float("inf")
             place.words[VectorEntry.STATE // 8] = VECTOR_OFF
+        else:
+            # Places from which groups came to where there was no code yet were judged by that.
+            self._retry(lambda place: True)
+
+    def reconsider(self) -> None:
+        """Have what was judged slow tried again after a while: programs have phases."""
+        now = time.monotonic()
+
+        def is_due(place: _Place) -> bool:
+            if place.since is None:
+                place.since = now
+            if now - place.since < place.pause:
+                return False
+            place.pause *= 2
+            return True
+
+        self._retry(is_due)
+
+    def _retry(self, wanted: Callable[[_Place], bool]) -> None:
+        for place in list(self._places.values()):
+            words = place.words
+            if words[VectorEntry.STATE // 8] == VECTOR_OFF and words[VectorEntry.MASKED // 8] and wanted(place):
+                place.since = None
+                words[VectorEntry.VECTOR_CYCLES // 8] = words[VectorEntry.VECTOR_WORK // 8] = 0
+                words[VectorEntry.STATE // 8] = VECTOR_READY
 
     def _inner(self, space: CodeSpace, region: Region, pc: int) -> _Place | None:
         """A place at a block where lanes that parted meet again; None where groups meet anyway."""
