@@ -7,15 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.report import groups, means, mips_of, names_in, number
+from benchmarks.report import TARGET_COLUMNS, groups, mips_of, names_in, number, summary_lines, target_cells
 from benchmarks.results_file import Results, Row, load
 
 BEGIN = "<!-- benchmarks:begin -->"
 END = "<!-- benchmarks:end -->"
 
 # What the README shows; the result file has the rest.
-_SPEEDS = ("interpreter", "scalar", "auto", "one core", "all cores", "qemu", "native")
-_RATIOS = ("scalar : qemu", "auto : qemu", "auto : native", "one core : native", "all cores : native")
+_SPEEDS = ("interpreter", "scalar", "simd", "auto", "two cores", "all cores", "qemu", "native")
+_RATIOS = ("scalar : qemu", "scalar : native", "auto : qemu", "auto : native", "auto : scalar", "two cores : auto")
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -25,7 +25,7 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
 
 
 def rows_markdown(rows: Sequence[Row]) -> str:
-    """Medians by guest, and their geometric means."""
+    """Medians by guest, their geometric means and the worst of them by kind of guest."""
     speeds = [name for name in _SPEEDS if name in names_in(rows, "contestants")]
     ratios = [name for name in _RATIOS if name in names_in(rows, "ratios")]
     lines = []
@@ -35,9 +35,13 @@ def rows_markdown(rows: Sequence[Row]) -> str:
             continue
         found = [mips_of(row, name) for name in speeds] + [row["ratios"].get(name) for name in ratios]
         lines.append([row["guest"], *("" if s is None else number(s["median"]) for s in found)])
-    mean = means(rows)
-    last = [mean[name] for name in (*speeds, *ratios)]
-    lines.append(["**geometric mean**", *("" if m is None else f"**{number(m)}**" for m in last)])
+    speed_lines = dict(summary_lines(rows, "contestants"))
+    for label, texts in summary_lines(rows, "ratios"):
+        found_texts = [
+            *(speed_lines[label].get(name, "") for name in speeds),
+            *(texts.get(name, "") for name in ratios),
+        ]
+        lines.append([f"**{label}**", *(text and f"**{text}**" for text in found_texts)])
     return markdown_table(["guest", *(f"{name}, MIPS" for name in speeds), *ratios], lines)
 
 
@@ -60,12 +64,16 @@ def readme_text(results: Results) -> str:
     for part, title in (
         (results["one_lane"], lambda isa, _: f"One lane on one core, {isa}:"),
         (results["batch"], lambda isa, lanes: f"{lanes:,} lanes with an input each, all lanes together, {isa}:"),
+        (results["many_lanes"], lambda isa, lanes: f"Lanes by their number, one core, {isa}:"),
     ):
         for (isa, lanes), rows in groups(part).items():
             parts += [title(isa, lanes), rows_markdown(rows)]
-    if costs := results["small_costs"]:
-        lines = [[cost["name"], f"{number(cost['value']['median'])} {cost['unit']}"] for cost in costs]
-        parts += ["Small costs:", markdown_table(["cost", "median"], lines)]
+    for heading, costs in (("Compile time", results["compile_costs"]), ("Small costs", results["small_costs"])):
+        if costs:
+            lines = [[cost["name"], f"{number(cost['value']['median'])} {cost['unit']}"] for cost in costs]
+            parts += [f"{heading}:", markdown_table(["cost", "median"], lines)]
+    if targets := results["targets"]:
+        parts += ["What it must reach:", markdown_table(TARGET_COLUMNS, [target_cells(target) for target in targets])]
     return "\n\n".join(parts)
 
 

@@ -8,10 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import waited_share
-from benchmarks.results_file import Results, Row, Summary, geometric_mean
+from benchmarks.results_file import Cost, Reached, Results, Row, Summary, geometric_mean
+from benchmarks.targets import figures, mips, of_kind, ratio
 
 # A one-core contestant that waits longer than this was not alone on its core.
 _WAITED_TOO_LONG = 0.1
+
+TARGET_COLUMNS = ("", "isa", "must reach", "reached", "met")
 
 
 def number(value: float) -> str:
@@ -41,15 +44,25 @@ def mips_of(row: Row, name: str) -> Summary | None:
     return result["mips"] if result else None
 
 
-def means(rows: Sequence[Row]) -> dict[str, float | None]:
-    """Geometric mean of the medians by contestant or ratio; over rows whose answers agree."""
-    good = [row for row in rows if row["agree"]]
-    result = {}
-    for name in names_in(rows, "contestants"):
-        result[name] = geometric_mean([m["median"] for row in good if (m := mips_of(row, name))])
-    for name in names_in(rows, "ratios"):
-        result[name] = geometric_mean([row["ratios"][name]["median"] for row in good if name in row["ratios"]])
-    return result
+def summary_lines(rows: Sequence[Row], part: str) -> list[tuple[str, dict[str, str]]]:
+    """(label, text by contestant or ratio): mean and worst guest of those that agree, of those that part, and of all.
+
+    Of rows whose answers agree; kinds without guests are left out, and "all" where there is only one kind.
+    """
+    of = mips if part == "contestants" else ratio
+    kinds = [kind for kind in ("agree", "part") if of_kind(rows, kind)]
+    lines = []
+    for kind in (*kinds, "") if len(kinds) > 1 else kinds:
+        label = f"guests that {kind}" if kind else "all guests"
+        mean: dict[str, str] = {}
+        worst: dict[str, str] = {}
+        for name in names_in(rows, part):
+            found = figures(of_kind(rows, kind), of(name))
+            if (value := geometric_mean([figure for figure, _ in found])) is not None:
+                lowest, guest = min(found)
+                mean[name], worst[name] = number(value), f"{number(lowest)} {guest}"
+        lines += [(f"{label}: geom. mean", mean), (f"{label}: worst", worst)]
+    return lines
 
 
 def speeds_table(title: str, rows: Sequence[Row], absent: Sequence[str] = ()) -> Table:
@@ -61,7 +74,7 @@ def speeds_table(title: str, rows: Sequence[Row], absent: Sequence[str] = ()) ->
             table.add_row(row["guest"], *(cell(mips_of(row, name)) for name in names))
         else:
             table.add_row(f"[red]{row['guest']}", "[red]see below")
-    return _with_means(table, rows, names)
+    return _with_summaries(table, rows, names, "contestants")
 
 
 def ratios_table(title: str, rows: Sequence[Row]) -> Table:
@@ -71,7 +84,7 @@ def ratios_table(title: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         if row["agree"]:
             table.add_row(row["guest"], *(cell(row["ratios"].get(name)) for name in names))
-    return _with_means(table, rows, names)
+    return _with_summaries(table, rows, names, "ratios")
 
 
 def _new_table(title: str, names: Sequence[str]) -> Table:
@@ -82,17 +95,18 @@ def _new_table(title: str, names: Sequence[str]) -> Table:
     return table
 
 
-def _with_means(table: Table, rows: Sequence[Row], names: Sequence[str]) -> Table:
-    mean = means(rows)
-    table.add_section()
-    table.add_row("geom. mean", *("" if (m := mean.get(n)) is None else f"[bold]{number(m)}" for n in names))
+def _with_summaries(table: Table, rows: Sequence[Row], names: Sequence[str], part: str) -> Table:
+    for label, texts in summary_lines(rows, part):
+        if label.endswith("mean"):
+            table.add_section()
+        table.add_row(label, *(texts.get(name, "") for name in names))
     return table
 
 
 def busy_rows(results: Results) -> list[str]:
     """The measurements during which something else had the core."""
     found = []
-    for row in results["one_lane"]:
+    for row in (*results["one_lane"], *results["batch"], *results["many_lanes"]):
         for name in row["contestants"]:
             waited = waited_share(row, name)
             if waited > _WAITED_TOO_LONG:
@@ -117,16 +131,36 @@ def _print_rows(console: Console, what: str, rows: Sequence[Row], absent: Sequen
             console.print(f"[red]{row['guest']} {row['isa']}: {row['problem']}", highlight=False)
 
 
-def costs_table(results: Results) -> Table:
-    """The small costs."""
-    table = Table(title="small costs", title_justify="left")
+def costs_table(title: str, costs: Sequence[Cost]) -> Table:
+    """Costs that are no runs of guests."""
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("median", justify="right")
     table.add_column("range", justify="right")
-    for cost in results["small_costs"]:
+    for cost in costs:
         value = cost["value"]
         spread = f"{number(value['min'])}-{number(value['max'])}"
         table.add_row(cost["name"], f"{number(value['median'])} {cost['unit']}", spread)
+    return table
+
+
+def target_cells(target: Reached) -> list[str]:
+    """What, ISA, what must be reached, what was, and whether that is enough."""
+    goal = f"{'≤' if target['at_most'] else '≥'} {target['goal']:g}"
+    if target["reached"] is None:
+        return [target["what"], target["isa"], goal, "not measured", ""]
+    figure = f"{number(target['reached'])} {target['guest']}".strip()
+    return [target["what"], target["isa"], goal, figure, "yes" if target["met"] else "no"]
+
+
+def targets_table(targets: Sequence[Reached]) -> Table:
+    """What must be reached, and what was."""
+    table = Table(title="what it must reach", title_justify="left")
+    for name in TARGET_COLUMNS:
+        table.add_column(name, justify="left" if name in ("", "isa") else "right")
+    colours = {True: "green", False: "red", None: "dim"}
+    for target in targets:
+        table.add_row(*target_cells(target), style=colours[target["met"]])
     return table
 
 
@@ -137,9 +171,14 @@ def print_report(results: Results, console: Console) -> None:
     for (isa, _), rows in groups(results["one_lane"]).items():
         _print_rows(console, f"{isa}, one lane, one core", rows, ("qemu", "native"))
     for (isa, lanes), rows in groups(results["batch"]).items():
-        _print_rows(console, f"{isa}, {lanes:,} lanes with an input each, all lanes together", rows, ("native",))
-    if results["small_costs"]:
-        console.print(costs_table(results))
+        _print_rows(console, f"{isa}, {lanes:,} lanes with an input each, all lanes together", rows, ("qemu", "native"))
+    for (isa, _), rows in groups(results["many_lanes"]).items():
+        _print_rows(console, f"{isa}, one core, by the number of lanes", rows, ())
+    for title, costs in (("compile time", results["compile_costs"]), ("small costs", results["small_costs"])):
+        if costs:
+            console.print(costs_table(title, costs))
+    if results["targets"]:
+        console.print(targets_table(results["targets"]))
     if busy := busy_rows(results):
         shown = ", ".join(busy[:8]) + (" …" if len(busy) > 8 else "")
         console.print(

@@ -127,8 +127,8 @@ def build_guest(guest: Guest, target: Target, output: Path) -> None:
             objects.append(str(Path(scratch) / f"{source.stem}.o"))
             flags = ("-target", target.triple, f"-mcpu={cpu}", *COMPILER_FLAGS, f"-I{SOURCE_DIR}")
             ziglang("cc", *flags, "-c", str(source), "-o", objects[-1])
-        flags = ("-m", target.emulation, *LINKER_FLAGS, "-T", str(guest.linker_script))
-        ziglang("ld.lld", *flags, *objects, "-o", str(output))
+        options = ("-m", target.emulation, *LINKER_FLAGS, "-T", str(guest.linker_script))
+        ziglang("ld.lld", *options, *objects, "-o", str(output))
 
 
 def build_all(guests: Sequence[Guest], directory: Path) -> list[Path]:
