@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.report import TARGET_COLUMNS, groups, mips_of, names_in, number, summary_lines, target_cells
+from benchmarks.report import by_kind, groups, mips_of, names_in, number, summaries, target_lines
 from benchmarks.results_file import Results, Row, load
 
 BEGIN = "<!-- benchmarks:begin -->"
@@ -29,31 +29,31 @@ def rows_markdown(rows: Sequence[Row]) -> str:
     speeds = [name for name in _SPEEDS if name in names_in(rows, "contestants")]
     ratios = [name for name in _RATIOS if name in names_in(rows, "ratios")]
     lines = []
-    for row in rows:
-        if not row["agree"]:
-            lines.append([row["guest"], *["answers differ"] * (len(speeds) + len(ratios))])
-            continue
-        found = [mips_of(row, name) for name in speeds] + [row["ratios"].get(name) for name in ratios]
-        lines.append([row["guest"], *("" if s is None else number(s["median"]) for s in found)])
-    speed_lines = dict(summary_lines(rows, "contestants"))
-    for label, texts in summary_lines(rows, "ratios"):
-        found_texts = [
-            *(speed_lines[label].get(name, "") for name in speeds),
-            *(texts.get(name, "") for name in ratios),
-        ]
-        lines.append([f"**{label}**", *(text and f"**{text}**" for text in found_texts)])
+    for kind, of in by_kind(rows):
+        for row in of if kind != "all" else ():
+            if not row["agree"]:
+                lines.append([row["guest"], *["answers differ"] * (len(speeds) + len(ratios))])
+                continue
+            found = [mips_of(row, name) for name in speeds] + [row["ratios"].get(name) for name in ratios]
+            lines.append([row["guest"], *("" if s is None else number(s["median"]) for s in found)])
+        (speed_means, _), (ratio_means, worst) = summaries(of, "contestants"), summaries(of, "ratios")
+        for label, speed_texts, ratio_texts in (("mean", speed_means, ratio_means), ("worst", {}, worst)):
+            texts = [speed_texts.get(name, "") for name in speeds] + [ratio_texts.get(name, "") for name in ratios]
+            lines.append([f"**{kind}: {label}**", *(text and f"**{text}**" for text in texts)])
     return markdown_table(["guest", *(f"{name}, MIPS" for name in speeds), *ratios], lines)
 
 
 def conditions(results: Results) -> str:
     """On what and how this was measured."""
     machine = results["machine"]
-    runs = results["options"]["runs"]
+    options = results["options"]
+    cpu = " Times of vmjit on one core are CPU time." if options.get("clock") == "cpu" else ""
     peers = [f"{name} {machine[key]}" for key, name in (("qemu", "QEMU"), ("gcc", "gcc")) if machine[key]]
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; vmjit {machine['vmjit']}, "
         f"Python {machine['python']}, LLVM {machine['llvm']}{''.join(', ' + p for p in peers)}. "
-        f"Medians of {runs} rounds; MIPS are millions of guest instructions a second."
+        f"Medians of {options['runs']} rounds, means are geometric; MIPS are millions of guest instructions a second. "
+        "Lanes of guests that agree take the same way whatever their input, those of guests that part do not." + cpu
     )
 
 
@@ -64,7 +64,6 @@ def readme_text(results: Results) -> str:
     for part, title in (
         (results["one_lane"], lambda isa, _: f"One lane on one core, {isa}:"),
         (results["batch"], lambda isa, lanes: f"{lanes:,} lanes with an input each, all lanes together, {isa}:"),
-        (results["many_lanes"], lambda isa, lanes: f"Lanes by their number, one core, {isa}:"),
     ):
         for (isa, lanes), rows in groups(part).items():
             parts += [title(isa, lanes), rows_markdown(rows)]
@@ -73,7 +72,7 @@ def readme_text(results: Results) -> str:
             lines = [[cost["name"], f"{number(cost['value']['median'])} {cost['unit']}"] for cost in costs]
             parts += [f"{heading}:", markdown_table(["cost", "median"], lines)]
     if targets := results["targets"]:
-        parts += ["What it must reach:", markdown_table(TARGET_COLUMNS, [target_cells(target) for target in targets])]
+        parts += ["What it must reach:", markdown_table(*target_lines(targets))]
     return "\n\n".join(parts)
 
 

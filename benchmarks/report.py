@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.contestants import QEMU
 from benchmarks.measure import waited_share
 from benchmarks.results_file import Cost, Reached, Results, Row, Summary, geometric_mean
 from benchmarks.targets import figures, mips, of_kind, ratio
 
 # A one-core contestant that waits longer than this was not alone on its core.
 _WAITED_TOO_LONG = 0.1
-
-TARGET_COLUMNS = ("", "isa", "must reach", "reached", "met")
 
 
 def number(value: float) -> str:
@@ -44,47 +43,53 @@ def mips_of(row: Row, name: str) -> Summary | None:
     return result["mips"] if result else None
 
 
-def summary_lines(rows: Sequence[Row], part: str) -> list[tuple[str, dict[str, str]]]:
-    """(label, text by contestant or ratio): mean and worst guest of those that agree, of those that part, and of all.
+def by_kind(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Kind and rows: "agree" and "part" as far as there are such guests, and "all" where there are both."""
+    kinds = [(kind, found) for kind in ("agree", "part") if (found := of_kind(rows, kind))]
+    return [*kinds, ("all", list(rows))] if len(kinds) > 1 else kinds
 
-    Of rows whose answers agree; kinds without guests are left out, and "all" where there is only one kind.
-    """
+
+def summaries(rows: Sequence[Row], part: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Geometric mean, and the worst with its guest, by contestant or ratio; of rows whose answers agree."""
     of = mips if part == "contestants" else ratio
-    kinds = [kind for kind in ("agree", "part") if of_kind(rows, kind)]
-    lines = []
-    for kind in (*kinds, "") if len(kinds) > 1 else kinds:
-        label = f"guests that {kind}" if kind else "all guests"
-        mean: dict[str, str] = {}
-        worst: dict[str, str] = {}
-        for name in names_in(rows, part):
-            found = figures(of_kind(rows, kind), of(name))
-            if (value := geometric_mean([figure for figure, _ in found])) is not None:
-                lowest, guest = min(found)
-                mean[name], worst[name] = number(value), f"{number(lowest)} {guest}"
-        lines += [(f"{label}: geom. mean", mean), (f"{label}: worst", worst)]
-    return lines
+    mean: dict[str, str] = {}
+    worst: dict[str, str] = {}
+    for name in names_in(rows, part):
+        found = figures(rows, of(name))
+        if (value := geometric_mean([figure for figure, _ in found])) is not None:
+            lowest, guest = min(found)
+            mean[name], worst[name] = number(value), f"{number(lowest)} {guest}"
+    return mean, worst
 
 
 def speeds_table(title: str, rows: Sequence[Row], absent: Sequence[str] = ()) -> Table:
     """Million guest instructions a second by guest. `absent` are contestants that could not take part."""
     names = [*names_in(rows, "contestants"), *absent]
-    table = _new_table(title, names)
-    for row in rows:
-        if row["agree"]:
-            table.add_row(row["guest"], *(cell(mips_of(row, name)) for name in names))
-        else:
-            table.add_row(f"[red]{row['guest']}", "[red]see below")
-    return _with_summaries(table, rows, names, "contestants")
+    return _filled(title, rows, names, "contestants", lambda row: [cell(mips_of(row, name)) for name in names])
 
 
 def ratios_table(title: str, rows: Sequence[Row]) -> Table:
     """Speed ratios by guest."""
     names = names_in(rows, "ratios")
+    return _filled(title, rows, names, "ratios", lambda row: [cell(row["ratios"].get(name)) for name in names])
+
+
+def _filled(
+    title: str, rows: Sequence[Row], names: Sequence[str], part: str, cells: Callable[[Row], Sequence[str]]
+) -> Table:
+    """Guests by kind, and below each kind its mean and its worst."""
     table = _new_table(title, names)
-    for row in rows:
-        if row["agree"]:
-            table.add_row(row["guest"], *(cell(row["ratios"].get(name)) for name in names))
-    return _with_summaries(table, rows, names, "ratios")
+    for kind, of in by_kind(rows):
+        for row in of if kind != "all" else ():
+            if row["agree"]:
+                table.add_row(row["guest"], *cells(row))
+            else:
+                table.add_row(f"[red]{row['guest']}", "[red]see below")
+        table.add_section()
+        for label, texts in zip(("mean", "worst"), summaries(of, part), strict=True):
+            table.add_row(f"[bold]{kind}: {label}", *(texts.get(name, "") for name in names))
+        table.add_section()
+    return table
 
 
 def _new_table(title: str, names: Sequence[str]) -> Table:
@@ -92,14 +97,6 @@ def _new_table(title: str, names: Sequence[str]) -> Table:
     table.add_column("guest")
     for name in names:
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
-    return table
-
-
-def _with_summaries(table: Table, rows: Sequence[Row], names: Sequence[str], part: str) -> Table:
-    for label, texts in summary_lines(rows, part):
-        if label.endswith("mean"):
-            table.add_section()
-        table.add_row(label, *(texts.get(name, "") for name in names))
     return table
 
 
@@ -144,23 +141,30 @@ def costs_table(title: str, costs: Sequence[Cost]) -> Table:
     return table
 
 
-def target_cells(target: Reached) -> list[str]:
-    """What, ISA, what must be reached, what was, and whether that is enough."""
-    goal = f"{'≤' if target['at_most'] else '≥'} {target['goal']:g}"
-    if target["reached"] is None:
-        return [target["what"], target["isa"], goal, "not measured", ""]
-    figure = f"{number(target['reached'])} {target['guest']}".strip()
-    return [target["what"], target["isa"], goal, figure, "yes" if target["met"] else "no"]
+def target_lines(targets: Sequence[Reached]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table: for each ISA what must be reached and what was, ✓ where that is enough, else ✗."""
+    isas = [isa for isa in QEMU if any(t["isa"] == isa and t["met"] is not None for t in targets)]
+    lines: dict[str, dict[str, list[str]]] = {}
+    for target in targets:
+        figure = "not measured"
+        if target["reached"] is not None:
+            mark = "✓" if target["met"] else "✗"
+            figure = " ".join(filter(None, (number(target["reached"]), target["guest"], mark)))
+        goal = f"{'≤' if target['at_most'] else '≥'} {target['goal']:g}"
+        lines.setdefault(target["what"], {})[target["isa"]] = [goal, figure]
+    header = ["", *(text for isa in isas for text in (isa, "reached"))]
+    return header, [[what, *(text for isa in isas for text in of.get(isa, ["", ""]))] for what, of in lines.items()]
 
 
 def targets_table(targets: Sequence[Reached]) -> Table:
     """What must be reached, and what was."""
     table = Table(title="what it must reach", title_justify="left")
-    for name in TARGET_COLUMNS:
-        table.add_column(name, justify="left" if name in ("", "isa") else "right")
-    colours = {True: "green", False: "red", None: "dim"}
-    for target in targets:
-        table.add_row(*target_cells(target), style=colours[target["met"]])
+    header, lines = target_lines(targets)
+    for number_of_column, name in enumerate(header):
+        table.add_column(name, justify="right" if number_of_column else "left")
+    colours = {"✓": "[green]", "✗": "[red]"}
+    for line in lines:
+        table.add_row(*(colours.get(text[-1:], "") + text for text in line))
     return table
 
 

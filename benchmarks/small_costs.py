@@ -45,10 +45,11 @@ def short_program() -> bytes:
 
 
 def dirtying_program() -> bytes:
-    """rv64i code that writes the 4 KiB below sp, whose end is that of a page, and exits."""
+    """rv64i code that writes the last whole page below sp, and exits."""
     code = (
         0x20000293,  # li t0, 512
-        0x00010313,  # mv t1, sp
+        0x00C15313,  # srli t1, sp, 12
+        0x00C31313,  # slli t1, t1, 12
         0xFF830313,  # loop: addi t1, t1, -8
         0x00533023,  # sd t0, 0(t1)
         0xFFF28293,  # addi t0, t0, -1
@@ -93,8 +94,8 @@ def _probe_reset(lanes: int) -> Figures:
         machine.reset()
         seconds.append(time.perf_counter() - started)
     machine.run()
-    below = machine.memory.read(int(machine.registers["sp"][0]) - 4096, 4096)
-    if not below.reshape(lanes, -1, 8).any(axis=2).all():
+    page = machine.memory.read((int(machine.registers["sp"][0]) & -4096) - 4096, 4096)
+    if not page.reshape(lanes, -1, 8).any(axis=2).all():
         raise SystemExit("the program does not write what it should")
     return {RESET: statistics.median(seconds) / lanes}
 
