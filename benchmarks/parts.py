@@ -34,6 +34,9 @@ MANY_LANES_GUESTS = ("calls", "crc32", "csv", "ising")
 TWO_CORES = "two cores"
 ALL_CORES = "all cores"
 
+# What a guest's repeat takes, about, where none of vmjit's contestants says it.
+_REPEAT_INSTRUCTIONS = 100_000.0
+
 # QEMU runs this many inputs of a batch, each for about as many instructions.
 _QEMU_INPUTS = 16
 _QEMU_INSTRUCTIONS = 20_000_000
@@ -175,18 +178,18 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
     with pinned(plan.cores[:1]), _closing(contestants):
         try:
             once = batch_inputs(lanes, 1)
-            each = 0.0
+            each = _REPEAT_INSTRUCTIONS
             for contestant in _batch_contestants(plan, guest, isa):
                 contestants.append(contestant)
                 say(f"{guest} {isa}: {lanes:,} lanes, warming {contestant.name}")
                 contestant.warm(once)
-                each = each or contestant.measure(once).instructions / lanes
-            repeat = max(1, round(plan.lane_instructions / each)) if each else 1
+                each = contestant.measure(once).instructions / lanes
+            repeat = max(1, round(plan.lane_instructions / each))
             inputs = batch_inputs(lanes, repeat)
             if plan.native:
                 contestants.append(NativeContestant("native", plan.native / guest))
             if shutil.which(QEMU[isa]):
-                longer = max(2, round(_QEMU_INSTRUCTIONS / max(each * repeat, 1)))
+                longer = max(2, round(_QEMU_INSTRUCTIONS / (each * repeat)))
                 every = max(1, lanes // _QEMU_INPUTS)
                 contestants.append(QemuSample("qemu", elf_path(guest, isa), isa, every, longer))
             say(f"{guest} {isa}: {lanes:,} lanes, {repeat} repeats")
