@@ -9,6 +9,7 @@ from rich.table import Table
 
 from benchmarks.contestants import QEMU
 from benchmarks.measure import waited_share
+from benchmarks.parts import ALL_CORES, TWO_CORES
 from benchmarks.results_file import Cost, Reached, Results, Row, Summary, geometric_mean
 from benchmarks.targets import figures, mips, of_kind, ratio
 
@@ -104,7 +105,7 @@ def busy_rows(results: Results) -> list[str]:
     """The measurements during which something else had the core."""
     found = []
     for row in (*results["one_lane"], *results["batch"], *results["many_lanes"]):
-        for name in row["contestants"]:
+        for name in row["contestants"].keys() - {TWO_CORES, ALL_CORES}:
             waited = waited_share(row, name)
             if waited > _WAITED_TOO_LONG:
                 found.append(f"{row['guest']} {row['isa']} {name} {waited:.0%}")
