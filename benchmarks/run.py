@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from benchmarks.compile_costs import measure_compile_costs
 from benchmarks.contestants import QEMU, missing_peers
 from benchmarks.guests.build import BENCHMARKS, build_native
 from benchmarks.machine_info import machine_info, usable_cores
-from benchmarks.measure import CLOCKS
+from benchmarks.measure import CLOCKS, Say
 from benchmarks.parts import Plan, batch_rows, many_rows, one_lane_rows
 from benchmarks.report import print_report
 from benchmarks.results_file import RESULTS_DIR, Results, all_agree, empty_results, save
@@ -22,7 +22,36 @@ from benchmarks.small_costs import measure_small_costs
 from benchmarks.targets import reached
 from benchmarks.tiers import TIERS
 
-PARTS = ("one-lane", "batch", "many-lanes", "compile", "small")
+
+def _one_lane(plan: Plan, results: Results, say: Say) -> None:
+    results["one_lane"] = one_lane_rows(plan, say)
+
+
+def _batch(plan: Plan, results: Results, say: Say) -> None:
+    results["batch"] = batch_rows(plan, say)
+
+
+def _many_lanes(plan: Plan, results: Results, say: Say) -> None:
+    results["many_lanes"] = many_rows(plan, say)
+
+
+def _compile(plan: Plan, results: Results, say: Say) -> None:
+    results["compile_costs"], failed = measure_compile_costs(plan.isas, plan.runs, plan.clock, say)
+    results["missing"] |= failed
+
+
+def _small(plan: Plan, results: Results, say: Say) -> None:
+    results["small_costs"], failed = measure_small_costs(plan.lanes, plan.runs, say)
+    results["missing"] |= failed
+
+
+PARTS: dict[str, Callable[[Plan, Results, Say], None]] = {
+    "one-lane": _one_lane,
+    "batch": _batch,
+    "many-lanes": _many_lanes,
+    "compile": _compile,
+    "small": _small,
+}
 
 _QUICK_GUESTS = ["crc32", "sort"]
 
@@ -70,7 +99,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def measure(options: argparse.Namespace, console: Console) -> Results:
-    """Everything the options ask for."""
+    """Everything the options ask for. Saved after each part, since all of them take long."""
     missing = missing_peers(options.isa)
     recorded = ("part", "runs", "seconds", "clock", "lanes", "many", "lane_instructions", "quick")
     results = empty_results(machine_info(), {name: getattr(options, name) for name in recorded}, missing)
@@ -93,21 +122,11 @@ def measure(options: argparse.Namespace, console: Console) -> Results:
             cores=usable_cores(),
             native=native,
         )
-        if "one-lane" in options.part:
-            results["one_lane"] = one_lane_rows(plan, status.update)
-        if "batch" in options.part:
-            results["batch"] = batch_rows(plan, status.update)
-        if "many-lanes" in options.part:
-            results["many_lanes"] = many_rows(plan, status.update)
-        if "compile" in options.part:
-            costs, failed = measure_compile_costs(options.isa, options.runs, options.clock, status.update)
-            results["compile_costs"] = costs
-            results["missing"] |= failed
-        if "small" in options.part:
-            costs, failed = measure_small_costs(options.lanes, options.runs, status.update)
-            results["small_costs"] = costs
-            results["missing"] |= failed
-    results["targets"] = reached(results)
+        for part, measured in PARTS.items():
+            if part in options.part:
+                measured(plan, results, status.update)
+                results["targets"] = reached(results)
+                save(results, options.json)
     return results
 
 
@@ -117,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=110)
     results = measure(options, Console(stderr=True))
     print_report(results, console)
-    save(results, options.json)
     print(options.json)
     return 0 if all_agree(results) else 1
 
