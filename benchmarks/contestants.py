@@ -41,6 +41,7 @@ class Run:
     seconds: what the contestant's own clock says: vmjit's `result.seconds`, CPU time of the others.
     cpu_seconds: CPU time of all its threads.
     answer: 4 bytes a lane, one lane after the other.
+    every: the answers are those of every so-manieth lane, from the first on.
     instructions: guest instructions retired by all lanes, 0 where the contestant cannot say.
     tiers: vmjit's instructions by tier.
     """
@@ -50,6 +51,7 @@ class Run:
     answer: bytes
     instructions: int = 0
     tiers: dict[str, int] = field(default_factory=dict)
+    every: int = 1
 
 
 class Contestant(Protocol):
@@ -102,30 +104,17 @@ class VmjitContestant:
         pass
 
 
-class QemuContestant:
-    """`qemu-riscv32` or `qemu-riscv64`, one process a run.
+class Qemu:
+    """`qemu-riscv32` or `qemu-riscv64` with one program.
 
-    What a run with repeat=1 costs is taken off, so that neither the process start nor QEMU's translation is charged.
     User and system time count together: the kernel knows their sum exactly and samples only how it is divided.
     """
 
-    def __init__(self, name: str, elf: Path, isa: str) -> None:
-        self.name = name
+    def __init__(self, elf: Path, isa: str) -> None:
         self._command = [QEMU[isa], str(elf)]
 
-    def warm(self, inputs: Inputs) -> None:
-        self._run(inputs[0])
-
-    def measure(self, inputs: Inputs) -> Run:
-        (data,) = inputs
-        seed, repeat = struct.unpack("<II", data)
-        shorter = 1 if repeat > 1 else 0
-        start_up, _ = self._run(make_input(seed, shorter))
-        total, answer = self._run(data)
-        seconds = max(total - start_up, 1e-6) * repeat / (repeat - shorter)
-        return Run(seconds, seconds, answer)
-
-    def _run(self, data: bytes) -> tuple[float, bytes]:
+    def run(self, data: bytes) -> tuple[float, bytes]:
+        """CPU seconds of one process, and its answer."""
         with subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdin is not None
             assert process.stdout is not None
@@ -136,8 +125,86 @@ class QemuContestant:
             process.returncode = os.waitstatus_to_exitcode(status)
         return usage.ru_utime + usage.ru_stime, answer
 
+
+class QemuContestant:
+    """One process a run.
+
+    What a run with repeat=1 costs is taken off, so that neither the process start nor QEMU's translation is charged.
+    """
+
+    def __init__(self, name: str, elf: Path, isa: str) -> None:
+        self.name = name
+        self._qemu = Qemu(elf, isa)
+
+    def warm(self, inputs: Inputs) -> None:
+        self._qemu.run(inputs[0])
+
+    def measure(self, inputs: Inputs) -> Run:
+        (data,) = inputs
+        seed, repeat = struct.unpack("<II", data)
+        shorter = 1 if repeat > 1 else 0
+        start_up, _ = self._qemu.run(make_input(seed, shorter))
+        total, answer = self._qemu.run(data)
+        seconds = max(total - start_up, 1e-6) * repeat / (repeat - shorter)
+        return Run(seconds, seconds, answer)
+
     def close(self) -> None:
         pass
+
+
+class QemuSample:
+    """What QEMU would take for all inputs of a batch, from a few of them.
+
+    A process for each of thousands of short inputs would measure how processes start. So `every` so-manieth input is
+    run twice, as it is, which gives the answer, and with `longer` times its repeats; the difference is what the repeats
+    cost without start and translation. It is scaled to the input's own repeats and to all inputs.
+    """
+
+    def __init__(self, name: str, elf: Path, isa: str, every: int, longer: int) -> None:
+        self.name = name
+        self._qemu = Qemu(elf, isa)
+        self._every = every
+        self._longer = longer
+
+    def warm(self, inputs: Inputs) -> None:
+        self._qemu.run(inputs[0])
+
+    def measure(self, inputs: Inputs) -> Run:
+        answers = []
+        spent = 0.0
+        for data in inputs[:: self._every]:
+            seed, repeat = struct.unpack("<II", data)
+            start_up, answer = self._qemu.run(data)
+            total, _ = self._qemu.run(make_input(seed, repeat * self._longer))
+            spent += (total - start_up) / (self._longer - 1)
+            answers.append(answer)
+        seconds = max(spent, 1e-6) * len(inputs) / len(answers)
+        return Run(seconds, seconds, b"".join(answers), every=self._every)
+
+    def close(self) -> None:
+        pass
+
+
+class Sampled:
+    """Another contestant with every so-manieth lane only; its time is scaled to all of them."""
+
+    def __init__(self, inner: Contestant, every: int) -> None:
+        self.name = inner.name
+        self._inner = inner
+        self._every = every
+
+    def warm(self, inputs: Inputs) -> None:
+        self._inner.warm(inputs[:: self._every])
+
+    def measure(self, inputs: Inputs) -> Run:
+        some = inputs[:: self._every]
+        run = self._inner.measure(some)
+        scale = len(inputs) / len(some)
+        # The lanes that are left out have data of their own: the number of instructions is not that of all lanes.
+        return Run(run.seconds * scale, run.cpu_seconds * scale, run.answer, 0, run.tiers, self._every)
+
+    def close(self) -> None:
+        self._inner.close()
 
 
 class NativeContestant:

@@ -30,7 +30,7 @@ from benchmarks.machine_info import PROJECT, machine_info
 from benchmarks.parts import SEED
 from benchmarks.report import number
 from benchmarks.results_file import RESULTS_DIR, geometric_mean
-from benchmarks.run import TIERS
+from benchmarks.tiers import TIERS
 
 if TYPE_CHECKING:
     from vmjit import Machine
@@ -190,7 +190,7 @@ def probe(arguments: Sequence[str]) -> int:
     import vmjit
 
     machine = vmjit.Machine(vmjit.load(elf_path(guest, isa)), tier=tier, memory=LANE_MEMORY, threads=1)
-    for _ in range(_WARM_RUNS if tier == "auto" else 0):
+    for _ in range(_WARM_RUNS if tier not in ("interpreter", "scalar") else 0):
         _warm(machine)
     mark = _marker()
     for repeat in repeats:

@@ -16,7 +16,7 @@ from benchmarks.machine_info import machine_info
 from benchmarks.measure import choose_repeat, make_row, run_rounds
 from benchmarks.parts import SEED
 from benchmarks.report import print_report
-from benchmarks.results_file import RESULTS_DIR, SCHEMA, Results, Row, all_agree, save
+from benchmarks.results_file import RESULTS_DIR, Results, Row, all_agree, empty_results, save
 from vmjit.devices.interface import DeviceInfo
 from vmjit.devices.registry import open_device
 from vmjit.errors import DeviceError
@@ -93,15 +93,8 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> Results:
             for guest in options.guests:
                 say(f"{guest} {isa}: {lanes} lanes")
                 rows.append(measure_row(options, guest, isa, lanes))
-    return {
-        "schema": SCHEMA,
-        "machine": {**machine_info(), **described(info)},
-        "options": {name: getattr(options, name) for name in ("device", "runs", "seconds", "lanes")},
-        "missing": {},
-        "one_lane": [],
-        "batch": rows,
-        "small_costs": [],
-    }
+    recorded = {name: getattr(options, name) for name in ("device", "runs", "seconds", "lanes")}
+    return {**empty_results({**machine_info(), **described(info)}, recorded, {}), "batch": rows}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.contestants import Contestant, Inputs, Run, make_input
@@ -60,15 +61,26 @@ def speed_ratio(first: Sequence[float], second: Sequence[float]) -> Summary:
 
 
 def disagreement(runs: Mapping[str, Sequence[Run]]) -> str:
-    """Who gave another answer or another count than the rest, in words; empty if all agree."""
+    """Who gave another answer or another count than the rest, in words; empty if all agree.
+
+    Contestants that answer for a sample of the lanes are compared in these.
+    """
     problems = []
-    answers = {run.answer for of in runs.values() for run in of}
-    if len(answers) > 1:
+    widest = math.lcm(*(run.every for of in runs.values() for run in of))
+    answers = {_answers(run, widest) for of in runs.values() for run in of}
+    whole = {run.answer for of in runs.values() for run in of if run.every == 1}
+    if len(answers) > 1 or len(whole) > 1:
         problems.append("answers differ: " + ", ".join(f"{n} {_answer(of)}" for n, of in runs.items()))
     counts = {run.instructions for of in runs.values() for run in of if run.instructions}
     if len(counts) > 1:
         problems.append(f"retired counts differ: {', '.join(str(c) for c in sorted(counts))}")
     return "; ".join(problems)
+
+
+def _answers(run: Run, every: int) -> bytes:
+    """The answers of every so-manieth lane, of those that the run has."""
+    step = every // run.every
+    return b"".join(run.answer[at : at + 4] for at in range(0, len(run.answer), 4 * step))
 
 
 def _answer(runs: Sequence[Run]) -> str:
@@ -87,21 +99,29 @@ def make_row(
     pairs: Sequence[tuple[str, str]],
     clocks: Mapping[str, str],
 ) -> Row:
-    """Put a row together. `clocks` says by contestant which of CLOCKS counts; "run" where it says nothing."""
+    """Put a row together.
+
+    `clocks` says by contestant which of CLOCKS counts; one that it does not name has the same time on both.
+    """
     problem = disagreement(runs)
     instructions = max((run.instructions for of in runs.values() for run in of), default=0)
-    seconds: dict[str, list[float]] = {}
     contestants: dict[str, ContestantResult] = {}
     for name, of in runs.items():
-        cpu = clocks.get(name, "run") == "cpu"
-        seconds[name] = [run.cpu_seconds if cpu else run.seconds for run in of]
+        seconds = _seconds(of, clocks.get(name, "run"))
         tiers = of[-1].tiers
         contestants[name] = {
-            "seconds": seconds[name],
+            "seconds": seconds,
             "cpu_seconds": [run.cpu_seconds for run in of],
-            "mips": summarise([instructions / s / 1e6 for s in seconds[name]]),
+            "mips": summarise([instructions / s / 1e6 for s in seconds]),
             "compiled_share": 1 - tiers["interpreter"] / max(sum(tiers.values()), 1) if tiers else None,
         }
+    ratios = {}
+    for first, second in pairs:
+        if first in runs and second in runs:
+            # CPU time only where neither has to be timed by the clock, as what runs on several cores has.
+            asked = {clocks[name] for name in (first, second) if name in clocks}
+            clock = "cpu" if asked == {"cpu"} else "run"
+            ratios[f"{first} : {second}"] = speed_ratio(_seconds(runs[first], clock), _seconds(runs[second], clock))
     return {
         "guest": guest,
         "isa": isa,
@@ -111,8 +131,12 @@ def make_row(
         "agree": not problem,
         "problem": problem,
         "contestants": contestants,
-        "ratios": {f"{a} : {b}": speed_ratio(seconds[a], seconds[b]) for a, b in pairs if a in runs and b in runs},
+        "ratios": ratios,
     }
+
+
+def _seconds(runs: Sequence[Run], clock: str) -> list[float]:
+    return [run.cpu_seconds if clock == "cpu" else run.seconds for run in runs]
 
 
 def waited_share(row: Row, name: str) -> float:

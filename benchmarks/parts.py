@@ -1,4 +1,4 @@
-"""The two parts of a benchmark: one lane on one core, and a batch of lanes with an input each."""
+"""The parts of a benchmark that run guests: one lane, a batch of lanes with an input each, and many lanes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pathlib import Path
 from benchmarks.contestants import (
     QEMU,
     Contestant,
+    Inputs,
     NativeContestant,
     QemuContestant,
+    QemuSample,
+    Sampled,
     VmjitContestant,
     elf_path,
     make_input,
@@ -25,8 +28,18 @@ from benchmarks.results_file import Row
 # The seed of the one-lane part; the batch has the seeds from here on.
 SEED = 12345
 
-ONE_CORE = "one core"
+# One of each nature is enough to see what the number of lanes does: computing, bound by memory, calling, parsing.
+MANY_LANES_GUESTS = ("calls", "crc32", "csv", "ising")
+
+TWO_CORES = "two cores"
 ALL_CORES = "all cores"
+
+# What a guest's repeat takes, about, where none of vmjit's contestants says it.
+_REPEAT_INSTRUCTIONS = 100_000.0
+
+# QEMU runs this many inputs of a batch, each for about as many instructions.
+_QEMU_INPUTS = 16
+_QEMU_INSTRUCTIONS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -39,9 +52,29 @@ class Plan:
     runs: int
     seconds: float
     clock: str
+    lanes: int
+    lane_instructions: int
+    """About how many guest instructions a lane of a batch executes."""
+    many: int
+    """The number of lanes that `lanes` is compared with, a multiple of it, on MANY_LANES_GUESTS."""
     cores: Sequence[int]
     native: Path | None
     """The folder with the native builds, None without gcc."""
+
+    @property
+    def one_lane_tiers(self) -> list[str]:
+        """The tiers for a single lane, which fills no vector register."""
+        return [tier for tier in self.tiers if tier != "simd"]
+
+    @property
+    def many_guests(self) -> list[str]:
+        """The guests that are run with many lanes."""
+        return [guest for guest in self.guests if guest in MANY_LANES_GUESTS] or list(self.guests)
+
+    @property
+    def batch_tiers(self) -> list[str]:
+        """The tiers for thousands of lanes, which are worth compiling for."""
+        return [tier for tier in self.tiers if tier != "interpreter"]
 
 
 @contextlib.contextmanager
@@ -83,7 +116,7 @@ def measure_one_lane(plan: Plan, guest: str, isa: str, say: Say) -> Row:
     contestants: list[Contestant] = []
     with pinned(core), _closing(contestants):
         try:
-            for tier in plan.tiers:
+            for tier in plan.one_lane_tiers:
                 say(f"{guest} {isa}: warming {tier}")
                 contestants.append(RemoteContestant(core, VmjitContestant, tier, elf_path(guest, isa), tier, 1, 1))
             if shutil.which(QEMU[isa]):
@@ -103,37 +136,105 @@ def measure_one_lane(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             runs = run_rounds(contestants, inputs, plan.runs)
         except (ContestantError, OSError) as error:
             return _failed(guest, isa, 1, error)
-    clocks = dict.fromkeys(plan.tiers, plan.clock)
-    return make_row(guest, isa, 1, repeat, runs, one_lane_pairs(plan.tiers), clocks)
+    clocks = dict.fromkeys(plan.one_lane_tiers, plan.clock)
+    return make_row(guest, isa, 1, repeat, runs, one_lane_pairs(plan.one_lane_tiers), clocks)
 
 
-BATCH_PAIRS = ((ONE_CORE, "native"), (ALL_CORES, "native"), (ALL_CORES, ONE_CORE))
+def batch_inputs(lanes: int, repeat: int) -> Inputs:
+    """Every lane has its own seed."""
+    return [make_input(SEED + lane, repeat) for lane in range(lanes)]
 
 
-def measure_batch(plan: Plan, guest: str, isa: str, lanes: int, say: Say) -> Row:
-    """vmjit on one core and on all, native code once per input on one core; every lane has its own seed."""
-    core = plan.cores[:1]
-    inputs = [make_input(SEED + lane, 1) for lane in range(lanes)]
-    contestants: list[Contestant] = []
+def batch_pairs(tiers: Sequence[str]) -> list[tuple[str, str]]:
+    """Which speeds of a batch are set in relation."""
+    chosen = [("auto", tier) for tier in tiers if tier != "auto"] if "auto" in tiers else []
+    return [
+        *((tier, "native") for tier in tiers),
+        *((tier, "qemu") for tier in tiers),
+        *chosen,
+        *((cores, "auto") for cores in (TWO_CORES, ALL_CORES)),
+    ]
+
+
+def _batch_contestants(plan: Plan, guest: str, isa: str) -> Iterator[Contestant]:
+    """Tiers on the first core, `auto` on two and on all, one after the other; native code and QEMU come later."""
     elf = elf_path(guest, isa)
-    with pinned(core), _closing(contestants):
+    for tier in plan.batch_tiers:
+        yield RemoteContestant(plan.cores[:1], VmjitContestant, tier, elf, tier, plan.lanes, 1)
+    if "auto" in plan.batch_tiers:
+        for name, cores in ((TWO_CORES, plan.cores[:2]), (ALL_CORES, plan.cores)):
+            # On a machine of two cores these are all.
+            if len(cores) > (1 if name == TWO_CORES else 2):
+                yield RemoteContestant(cores, VmjitContestant, name, elf, "auto", plan.lanes, None)
+
+
+def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
+    """vmjit's tiers, native code once per input, and QEMU by a sample; every lane has its own seed.
+
+    All repeat their work until a lane has `plan.lane_instructions`, so that what a run costs once does not decide.
+    """
+    lanes = plan.lanes
+    contestants: list[Contestant] = []
+    with pinned(plan.cores[:1]), _closing(contestants):
         try:
-            say(f"{guest} {isa}: {lanes} lanes")
-            contestants.append(RemoteContestant(core, VmjitContestant, ONE_CORE, elf, "auto", lanes, 1))
-            contestants.append(RemoteContestant(plan.cores, VmjitContestant, ALL_CORES, elf, "auto", lanes, None))
+            once = batch_inputs(lanes, 1)
+            each = _REPEAT_INSTRUCTIONS
+            for contestant in _batch_contestants(plan, guest, isa):
+                contestants.append(contestant)
+                say(f"{guest} {isa}: {lanes:,} lanes, warming {contestant.name}")
+                contestant.warm(once)
+                each = contestant.measure(once).instructions / lanes
+            repeat = max(1, round(plan.lane_instructions / each))
+            inputs = batch_inputs(lanes, repeat)
             if plan.native:
                 contestants.append(NativeContestant("native", plan.native / guest))
+            if shutil.which(QEMU[isa]):
+                longer = max(2, round(_QEMU_INSTRUCTIONS / (each * repeat)))
+                every = max(1, lanes // _QEMU_INPUTS)
+                contestants.append(QemuSample("qemu", elf_path(guest, isa), isa, every, longer))
+            say(f"{guest} {isa}: {lanes:,} lanes, {repeat} repeats")
+            run_rounds(contestants, inputs, 1)
+            runs = run_rounds(contestants, inputs, plan.runs)
+        except (ContestantError, OSError) as error:
+            return _failed(guest, isa, lanes, error)
+    clocks = {**dict.fromkeys(plan.batch_tiers, plan.clock), TWO_CORES: "run", ALL_CORES: "run"}
+    return make_row(guest, isa, lanes, repeat, runs, batch_pairs(plan.batch_tiers), clocks)
+
+
+def measure_many(plan: Plan, guest: str, isa: str, say: Say) -> Row:
+    """Whether lanes cost the same where there are more of them: `auto` on one core, one repeat a lane.
+
+    The fewer are every so-manieth of the many, and their time is scaled to all.
+    """
+    core, elf = plan.cores[:1], elf_path(guest, isa)
+    many, few = many_names(plan)
+    inputs = batch_inputs(plan.many, 1)
+    contestants: list[Contestant] = []
+    with pinned(core), _closing(contestants):
+        try:
+            say(f"{guest} {isa}: {plan.many:,} lanes")
+            contestants.append(RemoteContestant(core, VmjitContestant, many, elf, "auto", plan.many, 1))
+            fewer = RemoteContestant(core, VmjitContestant, few, elf, "auto", plan.lanes, 1)
+            contestants.append(Sampled(fewer, plan.many // plan.lanes))
             for contestant in contestants:
                 contestant.warm(inputs)
             runs = run_rounds(contestants, inputs, plan.runs)
         except (ContestantError, OSError) as error:
-            return _failed(guest, isa, lanes, error)
-    return make_row(guest, isa, lanes, 1, runs, BATCH_PAIRS, {ONE_CORE: plan.clock})
+            return _failed(guest, isa, plan.many, error)
+    return make_row(guest, isa, plan.many, 1, runs, [(few, many)], dict.fromkeys((few, many), plan.clock))
+
+
+def many_names(plan: Plan) -> tuple[str, str]:
+    return f"{plan.many:,} lanes", f"{plan.lanes:,} lanes"
 
 
 def one_lane_rows(plan: Plan, say: Say) -> list[Row]:
     return [measure_one_lane(plan, guest, isa, say) for isa in plan.isas for guest in plan.guests]
 
 
-def batch_rows(plan: Plan, lanes: int, say: Say) -> list[Row]:
-    return [measure_batch(plan, guest, isa, lanes, say) for isa in plan.isas for guest in plan.guests]
+def batch_rows(plan: Plan, say: Say) -> list[Row]:
+    return [measure_batch(plan, guest, isa, say) for isa in plan.isas for guest in plan.guests]
+
+
+def many_rows(plan: Plan, say: Say) -> list[Row]:
+    return [measure_many(plan, guest, isa, say) for isa in plan.isas for guest in plan.many_guests]

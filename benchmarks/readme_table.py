@@ -7,15 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.report import groups, means, mips_of, names_in, number
+from benchmarks.report import by_kind, groups, mips_of, names_in, number, summaries, target_lines
 from benchmarks.results_file import Results, Row, load
 
 BEGIN = "<!-- benchmarks:begin -->"
 END = "<!-- benchmarks:end -->"
 
 # What the README shows; the result file has the rest.
-_SPEEDS = ("interpreter", "scalar", "auto", "one core", "all cores", "qemu", "native")
-_RATIOS = ("scalar : qemu", "auto : qemu", "auto : native", "one core : native", "all cores : native")
+_SPEEDS = ("interpreter", "scalar", "simd", "auto", "two cores", "all cores", "qemu", "native")
+_RATIOS = ("scalar : qemu", "scalar : native", "auto : qemu", "auto : native", "auto : scalar", "two cores : auto")
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -25,31 +25,35 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
 
 
 def rows_markdown(rows: Sequence[Row]) -> str:
-    """Medians by guest, and their geometric means."""
+    """Medians by guest, their geometric means and the worst of them by kind of guest."""
     speeds = [name for name in _SPEEDS if name in names_in(rows, "contestants")]
     ratios = [name for name in _RATIOS if name in names_in(rows, "ratios")]
     lines = []
-    for row in rows:
-        if not row["agree"]:
-            lines.append([row["guest"], *["answers differ"] * (len(speeds) + len(ratios))])
-            continue
-        found = [mips_of(row, name) for name in speeds] + [row["ratios"].get(name) for name in ratios]
-        lines.append([row["guest"], *("" if s is None else number(s["median"]) for s in found)])
-    mean = means(rows)
-    last = [mean[name] for name in (*speeds, *ratios)]
-    lines.append(["**geometric mean**", *("" if m is None else f"**{number(m)}**" for m in last)])
+    for kind, of in by_kind(rows):
+        for row in of if kind != "all" else ():
+            if not row["agree"]:
+                lines.append([row["guest"], *["answers differ"] * (len(speeds) + len(ratios))])
+                continue
+            found = [mips_of(row, name) for name in speeds] + [row["ratios"].get(name) for name in ratios]
+            lines.append([row["guest"], *("" if s is None else number(s["median"]) for s in found)])
+        (speed_means, _), (ratio_means, worst) = summaries(of, "contestants"), summaries(of, "ratios")
+        for label, speed_texts, ratio_texts in (("mean", speed_means, ratio_means), ("worst", {}, worst)):
+            texts = [speed_texts.get(name, "") for name in speeds] + [ratio_texts.get(name, "") for name in ratios]
+            lines.append([f"**{kind}: {label}**", *(text and f"**{text}**" for text in texts)])
     return markdown_table(["guest", *(f"{name}, MIPS" for name in speeds), *ratios], lines)
 
 
 def conditions(results: Results) -> str:
     """On what and how this was measured."""
     machine = results["machine"]
-    runs = results["options"]["runs"]
+    options = results["options"]
+    cpu = " Times of vmjit on one core are CPU time." if options.get("clock") == "cpu" else ""
     peers = [f"{name} {machine[key]}" for key, name in (("qemu", "QEMU"), ("gcc", "gcc")) if machine[key]]
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['date']}; vmjit {machine['vmjit']}, "
         f"Python {machine['python']}, LLVM {machine['llvm']}{''.join(', ' + p for p in peers)}. "
-        f"Medians of {runs} rounds; MIPS are millions of guest instructions a second."
+        f"Medians of {options['runs']} rounds, means are geometric; MIPS are millions of guest instructions a second. "
+        "Lanes of guests that agree take the same way whatever their input, those of guests that part do not." + cpu
     )
 
 
@@ -63,9 +67,12 @@ def readme_text(results: Results) -> str:
     ):
         for (isa, lanes), rows in groups(part).items():
             parts += [title(isa, lanes), rows_markdown(rows)]
-    if costs := results["small_costs"]:
-        lines = [[cost["name"], f"{number(cost['value']['median'])} {cost['unit']}"] for cost in costs]
-        parts += ["Small costs:", markdown_table(["cost", "median"], lines)]
+    for heading, costs in (("Compile time", results["compile_costs"]), ("Small costs", results["small_costs"])):
+        if costs:
+            lines = [[cost["name"], f"{number(cost['value']['median'])} {cost['unit']}"] for cost in costs]
+            parts += [f"{heading}:", markdown_table(["cost", "median"], lines)]
+    if targets := results["targets"]:
+        parts += ["What it must reach:", markdown_table(*target_lines(targets))]
     return "\n\n".join(parts)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Summary(TypedDict):
@@ -45,15 +45,30 @@ class Row(TypedDict):
 
 
 class Cost(TypedDict):
-    """One of the small costs."""
+    """What something costs that is no run of a guest."""
 
     name: str
     unit: str
     value: Summary
 
 
+class Reached(TypedDict):
+    """One line of what vmjit must reach. `reached` and `met` are None where it was not measured."""
+
+    what: str
+    isa: str
+    goal: float
+    at_most: bool
+    reached: float | None
+    met: bool | None
+    guest: str
+
+
 class Results(TypedDict):
-    """The whole file."""
+    """The whole file.
+
+    one_lane, batch, many_lanes: the rows of the parts that run guests. targets: what must be reached, beside what was.
+    """
 
     schema: int
     machine: dict[str, str | int]
@@ -61,7 +76,10 @@ class Results(TypedDict):
     missing: dict[str, str]
     one_lane: list[Row]
     batch: list[Row]
+    many_lanes: list[Row]
+    compile_costs: list[Cost]
     small_costs: list[Cost]
+    targets: list[Reached]
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -74,8 +92,24 @@ def geometric_mean(values: Iterable[float]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
+def empty_results(machine: Mapping[str, str | int], options: Mapping[str, Any], missing: Mapping[str, str]) -> Results:
+    """A result file in which nothing was measured yet."""
+    return {
+        "schema": SCHEMA,
+        "machine": dict(machine),
+        "options": dict(options),
+        "missing": dict(missing),
+        "one_lane": [],
+        "batch": [],
+        "many_lanes": [],
+        "compile_costs": [],
+        "small_costs": [],
+        "targets": [],
+    }
+
+
 def all_agree(results: Results) -> bool:
-    return all(row["agree"] for row in (*results["one_lane"], *results["batch"]))
+    return all(row["agree"] for row in (*results["one_lane"], *results["batch"], *results["many_lanes"]))
 
 
 def save(results: Results, path: Path) -> None:

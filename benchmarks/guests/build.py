@@ -11,15 +11,48 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 GUESTS_DIR = Path(__file__).resolve().parent
 SOURCE_DIR = GUESTS_DIR / "src"
 BIN_DIR = GUESTS_DIR / "bin"
 
-BENCHMARKS = ("calls", "crc32", "json", "matmul", "montecarlo", "sha256", "sieve", "sort")
+
+@dataclass(frozen=True)
+class Character:
+    """What a benchmark is like as a program, however well it runs here.
+
+    lanes: "agree" where runs on different inputs take the same path but for short branches, "part" where loops, calls
+    or jumps depend on the data. kinds: what it is dominated by, for readers.
+    """
+
+    lanes: Literal["agree", "part"]
+    kinds: tuple[str, ...]
+
+
+BENCHMARKS = {
+    "adler32": Character("agree", ("checksum",)),
+    "biquad": Character("agree", ("filter", "multiplication")),
+    "bsearch": Character("part", ("searching", "memory-bound")),
+    "bytecode": Character("part", ("interpreter", "computed jumps")),
+    "calls": Character("part", ("call-heavy", "computed jumps")),
+    "chacha20": Character("agree", ("cipher",)),
+    "collatz": Character("part", ("arithmetic",)),
+    "crc32": Character("agree", ("checksum", "table lookups")),
+    "csv": Character("part", ("byte-parsing",)),
+    "ising": Character("agree", ("random walk", "memory-bound")),
+    "json": Character("part", ("byte-parsing", "call-heavy")),
+    "lz": Character("part", ("decompression", "byte-parsing")),
+    "matmul": Character("agree", ("matrix product", "multiplication")),
+    "montecarlo": Character("agree", ("random walk", "arithmetic")),
+    "sha256": Character("agree", ("hash",)),
+    "sieve": Character("part", ("memory-bound", "division")),
+    "siphash": Character("agree", ("hash", "64-bit arithmetic")),
+    "sort": Character("part", ("sorting", "memory-bound")),
+}
 
 # No calls that the compiler makes up, no unwind tables, no frame pointers (which no optimised build would have), and no
 # debug information, which would carry the paths of the building machine.
@@ -94,8 +127,8 @@ def build_guest(guest: Guest, target: Target, output: Path) -> None:
             objects.append(str(Path(scratch) / f"{source.stem}.o"))
             flags = ("-target", target.triple, f"-mcpu={cpu}", *COMPILER_FLAGS, f"-I{SOURCE_DIR}")
             ziglang("cc", *flags, "-c", str(source), "-o", objects[-1])
-        flags = ("-m", target.emulation, *LINKER_FLAGS, "-T", str(guest.linker_script))
-        ziglang("ld.lld", *flags, *objects, "-o", str(output))
+        options = ("-m", target.emulation, *LINKER_FLAGS, "-T", str(guest.linker_script))
+        ziglang("ld.lld", *options, *objects, "-o", str(output))
 
 
 def build_all(guests: Sequence[Guest], directory: Path) -> list[Path]:
@@ -121,7 +154,7 @@ def differing(guests: Sequence[Guest], committed: Path) -> list[str]:
         ]
 
 
-def build_native(directory: Path, names: Sequence[str] = BENCHMARKS) -> list[Path]:
+def build_native(directory: Path, names: Iterable[str] = BENCHMARKS) -> list[Path]:
     """Build the benchmarks for this machine with gcc: the reference for results and for the speed of native code."""
     directory.mkdir(parents=True, exist_ok=True)
     outputs = []
