@@ -44,15 +44,15 @@ _MINCORE_TYPE = ir.FunctionType(I32, [PTR, I64, PTR])
 # Instructions of a lane in a trial of running one by one.
 _TRIAL = 20_000
 # Instructions that lanes run one by one in interleaved memory before it is laid out for that.
-_COLD_SLICE = 1_024
-_COLD_LIMIT = 65_536
+_COLD_SLICE = 256
+_COLD_LIMIT = 8_192
 # Instructions that lanes run one by one past a place where they do not go on together.
 _APART_FIRST = 2_000
 _APART_LAST = 1 << 22
 # Calls of SIMD code after which it is judged whether going on so pays.
 _MANY_CALLS = 1_024
 # A measurement of so many cycles, and so many for an instruction, was interrupted by other work.
-_INTERRUPTED = 1 << 19
+_INTERRUPTED = 1 << 22
 _INTERRUPTED_EACH = 64
 _PAGE = 4_096
 
@@ -204,14 +204,17 @@ class _Groups:
         b.ret(load_field(b, entry, ENTRY_VECTOR, PTR))
 
     def emit_relay(self) -> None:
-        """`relay(machine, group frame, group, interleave)`: lay the group's memory out anew.
+        """`interleave(machine, group frame, group)` and `separate`: lay the group's memory out anew.
 
-        Only what the operating system has given pages for can be other than zero. It is copied, cleared where it was,
-        and written where it belongs.
+        Chunks of 4 KiB a lane that hold something are copied, cleared where they were, and written where they belong.
+        What the operating system has given no pages for is zero and not looked at.
         """
-        function, b = self._function("relay", ir.FunctionType(VOID, [PTR, PTR, I64, I1]))
-        self.relay = function
-        machine, frame, group, interleave = function.args
+        self.interleave = self._emit_relay("interleave", interleave=True)
+        self.separate = self._emit_relay("separate", interleave=False)
+
+    def _emit_relay(self, name: str, *, interleave: bool) -> Any:
+        function, b = self._function(name, ir.FunctionType(VOID, [PTR, PTR, I64]))
+        machine, frame, group = function.args
         stride = load_field(b, machine, MachineBlock.PRIVATE_STRIDE)
         bytes_ = b.mul(stride, _i64(self.lanes))
         base = element(b, load_field(b, machine, MachineBlock.PRIVATE, PTR), b.mul(group, bytes_), I8)
@@ -223,60 +226,82 @@ class _Groups:
         pages = b.lshr(b.add(b.add(bytes_, before), _i64(_PAGE - 1)), _i64(12))
         self._ask_resident(b, machine, b.inttoptr(b.sub(address, before), PTR), pages, resident)
         chunks = b.lshr(b.add(stride, _i64(_PAGE - 1)), _i64(12))
+        marks = element(b, resident, pages, I8)  # a byte a chunk, behind those of the pages
+        found = _variable(b, I64)
 
         def chunk_size(chunk: Value) -> Value:
             rest = b.sub(stride, b.shl(chunk, _i64(12)))
             return b.select(b.icmp_unsigned("<", rest, _i64(_PAGE)), rest, _i64(_PAGE))
 
-        def is_resident(offset: Value, size: Value) -> Value:
-            """Whether pages that hold some of the group's bytes are there."""
-            first = b.lshr(b.add(offset, before), _i64(12))
-            last = b.lshr(b.add(b.add(offset, before), b.sub(size, _i64(1))), _i64(12))
-            found = _variable(b, I8)
-            b.store(ir.Constant(I8, 0), found)
-            with _counted(b, b.add(b.sub(last, first), _i64(1))) as i:
-                flag = b.load(element(b, resident, b.add(first, i), I8), typ=I8)
-                b.store(b.or_(b.load(found, typ=I8), flag), found)
-            return b.icmp_unsigned("!=", b.and_(b.load(found, typ=I8), ir.Constant(I8, 1)), ir.Constant(I8, 0))
+        def pieces(start: Value, size: Value, *, together: bool) -> Iterator[tuple[Value, Value]]:
+            """(offset, size) of where a chunk lies: in one piece, or in one a lane."""
+            if together:
+                yield b.mul(start, _i64(self.lanes)), b.mul(size, _i64(self.lanes))
+            else:
+                for lane in range(self.lanes):
+                    yield b.add(b.mul(stride, _i64(lane)), start), size
 
-        needed = _variable(b, I8)
-        marks = element(b, resident, pages, I8)  # a byte a chunk, behind those of the pages
         with _counted(b, chunks) as chunk:
             start, size = b.shl(chunk, _i64(12)), chunk_size(chunk)
-            b.store(ir.Constant(I8, 0), needed)
-            with b.if_else(interleave) as (rows, words):
-                with rows, _counted(b, _i64(self.lanes)) as lane:
-                    there = is_resident(b.add(b.mul(lane, stride), start), size)
-                    b.store(b.or_(b.load(needed, typ=I8), b.zext(there, I8)), needed)
-                with words:
-                    there = is_resident(b.mul(start, _i64(self.lanes)), b.mul(size, _i64(self.lanes)))
-                    b.store(b.zext(there, I8), needed)
-            b.store(b.load(needed, typ=I8), element(b, marks, chunk, I8))
-            with b.if_then(b.icmp_unsigned("!=", b.load(needed, typ=I8), ir.Constant(I8, 0))):
-                self._transpose(b, base, copy, start, size, stride, interleave)
-        with _counted(b, pages) as page:
-            there = b.and_(b.load(element(b, resident, page, I8), typ=I8), ir.Constant(I8, 1))
-            with b.if_then(b.icmp_unsigned("!=", there, ir.Constant(I8, 0))):
-                at = b.sub(b.shl(page, _i64(12)), before)
-                lo = b.select(b.icmp_signed("<", at, _i64(0)), _i64(0), at)
-                end = b.add(at, _i64(_PAGE))
-                hi = b.select(b.icmp_unsigned("<", end, bytes_), end, bytes_)
-                self._clear(b, element(b, base, lo, I8), b.sub(hi, lo))
-        with _counted(b, chunks) as chunk:
-            mark = b.load(element(b, marks, chunk, I8), typ=I8)
-            with b.if_then(b.icmp_unsigned("!=", mark, ir.Constant(I8, 0))):
-                start, size = b.shl(chunk, _i64(12)), chunk_size(chunk)
-                with b.if_else(interleave) as (words, rows):
-                    with words:
-                        place = b.mul(start, _i64(self.lanes))
-                        self._copy(b, element(b, base, place, I8), element(b, copy, place, I8), b.mul(size, _i64(self.lanes)))
-                    with rows, _counted(b, _i64(self.lanes)) as lane:
-                        place = b.add(b.mul(lane, stride), start)
-                        self._copy(b, element(b, base, place, I8), element(b, copy, place, I8), size)
+            b.store(_i64(0), found)
+            for offset, length in pieces(start, size, together=not interleave):
+                with b.if_then(b.icmp_unsigned("==", b.load(found, typ=I64), _i64(0))):
+                    b.store(b.call(self.holds, [base, offset, length, before, resident]), found)
+            some = b.icmp_unsigned("!=", b.load(found, typ=I64), _i64(0))
+            b.store(b.zext(some, I8), element(b, marks, chunk, I8))
+            with b.if_then(some):
+                self._transpose(b, base, copy, start, size, stride, interleave=interleave)
+        for act in ("clear", "write"):
+            with _counted(b, chunks) as chunk:
+                mark = b.load(element(b, marks, chunk, I8), typ=I8)
+                with b.if_then(b.icmp_unsigned("!=", mark, ir.Constant(I8, 0))):
+                    start, size = b.shl(chunk, _i64(12)), chunk_size(chunk)
+                    if act == "clear":
+                        for offset, length in pieces(start, size, together=not interleave):
+                            self._clear(b, element(b, base, offset, I8), length)
+                    else:
+                        for offset, length in pieces(start, size, together=interleave):
+                            self._copy(b, element(b, base, offset, I8), element(b, copy, offset, I8), length)
         state = group_state(b, machine, group)
-        store_field(b, state, GroupState.INTERLEAVED, b.zext(interleave, I64))
+        store_field(b, state, GroupState.INTERLEAVED, _i64(int(interleave)))
         store_field(b, state, GroupState.COLD, _i64(0))
         b.ret_void()
+        return function
+
+    def emit_holds(self) -> None:
+        """`holds(base, offset, size, bytes before base in its page, pages)`: whether memory is other than zero."""
+        function, b = self._function("holds", ir.FunctionType(I64, [PTR, I64, I64, I64, PTR]))
+        self.holds = function
+        base, offset, size, before, pages = function.args
+        vector = ir.VectorType(I64, 8)  # 64 bytes, of which all sizes are multiples
+        # From page to page: what is not resident is skipped.
+        at = _variable(b, I64)
+        b.store(offset, at)
+        end = b.add(offset, size)
+        with _loop(b) as (head, after):
+            place = b.load(at, typ=I64)
+            body = b.append_basic_block("body")
+            b.cbranch(b.icmp_unsigned("<", place, end), body, after)
+            b.position_at_end(body)
+            page = b.lshr(b.add(place, before), _i64(12))
+            page_end = b.sub(b.shl(b.add(page, _i64(1)), _i64(12)), before)
+            stop = b.select(b.icmp_unsigned("<", page_end, end), page_end, end)
+            # The first and last 64 bytes of a page may lie across its border: then both are read.
+            count = b.lshr(b.add(b.sub(stop, place), _i64(63)), _i64(6))
+            b.store(b.add(place, b.shl(count, _i64(6))), at)
+            there = b.and_(b.load(element(b, pages, page, I8), typ=I8), ir.Constant(I8, 1))
+            scan = b.append_basic_block("scan")
+            b.cbranch(b.icmp_unsigned("!=", there, ir.Constant(I8, 0)), scan, head)
+            b.position_at_end(scan)
+            total = _variable(b, vector)
+            b.store(ir.Constant(vector, None), total)
+            with _counted(b, count) as i:
+                some = b.load(element(b, base, b.add(place, b.shl(i, _i64(6))), I8), typ=vector, align=4)
+                b.store(b.or_(b.load(total, typ=vector), some), total)
+            any_ = self._intrinsic(b, "llvm.vector.reduce.or.v8i64", I64, [b.load(total, typ=vector)])
+            with b.if_then(b.icmp_unsigned("!=", any_, _i64(0))):
+                b.ret(_i64(1))
+        b.ret(_i64(0))
 
     def _ask_resident(self, b: Builder, machine: Value, base: Value, pages: Value, resident: Value) -> None:
         mincore = load_field(b, machine, MachineBlock.MINCORE)
@@ -290,19 +315,35 @@ class _Groups:
                 b.store(ir.Constant(I8, 1), element(b, resident, page, I8))
 
     def _transpose(
-        self, b: Builder, base: Value, copy: Value, start: Value, size: Value, stride: Value, interleave: Value
+        self, b: Builder, base: Value, copy: Value, start: Value, size: Value, stride: Value, *, interleave: bool
     ) -> None:
-        """Copy `size` bytes from `start` on of each lane, a multiple of a word, to the other order."""
-        with _counted(b, b.lshr(size, _i64(2))) as word:
-            offset = b.add(start, b.shl(word, _i64(2)))
-            together = b.mul(offset, _i64(self.lanes))
-            for lane in range(self.lanes):
-                mine = element(b, base, b.add(b.mul(stride, _i64(lane)), offset), I8)
-                shared = element(b, base, b.add(together, _i64(4 * lane)), I8)
-                value = b.load(b.select(interleave, mine, shared), typ=I32, align=4)
-                mine = element(b, copy, b.add(b.mul(stride, _i64(lane)), offset), I8)
-                shared = element(b, copy, b.add(together, _i64(4 * lane)), I8)
-                b.store(value, b.select(interleave, shared, mine), align=4)
+        """Copy `size` bytes from `start` on of each lane to the other order: squares of as many words as lanes."""
+        vector = ir.VectorType(I32, self.lanes)
+        square = 4 * self.lanes
+        with _counted(b, b.udiv(size, _i64(square))) as i:
+            offset = b.add(start, b.mul(i, _i64(square)))
+            apart = [b.add(b.mul(stride, _i64(lane)), offset) for lane in range(self.lanes)]
+            together = [b.add(b.mul(offset, _i64(self.lanes)), _i64(square * word)) for word in range(self.lanes)]
+            source, goal = (apart, together) if interleave else (together, apart)
+            rows = [b.load(element(b, base, place, I8), typ=vector, align=4) for place in source]
+            for place, row in zip(goal, self._transposed(b, rows), strict=True):
+                b.store(row, element(b, copy, place, I8), align=4)
+
+    def _transposed(self, b: Builder, rows: list[Value]) -> list[Value]:
+        """A square of words, by exchanging halves of ever larger blocks."""
+        count = len(rows)
+        rows = list(rows)
+        step = 1
+        while step < count:
+            low = [j if not j & step else count + j - step for j in range(count)]
+            high = [j + step if not j & step else count + j for j in range(count)]
+            masks = [ir.Constant(ir.VectorType(I32, count), numbers) for numbers in (low, high)]
+            for i in range(count):
+                if not i & step:
+                    pair = rows[i], rows[i + step]
+                    rows[i], rows[i + step] = (b.shuffle_vector(*pair, mask) for mask in masks)
+            step *= 2
+        return rows
 
     def _clear(self, b: Builder, place: Value, size: Value) -> None:
         self._intrinsic(b, "llvm.memset.p0.i64", VOID, [place, ir.Constant(I8, 0), size, ir.Constant(I1, 0)])
@@ -353,7 +394,21 @@ class _Groups:
         for field, bits in ((VectorEntry.UNIFORM, uniform), (VectorEntry.NARROW, narrow)):
             store_field(b, entry, field, b.and_(load_field(b, entry, field), bits))
         meetings = _add_to(b, entry, VectorEntry.MEETINGS, _i64(1))
-        with b.if_then(b.icmp_unsigned("==", meetings, load_field(b, machine, MachineBlock.MEETINGS))):
+        # Lanes that parted and met again, in SIMD registers all the while, need no further proof that they agree.
+        enough = b.icmp_unsigned("==", meetings, load_field(b, machine, MachineBlock.MEETINGS))
+        masked = b.icmp_unsigned("!=", load_field(b, entry, VectorEntry.MASKED), _i64(0))
+        sure = b.icmp_unsigned("==", load_field(b, machine, MachineBlock.TRIAL_WORK), _i64(0))
+        with b.if_then(b.and_(enough, b.or_(masked, sure))):
+            b.call(self.ask, [machine, entry])
+        b.ret_void()
+
+    def emit_ask(self) -> None:
+        """`ask(machine, entry)`: have the engine compile for groups there, if it has not been asked yet."""
+        function, b = self._function("ask", ir.FunctionType(VOID, [PTR, PTR]))
+        self.ask = function
+        machine, entry = function.args
+        with b.if_then(b.icmp_unsigned("==", load_field(b, entry, VectorEntry.ASKED), _i64(0))):
+            store_field(b, entry, VectorEntry.ASKED, _i64(1))
             ring = load_field(b, machine, MachineBlock.HOT, PTR)
             position = b.atomic_rmw("add", ring, _i64(1), "monotonic")
             place = b.and_(position, load_field(b, ring, Hot.MASK))
@@ -361,6 +416,34 @@ class _Groups:
             asked = b.or_(b.ptrtoint(entry, I64), _i64(1))
             store_field(b, element(b, ring, place, I64), Hot.ENTRIES, asked)
         b.ret_void()
+
+    def emit_watch(self) -> None:
+        """`watch(machine, first lane, group's row)`: lanes that were together at a place have run on one by one and
+        stopped where they may meet: note whether they do, and ask for code once they mostly did."""
+        function, b = self._function("watch", ir.FunctionType(VOID, [PTR, I64, PTR]))
+        self.watch = function
+        machine, lane, state = function.args
+        watched = load_field(b, state, GroupState.WATCHED)
+        with b.if_then(b.icmp_unsigned("==", watched, _i64(0))):
+            b.ret_void()
+        store_field(b, state, GroupState.WATCHED, _i64(0))
+        entry = b.inttoptr(watched, PTR)
+        active = self._running(b, machine, lane)
+        with b.if_then(b.icmp_unsigned("!=", active, _i64(self.all))):
+            b.ret_void()
+        _, here, _ = self._lowest_of(b, self._row(b, machine, MachineBlock.PC, lane, I64), active)
+        together = b.icmp_unsigned("==", here, _i64(self.all))
+        kept = _add_to(b, entry, VectorEntry.KEPT, b.zext(together, I64))
+        parted = _add_to(b, entry, VectorEntry.PARTED, b.zext(b.not_(together), I64))
+        enough = b.icmp_unsigned(">=", kept, load_field(b, machine, MachineBlock.MEETINGS))
+        with b.if_then(b.and_(enough, b.icmp_unsigned(">", kept, b.shl(parted, _i64(1))))):
+            b.call(self.ask, [machine, entry])
+        b.ret_void()
+
+    def _running(self, b: Builder, machine: Value, lane: Value) -> Value:
+        """The group's lanes that can run, a bit each."""
+        stops = self._row(b, machine, MachineBlock.STOP, lane, I32)
+        return self._bits(b, b.icmp_unsigned("==", stops, ir.Constant(stops.type, [STOP_RUNNING] * self.lanes)))
 
     def emit_run_vector(self) -> None:
         """`run_vector(machine, group frame, first lane, active lanes, lanes at the entry, entry)`: go on in SIMD
@@ -513,10 +596,18 @@ class _Groups:
         vector = load_field(b, entry, VectorEntry.VECTOR_WORK)
         double = ir.DoubleType()
         judged = b.icmp_unsigned(">", vector, load_field(b, machine, MachineBlock.JUDGED_WORK))
+        # Where lanes that parted meet, nothing was tried: what the program takes on the whole must do.
+        tried = b.icmp_unsigned(">", scalar, _i64(0))
+        scalar = b.select(tried, scalar, load_field(b, machine, MachineBlock.SCALAR_WORK))
+        cycles = load_field(b, entry, VectorEntry.SCALAR_CYCLES)
+        scalar_cycles = b.select(tried, cycles, load_field(b, machine, MachineBlock.SCALAR_CYCLES))
         with b.if_then(b.and_(judged, b.icmp_unsigned(">", scalar, _i64(0)))):
             per_vector, per_scalar = (
-                b.fdiv(b.uitofp(load_field(b, entry, cycles), double), b.uitofp(work, double))
-                for cycles, work in ((VectorEntry.VECTOR_CYCLES, vector), (VectorEntry.SCALAR_CYCLES, scalar))
+                b.fdiv(b.uitofp(cycles, double), b.uitofp(work, double))
+                for cycles, work in (
+                    (load_field(b, entry, VectorEntry.VECTOR_CYCLES), vector),
+                    (scalar_cycles, scalar),
+                )
             )
             with b.if_then(b.fcmp_ordered(">", per_vector, per_scalar)):
                 store_field(b, entry, VectorEntry.STATE, _i64(VECTOR_OFF))
@@ -564,9 +655,7 @@ class _Groups:
         out: Any,
     ) -> None:
         """One step of a group: together if it can, else its lanes one by one."""
-        stops = self._row(b, machine, MachineBlock.STOP, lane, I32)
-        running = b.icmp_unsigned("==", stops, ir.Constant(stops.type, [STOP_RUNNING] * self.lanes))
-        active = self._bits(b, running)
+        active = self._running(b, machine, lane)
         some = b.append_basic_block("some")
         b.cbranch(b.icmp_unsigned("==", active, _i64(0)), next_group, some)
         b.position_at_end(some)
@@ -593,7 +682,7 @@ class _Groups:
 
         b.position_at_end(together)
         with b.if_then(b.not_(interleaved)):
-            b.call(self.relay, [machine, group_frame, group, ir.Constant(I1, 1)])
+            b.call(self.interleave, [machine, group_frame, group])
         interpret = b.call(self.run_vector, [machine, group_frame, lane, active, here, entry])
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
         # What ran together pays off what lanes ran one by one.
@@ -616,14 +705,14 @@ class _Groups:
         relay, step = b.append_basic_block("relay"), b.append_basic_block("step")
         b.cbranch(limit, relay, step)
         b.position_at_end(relay)
-        b.call(self.relay, [machine, group_frame, group, ir.Constant(I1, 0)])
+        b.call(self.separate, [machine, group_frame, group])
         store_field(b, state, GroupState.REST, _i64(1))
         b.branch(turn)
         b.position_at_end(step)
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
         store_field(b, frame, Frame.MODE, b.select(standing, _i64(0), _i64(MODE_MEET)))
-        slice_ = b.select(standing, _i64(_COLD_SLICE >> 4), _i64(_COLD_SLICE))
+        slice_ = b.select(standing, _i64(_COLD_SLICE >> 3), _i64(_COLD_SLICE))
         need = b.call(self.step, [machine, frame, lane, here, slice_])
         ran = self._intrinsic(
             b,
@@ -653,13 +742,19 @@ class _Groups:
         b.cbranch(standing, one_by_one, meeting := b.append_basic_block("meeting"))
         b.position_at_end(meeting)
         store_field(b, frame, Frame.MODE, _i64(MODE_MEET))
-        self._step(b, machine, frame, lane, active, load_field(b, machine, MachineBlock.QUANTUM), turn, out)
+        need = b.call(self.step, [machine, frame, lane, active, load_field(b, machine, MachineBlock.QUANTUM)])
+        b.call(self.watch, [machine, lane, state])
+        b.cbranch(need, out, turn)
 
         # Past a place where the group could go on together, but does not.
         b.position_at_end(one_by_one)
         trial = b.icmp_unsigned("==", wanted, _i64(2))
         ready = b.icmp_unsigned("==", load_field(b, entry, VectorEntry.STATE), _i64(VECTOR_READY))
         store_field(b, state, GroupState.APART, b.select(b.or_(trial, b.not_(ready)), apart, longer))
+        whole = b.icmp_unsigned("==", here, _i64(self.all))
+        sampling = b.icmp_unsigned("==", load_field(b, entry, VectorEntry.STATE), _i64(VECTOR_SAMPLING))
+        watched = b.select(b.and_(sampling, whole), b.ptrtoint(entry, I64), _i64(0))
+        store_field(b, state, GroupState.WATCHED, watched)
         slice_ = b.select(trial, _i64(_TRIAL), apart)
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
@@ -672,7 +767,9 @@ class _Groups:
                 I64,
                 [b.sub(self._row(b, machine, MachineBlock.RETIRED, lane, I64), before)],
             )
-            self._charge(b, entry, _SCALAR, b.sub(self._cycles(b), started), ran)
+            took = b.sub(self._cycles(b), started)
+            self._charge(b, entry, _SCALAR, took, ran)
+            self._charge(b, machine, (MachineBlock.SCALAR_CYCLES, MachineBlock.SCALAR_WORK), took, ran)
         b.cbranch(need, out, turn)
 
     def _step(
@@ -686,9 +783,12 @@ def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lan
     """Define `run_groups(machine, frame, group frame, groups, count, cursor)`: as `run_lanes`, for lane groups."""
     groups = _Groups(module, xlen, register_indices, run_lane, lanes)
     groups.emit_find()
+    groups.emit_holds()
     groups.emit_relay()
     groups.emit_step()
+    groups.emit_ask()
     groups.emit_sample()
+    groups.emit_watch()
     groups.emit_run_vector()
     groups.emit_wish()
     groups.emit_run_groups()

@@ -161,7 +161,10 @@ class VectorEntry(Offset):
     SCALAR_CYCLES = 96
     SCALAR_WORK = 104
     CALLS = 112  # of its code
-    BYTES = 128
+    KEPT = 120  # times that lanes which met here met again after running one by one
+    PARTED = 128  # times that they did not
+    ASKED = 136  # whether code was asked for
+    BYTES = 144
 
 
 VECTOR_SAMPLING = 0  # no code yet: what groups have in common when they meet is noted
@@ -176,7 +179,8 @@ class GroupState(Offset):
     APART = 8  # instructions that its lanes run one by one before they look for each other again
     COLD = 16  # instructions that its lanes ran one by one since the group ran together
     REST = 24  # whether its lanes shall run APART instructions now
-    BYTES = 32
+    WATCHED = 32  # the VectorEntry that its lanes were together at, until it is known whether they stay so
+    BYTES = 40
 
 
 class MachineBlock(Offset):
@@ -205,7 +209,9 @@ class MachineBlock(Offset):
     MEETINGS = 160  # the VectorPolicy, see vmjit/vector_tier.py
     TRIAL_WORK = 168
     JUDGED_WORK = 176
-    BYTES = 192
+    SCALAR_CYCLES = 184  # of all trials of running lanes one by one
+    SCALAR_WORK = 192
+    BYTES = 200
 
 
 class CodeSpaceBlock(Offset):
