@@ -57,6 +57,10 @@ class Handler:
         self.builder: Builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.frame, self.ip, self.remaining, self.base, self.lo, self.limit = self.function.args
 
+    def advance(self) -> None:
+        """Go on with the next slot, in this handler."""
+        self.ip = field_pointer(self.builder, self.ip, SLOT_BYTES)
+
     def leave(self, target: Value, *, ip: Value | None = None, remaining: Value | None = None) -> None:
         """Tail-call another handler."""
         b = self.builder

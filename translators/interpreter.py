@@ -2,12 +2,13 @@
 
 Each distinct template of the ISA's rows becomes one handler: a small function that fetches its operands from its slot
 of the code stream, runs the template's ops and jumps to the next slot's handler. So one dispatch executes one guest
-instruction, whatever its number of ops. Every handler with memory accesses has a second, slow version, which it leaves
-to when an access is in no window.
+instruction, whatever its number of ops; a handler of a fused pair executes two. Every handler with memory accesses has
+a second, slow version, which it leaves to when an access is in no window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,9 @@ from vmjit.kernels.layout import (
     RECORD_SIZE,
     SLOT_BYTES,
     SLOT_HANDLER,
+    SLOT_NUMBER,
     SLOT_OPERANDS,
     SLOT_REGISTERS,
-    SLOT_WORDS,
     STOP_CALL,
     STOP_FENCE_I,
     STOP_NEED_CODE,
@@ -53,6 +54,7 @@ from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.lowering import Temps, int_type
 
 TemplateKey = tuple[tuple[Op, ...], Terminator | None]
+FusedKey = tuple[TemplateKey, TemplateKey]
 
 # Ops that can leave a handler for its slow version.
 _MEMORY_OPS = frozenset({"load", "store", "store_if"})
@@ -100,10 +102,11 @@ def remembered(key: TemplateKey) -> TemplateKey:
 
 @dataclass(frozen=True)
 class InterpreterModule:
-    """LLVM IR of the interpreter; `keys[i]` is the template of the i-th entry of its symbol `handlers`."""
+    """LLVM IR of the interpreter; its symbol `handlers` has the handlers of `keys`, then those of `fused`."""
 
     ir: str
     keys: tuple[TemplateKey, ...]
+    fused: tuple[FusedKey, ...]
     symbols: tuple[str, ...]
 
 
@@ -255,11 +258,13 @@ class _HandlerContext:
 class _Shared:
     """What all handlers of one interpreter have in common."""
 
-    def __init__(self, module: Any, registers: RegisterFile) -> None:
+    def __init__(self, module: Any, registers: RegisterFile, handlers: int) -> None:
         self.module = module
         self.registers = registers
         self.xlen = int_type(registers.type.bits)
+        self.slow: dict[TemplateKey, Any] = {}
         self.slow_load, self.slow_store = emit_slow_access(module)
+        self.handlers = ir.GlobalVariable(module, ir.ArrayType(PTR, handlers), "handlers")
         self.goto_tail = self._emit_goto_tail()
         self.goto_count = self._emit_goto_count()
         self.goto_indirect = self._emit_goto_indirect()
@@ -289,18 +294,23 @@ class _Shared:
         source = field_pointer(b, handler.ip, SLOT_BYTES)
         head, body, done = (b.append_basic_block(n) for n in ("head", "body", "done"))
         entry = b.block
-        words = b.mul(instructions, ir.Constant(I64, SLOT_WORDS))
+        size = b.shl(instructions, ir.Constant(I64, SLOT_BYTES.bit_length() - 1))
         b.branch(head)
         b.position_at_end(head)
-        index = b.phi(I64)
-        index.add_incoming(ir.Constant(I64, 0), entry)
-        b.cbranch(b.icmp_unsigned("<", index, words), body, done)
+        offset = b.phi(I64)
+        offset.add_incoming(ir.Constant(I64, 0), entry)
+        b.cbranch(b.icmp_unsigned("<", offset, size), body, done)
         b.position_at_end(body)
-        b.store(b.load(element(b, source, index, I64), typ=I64), element(b, scratch, index, I64))
-        index.add_incoming(b.add(index, ir.Constant(I64, 1)), body)
+        slot, copy = (element(b, base, offset, int_type(8)) for base in (source, scratch))
+        # The last slot's pair is not whole: here every instruction has its own handler.
+        number = b.zext(load_field(b, slot, SLOT_NUMBER, I16), I64)
+        store_field(b, copy, SLOT_HANDLER, b.load(element(b, self.handlers, number, PTR), typ=PTR))
+        for field in range(SLOT_REGISTERS, SLOT_BYTES, 8):
+            store_field(b, copy, field, load_field(b, slot, field))
+        offset.add_incoming(b.add(offset, ir.Constant(I64, SLOT_BYTES)), body)
         b.branch(head)
         b.position_at_end(done)
-        b.store(b.ptrtoint(stop.function, I64), element(b, scratch, words, I64))
+        b.store(b.ptrtoint(stop.function, I64), element(b, scratch, size, int_type(8)))
         start = load_field(b, handler.frame, Frame.TAIL_START)
         store_field(b, handler.frame, Frame.TAIL_START, ir.Constant(I64, 0))
         first = element(b, scratch, start, int_type(8))
@@ -402,18 +412,24 @@ class _Shared:
     # -- one handler
 
     def emit_template(self, name: str, key: TemplateKey) -> Any:
-        slow = None
         if any(op.name in _MEMORY_OPS for op in key[0]):
-            slow = self._emit_version(f"{name}.slow", key, None)
-        return self._emit_version(name, key, slow)
+            self.slow[key] = self._emit_version(f"{name}.slow", [key], slow=True)
+        return self._emit_version(name, [key])
 
-    def _emit_version(self, name: str, key: TemplateKey, slow: Any | None) -> Any:
-        ops, terminator = key
+    def emit_fused(self, name: str, keys: FusedKey) -> Any:
+        """Emit a handler of several instructions. What one of them leaves to is as if each had its own handler."""
+        return self._emit_version(name, keys)
+
+    def _emit_version(self, name: str, keys: Sequence[TemplateKey], *, slow: bool = False) -> Any:
         handler = self.handler(name)
-        slots = {a.slot for op in ops for a in op.args if isinstance(a, ConstSlot)}
-        context = _HandlerContext(self, handler, slow, rest_slot=len(slots))
-        temps = Temps(context)
-        temps.run(ops)
+        for i, key in enumerate(keys):
+            if i:
+                handler.advance()
+            ops, terminator = key
+            slots = {a.slot for op in ops for a in op.args if isinstance(a, ConstSlot)}
+            context = _HandlerContext(self, handler, None if slow else self.slow.get(key), rest_slot=len(slots))
+            temps = Temps(context)
+            temps.run(ops)
         b = handler.builder
         if terminator is None:
             following = field_pointer(b, handler.ip, SLOT_BYTES)
@@ -453,18 +469,19 @@ def interpreter_keys(registers: RegisterFile, templates: list[TemplateKey]) -> l
     return list(dict.fromkeys([*templates, *jumps, link_jump(xlen), fetch_fault(xlen), UNSUPPORTED]))
 
 
-def build_interpreter(registers: RegisterFile, templates: list[TemplateKey]) -> InterpreterModule:
-    """The interpreter for an ISA's register file and the templates of its rows."""
+def build_interpreter(
+    registers: RegisterFile, templates: list[TemplateKey], fused: Sequence[FusedKey] = ()
+) -> InterpreterModule:
+    """The interpreter for an ISA's register file, the templates of its rows, and the pairs of them to fuse."""
     module = ir.Module(name=f"interpreter_{registers.name}")
-    shared = _Shared(module, registers)
     keys = interpreter_keys(registers, templates)
+    shared = _Shared(module, registers, len(keys) + len(fused))
     handlers = [shared.emit_template(f"handler{i}", key) for i, key in enumerate(keys)]
+    handlers += [shared.emit_fused(f"fused{i}", pair) for i, pair in enumerate(fused)]
     need_code = shared.handler(NEED_CODE, "external")
     need_code.stop(STOP_NEED_CODE)
-    table_type = ir.ArrayType(PTR, len(handlers))
-    table = ir.GlobalVariable(module, table_type, "handlers")
-    table.global_constant = True
-    table.initializer = ir.Constant(table_type, [f.bitcast(PTR) for f in handlers])
+    shared.handlers.global_constant = True
+    shared.handlers.initializer = ir.Constant(shared.handlers.value_type, [f.bitcast(PTR) for f in handlers])
     stateful = [i for i in range(len(registers)) if i != registers.zero]
     emit_run_lanes(module, shared.xlen, stateful, shared.goto_indirect)
-    return InterpreterModule(str(module), tuple(keys), EXPORTED)
+    return InterpreterModule(str(module), tuple(keys), tuple(fused), EXPORTED)

@@ -27,7 +27,9 @@ from vmjit.kernels.layout import (
     RECORD_HANDLER,
     RECORD_INTERPRET,
     SLOT_BYTES,
+    SLOT_NUMBER,
     SLOT_OPERANDS,
+    SLOT_REGISTERS,
     SLOT_WORDS,
     CodeSpaceBlock,
     register_offset,
@@ -36,15 +38,17 @@ from vmjit.translators.interpreter import UNSUPPORTED, fetch_fault, link_jump, r
 
 _MASK64 = (1 << 64) - 1
 
+_NUMBER_SHIFT = 8 * (SLOT_NUMBER - SLOT_REGISTERS)
+
 # One table of records covers executable memory within this many bytes; farther segments have tables of their own.
 _MAX_TABLE_SPAN = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How the instructions of one template are written to slots."""
+    """How the instructions of one template are written to slots. `number` is its handler's."""
 
-    handler: int
+    number: int
     constants: tuple[str, ...]
     links: frozenset[int]
     ends: bool
@@ -89,7 +93,7 @@ class CodeSpace(GuestCode):
         self.visits_until_hot = visits_until_hot
         self.compiled_only = compiled_only
         self._plans: dict[int, _Plan] = {}
-        self._jump_handlers: dict[int, int] = {}  # handler of a computed jump -> the one that remembers
+        self._jump_handlers: dict[int, int] = {}  # a computed jump's handler -> the one that remembers
         self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
         self._jumps: dict[int, set[int]] = {}  # guest address of a computed jump -> where it went
         self.compiled: list[CompiledEntries] = []
@@ -174,13 +178,15 @@ class CodeSpace(GuestCode):
         size = len(instructions)
         cut = not plans[-1].ends
         record = self._take(1 + size + cut)
+        handlers = self._handlers([plan.number for plan in plans])
         rows: list[tuple[int, int, int, int]] = []
         links: list[tuple[int, int]] = []  # (address of a link, guest address it leads to)
         for i, (instruction, plan) in enumerate(zip(instructions, plans, strict=True)):
-            rows.append(self._encode(instruction, plan, self._address(record + 1 + i), size - i, links))
+            operands = self._encode(instruction, plan, self._address(record + 1 + i), size - i, links)
+            rows.append((handlers[i], *operands))
         if cut:
-            jump = self.interpreter.handlers[link_jump(self.decoder.registers.type)]
-            rows.append((jump, 0, 0, 0))
+            jump = self.interpreter.numbers[link_jump(self.decoder.registers.type)]
+            rows.append((self.interpreter.handlers[jump], jump << _NUMBER_SHIFT, 0, 0))
             links.append((self._address(record + 1 + size) + SLOT_OPERANDS, place))
         handler = rows[0][0] if self.watched else self.interpreter.need_code
         head = (handler, rows[0][0], size | (self.visits_until_hot << 32 if self.watched else 0), 0)
@@ -199,31 +205,43 @@ class CodeSpace(GuestCode):
                 following.append(place)  # where the call returns to
         return following
 
+    def _handlers(self, numbers: list[int]) -> list[int]:
+        """The handlers of a block's instructions: with the fewest dispatches from each of them to the end."""
+        handlers = [self.interpreter.handlers[number] for number in numbers]
+        dispatches = [0] * (len(numbers) + 1)
+        for i in range(len(numbers) - 1, -1, -1):
+            dispatches[i] = 1 + dispatches[i + 1]
+            fused = self.interpreter.fused.get((numbers[i], numbers[i + 1])) if i + 1 < len(numbers) else None
+            if fused is not None and dispatches[i + 2] < dispatches[i + 1]:
+                handlers[i] = fused
+                dispatches[i] = 1 + dispatches[i + 2]
+        return handlers
+
     def _plan(self, instruction: Instruction) -> _Plan:
         xlen = self.decoder.registers.type
         if instruction.missing:
-            return _Plan(self.interpreter.handlers[fetch_fault(xlen)], ("fault_address",), frozenset(), True)
+            return _Plan(self.interpreter.numbers[fetch_fault(xlen)], ("fault_address",), frozenset(), True)
         if not self.decoder.has_meaning(instruction):
-            return _Plan(self.interpreter.handlers[UNSUPPORTED], (), frozenset(), True)
+            return _Plan(self.interpreter.numbers[UNSUPPORTED], (), frozenset(), True)
         template = self.decoder.template(instruction)
         plan = self._plans.get(id(template))
         if plan is None:
             key = template_key(template.ops, template.terminator)
-            handler = self.interpreter.handlers[key]
+            number = self.interpreter.numbers[key]
             if template.terminator is not None and template.terminator.name == "indirect":
-                self._jump_handlers[handler] = self.interpreter.handlers[remembered(key)]
-            plan = _Plan(handler, template.constants, template.links, template.terminator is not None)
+                self._jump_handlers[number] = self.interpreter.numbers[remembered(key)]
+            plan = _Plan(number, template.constants, template.links, template.terminator is not None)
             self._plans[id(template)] = plan
             self._templates.append(template)
-        if plan.handler in self._jump_handlers and self.visits_until_hot and not self.decoder.returns(instruction):
-            return replace(plan, handler=self._jump_handlers[plan.handler])
+        if plan.number in self._jump_handlers and self.visits_until_hot and not self.decoder.returns(instruction):
+            return replace(plan, number=self._jump_handlers[plan.number])
         return plan
 
     def _encode(
         self, instruction: Instruction, plan: _Plan, address: int, rest: int, links: list[tuple[int, int]]
-    ) -> tuple[int, int, int, int]:
+    ) -> tuple[int, int, int]:
         values = instruction.matched.values if instruction.matched is not None else {}
-        registers = 0
+        registers = plan.number << _NUMBER_SHIFT
         for i, name in enumerate(REGISTER_OPERANDS):
             if name in values:
                 registers |= register_offset(values[name]) << (16 * i)
@@ -243,7 +261,7 @@ class CodeSpace(GuestCode):
                 links.append((address + SLOT_OPERANDS + 8 * slot, value))
             else:
                 words[slot] = value
-        return (plan.handler, registers, words[0], words[1])
+        return (registers, words[0], words[1])
 
     def _link(self, pc: int, address: int) -> int:
         """The record for `pc`, or a stub that asks for it; the link at `address` will follow when it is decoded."""

@@ -10,12 +10,14 @@ from typing import Any
 
 from vmjit.cache import CodeCache, cache_key, process_cache
 from vmjit.decoders.riscv.decoder import all_templates
+from vmjit.decoders.riscv.fusion import fused_templates
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.interpreter import (
     ENTER_COMPILED,
     EXPORTED,
     NEED_CODE,
+    FusedKey,
     TemplateKey,
     build_interpreter,
     interpreter_keys,
@@ -27,9 +29,15 @@ _RUN_LANES = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_v
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Addresses of the interpreter's parts; `run_lanes` releases the GIL while it runs."""
+    """Addresses of the interpreter's parts; `run_lanes` releases the GIL while it runs.
 
-    handlers: dict[TemplateKey, int]
+    numbers: the place of each template's handler in `handlers`, which is how slots name it too.
+    fused: the address of the handler that runs instructions of these two numbers one after the other.
+    """
+
+    numbers: dict[TemplateKey, int]
+    handlers: tuple[int, ...]
+    fused: dict[tuple[int, int], int]
     need_code: int
     enter_compiled: int
     symbols: dict[str, int]
@@ -37,23 +45,35 @@ class Interpreter:
     code: LoadedCode
 
 
+def _fused_keys(xlen: int) -> list[FusedKey]:
+    pairs = fused_templates(xlen)
+    return list(dict.fromkeys((template_key(a.ops, a.terminator), template_key(b.ops, b.terminator)) for a, b in pairs))
+
+
 def _load(xlen: int, cache: CodeCache) -> Interpreter:
     registers = REGISTERS[xlen]
     templates = [template_key(t.ops, t.terminator) for t in all_templates(xlen)]
     keys = interpreter_keys(registers, templates)
+    pairs = _fused_keys(xlen)
     target = cpu_target()
     # Generating the IR takes longer than loading the code, so the sources that generate it stand for it in the key.
     key = cache_key("interpreter", (str(xlen), *target.identity))
     code = cache.get(key)
     if code is None:
         image = cache.image(
-            key, f"the interpreter of rv{xlen}", lambda: target.compile(build_interpreter(registers, templates).ir)
+            key,
+            f"the interpreter of rv{xlen}",
+            lambda: target.compile(build_interpreter(registers, templates, pairs).ir),
         )
         code = target.load(image, EXPORTED)
         cache.put(key, code)
-    table = (ctypes.c_uint64 * len(keys)).from_address(code.addresses["handlers"])
+    table = (ctypes.c_uint64 * (len(keys) + len(pairs))).from_address(code.addresses["handlers"])
+    handlers = tuple(map(int, table))
+    numbers = {key: number for number, key in enumerate(keys)}
     return Interpreter(
-        dict(zip(keys, (int(a) for a in table), strict=True)),
+        numbers,
+        handlers[: len(keys)],
+        {(numbers[a], numbers[b]): handler for (a, b), handler in zip(pairs, handlers[len(keys) :], strict=True)},
         code.addresses[NEED_CODE],
         code.addresses[ENTER_COMPILED],
         code.addresses,
