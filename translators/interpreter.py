@@ -286,6 +286,7 @@ class _Shared:
         stop = self.handler("budget_stop")
         stop.stop(Stop.BUDGET)
         handler = self.handler("goto_tail", "external")
+        handler.function.attributes.add("noinline")
         b = handler.builder
         size = b.zext(load_field(b, handler.ip, RECORD_SIZE, I32), I64)
         instructions = b.add(handler.remaining, size)
@@ -321,6 +322,7 @@ class _Shared:
     def _emit_goto_count(self) -> Any:
         """Count a visit of the block (ip is its record, already paid for); at the last one, report it as hot."""
         handler = self.handler("goto_count", "external")
+        handler.function.attributes.add("noinline")
         b = handler.builder
         count = b.sub(load_field(b, handler.ip, RECORD_COUNT, I32), ir.Constant(I32, 1))
         store_field(b, handler.ip, RECORD_COUNT, count)
