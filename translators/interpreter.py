@@ -8,7 +8,7 @@ a second, slow version, which it leaves to when an access is in no window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,17 @@ from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.lowering import Temps, int_type
 
 TemplateKey = tuple[tuple[Op, ...], Terminator | None]
-FusedKey = tuple[TemplateKey, TemplateKey]
+
+
+@dataclass(frozen=True)
+class FusedKey:
+    """Two templates that one handler runs. `passed` is the register slot of the second that names the register which
+    the first writes (with `RegisterSlot(0)`), None where nothing is known of their registers."""
+
+    first: TemplateKey
+    second: TemplateKey
+    passed: int | None = None
+
 
 # Ops that can leave a handler for its slow version.
 _MEMORY_OPS = frozenset({"load", "store", "store_if"})
@@ -127,7 +137,11 @@ EXPORTED = (
 class _HandlerContext:
     """Lane state as a handler sees it: registers in the frame, operands in the slot."""
 
-    def __init__(self, shared: _Shared, handler: Handler, slow: Any | None, rest_slot: int) -> None:
+    def __init__(
+        self, shared: _Shared, handler: Handler, slow: Any | None, rest_slot: int, known: Mapping[int, Value]
+    ) -> None:
+        self.known = known  # register slots whose values need not be read from the frame
+        self.written: Value | None = None  # what register slot 0 was set to
         self.shared = shared
         self.handler = handler
         self.builder = handler.builder
@@ -143,6 +157,8 @@ class _HandlerContext:
         if isinstance(operand, Register) and operand.index == self.shared.registers.zero:
             return ir.Constant(self.shared.xlen, 0)
         assert isinstance(operand, Register | RegisterSlot)
+        if isinstance(operand, RegisterSlot) and operand.slot in self.known:
+            return self.known[operand.slot]
         return b.load(self._register(operand), typ=self.shared.xlen)
 
     def _register(self, register: Register | RegisterSlot) -> Value:
@@ -154,6 +170,8 @@ class _HandlerContext:
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
         self.builder.store(value, self._register(register))
+        if register == RegisterSlot(0):
+            self.written = value
 
     def retired(self) -> Value:
         b = self.builder
@@ -414,24 +432,37 @@ class _Shared:
     # -- one handler
 
     def emit_template(self, name: str, key: TemplateKey) -> Any:
+        slow = None
         if any(op.name in _MEMORY_OPS for op in key[0]):
-            self.slow[key] = self._emit_version(f"{name}.slow", [key], slow=True)
-        return self._emit_version(name, [key])
-
-    def emit_fused(self, name: str, keys: FusedKey) -> Any:
-        """Emit a handler of several instructions. What one of them leaves to is as if each had its own handler."""
-        return self._emit_version(name, keys)
-
-    def _emit_version(self, name: str, keys: Sequence[TemplateKey], *, slow: bool = False) -> Any:
+            handler = self.handler(f"{name}.slow")
+            self._finish(handler, *self._run(handler, key, None), key)
+            slow = self.slow[key] = handler.function
         handler = self.handler(name)
-        for i, key in enumerate(keys):
-            if i:
-                handler.advance()
-            ops, terminator = key
-            slots = {a.slot for op in ops for a in op.args if isinstance(a, ConstSlot)}
-            context = _HandlerContext(self, handler, None if slow else self.slow.get(key), rest_slot=len(slots))
-            temps = Temps(context)
-            temps.run(ops)
+        self._finish(handler, *self._run(handler, key, slow), key)
+        return handler.function
+
+    def emit_fused(self, name: str, pair: FusedKey) -> Any:
+        """Emit a handler of two instructions; what one of them leaves for is as if each had its own handler."""
+        handler = self.handler(name)
+        first, _ = self._run(handler, pair.first, self.slow.get(pair.first))
+        handler.advance()
+        known = {} if pair.passed is None else {pair.passed: first.written}
+        self._finish(handler, *self._run(handler, pair.second, self.slow.get(pair.second), known), pair.second)
+        return handler.function
+
+    def _run(
+        self, handler: Handler, key: TemplateKey, slow: Any | None, known: Mapping[int, Value] | None = None
+    ) -> tuple[_HandlerContext, Temps]:
+        """Emit a template's ops."""
+        slots = {a.slot for op in key[0] for a in op.args if isinstance(a, ConstSlot)}
+        context = _HandlerContext(self, handler, slow, len(slots), known or {})
+        temps = Temps(context)
+        temps.run(key[0])
+        return context, temps
+
+    def _finish(self, handler: Handler, context: _HandlerContext, temps: Temps, key: TemplateKey) -> None:
+        """Emit how a handler goes on after a template."""
+        terminator = key[1]
         b = handler.builder
         if terminator is None:
             following = field_pointer(b, handler.ip, SLOT_BYTES)
@@ -457,7 +488,6 @@ class _Shared:
             retires = terminator.name in ("ecall", "fence_i")
             left = b.sub(handler.remaining, ir.Constant(I64, 1)) if retires else handler.remaining
             handler.stop(_STOPS[terminator.name], remaining=left)
-        return handler.function
 
     def _link(self, handler: Handler, target: Operand) -> Value:
         assert isinstance(target, ConstSlot)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction, Template
+from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS
 from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.host_memory import HostMemory
@@ -44,14 +45,27 @@ _NUMBER_SHIFT = 8 * (SLOT_NUMBER - SLOT_REGISTERS)
 _MAX_TABLE_SPAN = 256 << 20
 
 
+# Constants of a slot that depend on more than the instruction's word.
+_PLACED = frozenset({"target", "next_pc", "rest", "fault_address"})
+
+
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """How the instructions of one template are written to slots. `number` is its handler's."""
+class _Encoding:
+    """How the instructions of one word are written to slots.
+
+    number: their handler's. registers: the slot's word that names registers and the handler.
+    constants: numbers, and names of `_PLACED`. links: which constants are links. ends: whether they end a block.
+    returns: whether control may come back behind them. writes, reads: registers (0: none) by slot, for fusing.
+    """
 
     number: int
-    constants: tuple[str, ...]
-    links: frozenset[int]
-    ends: bool
+    registers: int = 0
+    constants: tuple[int | str, ...] = ()
+    links: frozenset[int] = frozenset()
+    ends: bool = True
+    returns: bool = False
+    writes: int = 0
+    reads: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -92,9 +106,7 @@ class CodeSpace(GuestCode):
         self.interpreter = interpreter
         self.visits_until_hot = visits_until_hot
         self.compiled_only = compiled_only
-        self._plans: dict[int, _Plan] = {}
-        self._jump_handlers: dict[int, int] = {}  # a computed jump's handler -> the one that remembers
-        self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
+        self._encodings: dict[tuple[int, bool], _Encoding] = {}  # by the word, and whether its target is misaligned
         self._jumps: dict[int, set[int]] = {}  # guest address of a computed jump -> where it went
         self.compiled: list[CompiledEntries] = []
         self._entries: set[int] = set()
@@ -163,105 +175,113 @@ class CodeSpace(GuestCode):
 
     def _decode_from(self, pc: int) -> list[int]:
         """Write one block to the stream; the addresses it leads to."""
-        instructions: list[Instruction] = []
+        instructions: list[tuple[Instruction, _Encoding]] = []
         place = pc
-        plan: _Plan | None = None
-        plans: list[_Plan] = []
-        while len(instructions) < MAX_BLOCK_INSTRUCTIONS and (plan is None or not plan.ends):
+        ends = False
+        while len(instructions) < MAX_BLOCK_INSTRUCTIONS and not ends:
             if instructions and not self.executable(place):
                 break
             instruction = self.decoder.decode(self.fetch, place)
-            plan = self._plan(instruction)
-            instructions.append(instruction)
-            plans.append(plan)
+            encoding = self._encoding(instruction)
+            instructions.append((instruction, encoding))
+            ends = encoding.ends
             place = (place + instruction.size) & self._mask
         size = len(instructions)
-        cut = not plans[-1].ends
-        record = self._take(1 + size + cut)
-        handlers = self._handlers([plan.number for plan in plans])
-        rows: list[tuple[int, int, int, int]] = []
+        record = self._take(1 + size + (not ends))
+        handlers = self._handlers([encoding for _, encoding in instructions])
+        watched = self.watched
+        handler = handlers[0] if watched else self.interpreter.need_code
+        words = [handler, handlers[0], size | (self.visits_until_hot << 32 if watched else 0), 0]
+        pcs, rests = [pc], [0]
         links: list[tuple[int, int]] = []  # (address of a link, guest address it leads to)
-        for i, (instruction, plan) in enumerate(zip(instructions, plans, strict=True)):
-            operands = self._encode(instruction, plan, self._address(record + 1 + i), size - i, links)
-            rows.append((handlers[i], *operands))
-        if cut:
+        for rest, handler, (instruction, encoding) in zip(range(size, 0, -1), handlers, instructions, strict=True):
+            words += (handler, encoding.registers)
+            for slot in (0, 1):
+                value = self._constant(encoding, slot, instruction, rest)
+                if slot in encoding.links:
+                    links.append((self._address(record) + 8 * len(words), value))
+                words.append(value)
+            pcs.append(instruction.pc)
+            rests.append(rest)
+        if not ends:
             jump = self.interpreter.numbers[link_jump(self.decoder.registers.type)]
-            rows.append((self.interpreter.handlers[jump], jump << _NUMBER_SHIFT, 0, 0))
             links.append((self._address(record + 1 + size) + SLOT_OPERANDS, place))
-        handler = rows[0][0] if self.watched else self.interpreter.need_code
-        head = (handler, rows[0][0], size | (self.visits_until_hot << 32 if self.watched else 0), 0)
-        end = record + 1 + len(rows)
-        self.stream[record:end] = np.array([head, *rows], np.uint64)
-        self.pcs[record] = pc
-        self.pcs[record + 1 : end] = [i.pc for i in instructions] + [place] * cut
-        self.rests[record + 1 : end] = list(range(size, 0, -1)) + [0] * cut
+            words += (self.interpreter.handlers[jump], jump << _NUMBER_SHIFT, 0, 0)
+            pcs.append(place)
+            rests.append(0)
+        end = record + len(pcs)
+        self.stream[record:end] = np.array(words, np.uint64).reshape(-1, SLOT_WORDS)
+        self.pcs[record:end] = pcs
+        self.rests[record:end] = rests
         for address, target in links:
             _write_word(address, self._link(target, address))
         self._publish(pc, record)
         following = [target for _, target in links]
-        if plans[-1].ends and instructions[-1].matched is not None:
-            matched = instructions[-1].matched
-            if matched.base.name == "ecall" or matched.values.get("rd", 0) != 0:
-                following.append(place)  # where the call returns to
+        if instructions[-1][1].returns:
+            following.append(place)
         return following
 
-    def _handlers(self, numbers: list[int]) -> list[int]:
-        """The handlers of a block's instructions: with the fewest dispatches from each of them to the end."""
-        handlers = [self.interpreter.handlers[number] for number in numbers]
-        dispatches = [0] * (len(numbers) + 1)
-        for i in range(len(numbers) - 1, -1, -1):
-            dispatches[i] = 1 + dispatches[i + 1]
-            fused = self.interpreter.fused.get((numbers[i], numbers[i + 1])) if i + 1 < len(numbers) else None
-            if fused is not None and dispatches[i + 2] < dispatches[i + 1]:
-                handlers[i] = fused
-                dispatches[i] = 1 + dispatches[i + 2]
+    def _handlers(self, encodings: list[_Encoding]) -> list[int]:
+        """The handlers of a block's instructions. To fuse whenever the next two can be leaves the fewest dispatches."""
+        handlers = [self.interpreter.handlers[encoding.number] for encoding in encodings]
+        for i, (first, second) in enumerate(pairwise(encodings)):
+            handlers[i] = self._fused(first, second) or handlers[i]
         return handlers
 
-    def _plan(self, instruction: Instruction) -> _Plan:
-        xlen = self.decoder.registers.type
-        if instruction.missing:
-            return _Plan(self.interpreter.numbers[fetch_fault(xlen)], ("fault_address",), frozenset(), True)
-        if not self.decoder.has_meaning(instruction):
-            return _Plan(self.interpreter.numbers[UNSUPPORTED], (), frozenset(), True)
-        template = self.decoder.template(instruction)
-        plan = self._plans.get(id(template))
-        if plan is None:
-            key = template_key(template.ops, template.terminator)
-            number = self.interpreter.numbers[key]
-            if template.terminator is not None and template.terminator.name == "indirect":
-                self._jump_handlers[number] = self.interpreter.numbers[remembered(key)]
-            plan = _Plan(number, template.constants, template.links, template.terminator is not None)
-            self._plans[id(template)] = plan
-            self._templates.append(template)
-        if plan.number in self._jump_handlers and self.visits_until_hot and not self.decoder.returns(instruction):
-            return replace(plan, number=self._jump_handlers[plan.number])
-        return plan
+    def _fused(self, first: _Encoding, second: _Encoding) -> int | None:
+        """The handler of two instructions in a row, if there is one."""
+        fused, pair = self.interpreter.fused, (first.number, second.number)
+        if first.writes:
+            for slot, register in second.reads:
+                if register == first.writes and (handler := fused.get((*pair, slot))):
+                    return handler
+        return fused.get((*pair, None))
 
-    def _encode(
-        self, instruction: Instruction, plan: _Plan, address: int, rest: int, links: list[tuple[int, int]]
-    ) -> tuple[int, int, int]:
-        values = instruction.matched.values if instruction.matched is not None else {}
-        registers = plan.number << _NUMBER_SHIFT
+    def _encoding(self, instruction: Instruction) -> _Encoding:
+        if instruction.missing:
+            number = self.interpreter.numbers[fetch_fault(self.decoder.registers.type)]
+            return _Encoding(number, number << _NUMBER_SHIFT, ("fault_address",))
+        key = (instruction.raw, instruction.misaligned)
+        encoding = self._encodings.get(key)
+        if encoding is None:
+            encoding = self._encodings[key] = self._new_encoding(instruction)
+        return encoding
+
+    def _new_encoding(self, instruction: Instruction) -> _Encoding:
+        matched = instruction.matched
+        if matched is None or not self.decoder.has_meaning(instruction):
+            number = self.interpreter.numbers[UNSUPPORTED]
+            return _Encoding(number, number << _NUMBER_SHIFT)
+        template = self.decoder.template(instruction)
+        key = template_key(template.ops, template.terminator)
+        terminator, values = template.terminator, matched.values
+        computed = terminator is not None and terminator.name == "indirect" and not self.decoder.returns(instruction)
+        if computed and self.visits_until_hot:
+            key = remembered(key)
+        number = self.interpreter.numbers[key]
+        registers = number << _NUMBER_SHIFT
         for i, name in enumerate(REGISTER_OPERANDS):
             if name in values:
                 registers |= register_offset(values[name]) << (16 * i)
-        words = [0, 0]
-        for slot, name in enumerate(plan.constants):
-            if name == "target":
-                value = instruction.target
-            elif name == "next_pc":
-                value = (instruction.pc + instruction.size) & self._mask
-            elif name == "rest":
-                value = rest
-            elif name == "fault_address":
-                value = instruction.target
-            else:
-                value = values[name] & _MASK64
-            if slot in plan.links:
-                links.append((address + SLOT_OPERANDS + 8 * slot, value))
-            else:
-                words[slot] = value
-        return (registers, words[0], words[1])
+        return _Encoding(
+            number,
+            registers,
+            tuple(name if name in _PLACED else values[name] & _MASK64 for name in template.constants),
+            template.links,
+            terminator is not None,
+            terminator is not None and (matched.base.name == "ecall" or values.get("rd", 0) != 0),
+            values.get("rd", 0),
+            tuple((i, values[name]) for i, name in enumerate(REGISTER_OPERANDS) if name != "rd" and name in values),
+        )
+
+    def _constant(self, encoding: _Encoding, slot: int, instruction: Instruction, rest: int) -> int:
+        """The number in a constant slot, 0 in one that is not used."""
+        value = encoding.constants[slot] if slot < len(encoding.constants) else 0
+        if isinstance(value, int):
+            return value
+        if value == "next_pc":
+            return (instruction.pc + instruction.size) & self._mask
+        return rest if value == "rest" else instruction.target
 
     def _link(self, pc: int, address: int) -> int:
         """The record for `pc`, or a stub that asks for it; the link at `address` will follow when it is decoded."""

@@ -32,12 +32,13 @@ class Interpreter:
     """Addresses of the interpreter's parts; `run_lanes` releases the GIL while it runs.
 
     numbers: the place of each template's handler in `handlers`, which is how slots name it too.
-    fused: the address of the handler that runs instructions of these two numbers one after the other.
+    fused: the address of the handler that runs instructions of two numbers one after the other; the third part of the
+    key is as in `FusedKey.passed`.
     """
 
     numbers: dict[TemplateKey, int]
     handlers: tuple[int, ...]
-    fused: dict[tuple[int, int], int]
+    fused: dict[tuple[int, int, int | None], int]
     need_code: int
     enter_compiled: int
     symbols: dict[str, int]
@@ -46,8 +47,16 @@ class Interpreter:
 
 
 def _fused_keys(xlen: int) -> list[FusedKey]:
-    pairs = fused_templates(xlen)
-    return list(dict.fromkeys((template_key(a.ops, a.terminator), template_key(b.ops, b.terminator)) for a, b in pairs))
+    return list(
+        dict.fromkeys(
+            FusedKey(
+                template_key(pair.first.ops, pair.first.terminator),
+                template_key(pair.second.ops, pair.second.terminator),
+                pair.passed,
+            )
+            for pair in fused_templates(xlen)
+        )
+    )
 
 
 def _load(xlen: int, cache: CodeCache) -> Interpreter:
@@ -73,7 +82,10 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
     return Interpreter(
         numbers,
         handlers[: len(keys)],
-        {(numbers[a], numbers[b]): handler for (a, b), handler in zip(pairs, handlers[len(keys) :], strict=True)},
+        {
+            (numbers[pair.first], numbers[pair.second], pair.passed): handler
+            for pair, handler in zip(pairs, handlers[len(keys) :], strict=True)
+        },
         code.addresses[NEED_CODE],
         code.addresses[ENTER_COMPILED],
         code.addresses,
