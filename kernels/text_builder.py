@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from llvmlite import ir
@@ -19,6 +20,11 @@ _VOID = ir.VoidType()
 
 _UNSIGNED = {"==": "eq", "!=": "ne", "<": "ult", "<=": "ule", ">": "ugt", ">=": "uge"}
 _SIGNED = {"==": "eq", "!=": "ne", "<": "slt", "<=": "sle", ">": "sgt", ">=": "sge"}
+
+
+def _reference(value: Any) -> str:
+    """What an operand is called. A constant is mostly made for one use: llvmlite's cache of its text never hits."""
+    return value._get_reference() if value.__class__ is ir.Constant else value.get_reference()  # type: ignore[no-any-return]
 
 
 class Value:
@@ -47,20 +53,19 @@ class Phi(Value):
         self.incomings.append((value, block))
 
     def __str__(self) -> str:
-        ways = ", ".join(f"[{value.get_reference()}, {block.get_reference()}]" for value, block in self.incomings)
+        ways = ", ".join(f"[{_reference(value)}, {block.get_reference()}]" for value, block in self.incomings)
         return f"{self.reference} = phi {self.type} {ways}"
 
 
 class ConditionalBranch:
     """A branch to one of two blocks."""
 
-    def __init__(self, module: Any, text: str) -> None:
-        self._module = module
+    def __init__(self, function: Function, text: str) -> None:
+        self._function = function
         self._text = text
 
     def set_weights(self, weights: Sequence[int]) -> None:
-        node = self._module.add_metadata(["branch_weights", *(ir.Constant(_I32, weight) for weight in weights)])
-        self._text += f", !prof {node.get_reference()}"
+        self._text += f", !prof {self._function.weights(tuple(weights))}"
 
     def __str__(self) -> str:
         return self._text
@@ -78,8 +83,8 @@ class Switch:
         self._cases.append((value, block))
 
     def __str__(self) -> str:
-        cases = " ".join(f"{v.type} {v.get_reference()}, label {b.get_reference()}" for v, b in self._cases)
-        value = f"{self._value.type} {self._value.get_reference()}"
+        cases = " ".join(f"{v.type} {_reference(v)}, label {b.get_reference()}" for v, b in self._cases)
+        value = f"{self._value.type} {_reference(self._value)}"
         return f"switch {value}, label {self._default.get_reference()} [{cases}]"
 
 
@@ -89,11 +94,12 @@ class Block:
     def __init__(self, function: Function, name: str) -> None:
         self.function = function
         self.name = name
+        self.reference = f"%{name}"
         self.lines: list[Any] = []
         self.is_terminated = False
 
     def get_reference(self) -> str:
-        return f"%{self.name}"
+        return self.reference
 
     def descr(self, buf: list[str]) -> None:
         """Append this block's text, as llvmlite's function asks its blocks to."""
@@ -106,22 +112,26 @@ class Function(ir.Function):  # type: ignore[misc]
 
     def __init__(self, module: Any, ftype: Any, name: str) -> None:
         super().__init__(module, ftype, name)
-        self._names = 0
+        self.serial = count().__next__
+        """A number that makes a name unique in this function."""
+        self._weights: dict[tuple[int, ...], str] = {}
 
     def append_basic_block(self, name: str = "") -> Block:
         block = Block(self, f"{name}.{self.serial()}")
         self.blocks.append(block)
         return block
 
-    def serial(self) -> int:
-        """A number that makes a name unique in this function."""
-        self._names += 1
-        return self._names
+    def weights(self, weights: tuple[int, ...]) -> str:
+        """The reference of the metadata that gives a branch these weights."""
+        if weights not in self._weights:
+            values = (ir.Constant(_I32, weight) for weight in weights)
+            self._weights[weights] = self.module.add_metadata(["branch_weights", *values]).get_reference()
+        return self._weights[weights]
 
 
 def _binary(opcode: str) -> Callable[[TextBuilder, Any, Any], Value]:
     def emit(self: TextBuilder, lhs: Any, rhs: Any) -> Value:
-        return self._value(lhs.type, f"{opcode} {lhs.type} {lhs.get_reference()}, {rhs.get_reference()}")
+        return self._value(lhs.type, f"{opcode} {lhs.type} {_reference(lhs)}, {_reference(rhs)}")
 
     return emit
 
@@ -130,14 +140,14 @@ def _cast(opcode: str) -> Callable[[TextBuilder, Any, Any], Any]:
     def emit(self: TextBuilder, value: Any, type_: Any) -> Any:
         if value.type is type_ or value.type == type_:
             return value
-        return self._value(type_, f"{opcode} {value.type} {value.get_reference()} to {type_}")
+        return self._value(type_, f"{opcode} {value.type} {_reference(value)} to {type_}")
 
     return emit
 
 
 def _compare(predicates: dict[str, str]) -> Callable[[TextBuilder, str, Any, Any], Value]:
     def emit(self: TextBuilder, predicate: str, lhs: Any, rhs: Any) -> Value:
-        operands = f"{lhs.type} {lhs.get_reference()}, {rhs.get_reference()}"
+        operands = f"{lhs.type} {_reference(lhs)}, {_reference(rhs)}"
         return self._value(_I1, f"icmp {predicates[predicate]} {operands}")
 
     return emit
@@ -157,6 +167,7 @@ class TextBuilder:
     def __init__(self, block: Block) -> None:
         self.block = block
         self.function = block.function
+        self._serial = block.function.serial
         self.module = block.function.module
         self._place: int | None = None  # where in the block the next instruction goes; None: at its end
 
@@ -192,8 +203,11 @@ class TextBuilder:
             self._place += 1
 
     def _value(self, type_: Any, text: str) -> Value:
-        reference = f"%v{self.function.serial()}"
-        self._append(f"{reference} = {text}")
+        reference = f"%v{self._serial()}"
+        if self._place is None:
+            self.block.lines.append(f"{reference} = {text}")
+        else:
+            self._append(f"{reference} = {text}")
         return Value(type_, reference)
 
     def _terminate(self, line: Any) -> Any:
@@ -220,47 +234,47 @@ class TextBuilder:
         return self.sub(ir.Constant(value.type, 0), value)
 
     def select(self, condition: Any, lhs: Any, rhs: Any) -> Value:
-        values = f"{lhs.type} {lhs.get_reference()}, {rhs.type} {rhs.get_reference()}"
-        return self._value(lhs.type, f"select i1 {condition.get_reference()}, {values}")
+        values = f"{lhs.type} {_reference(lhs)}, {rhs.type} {_reference(rhs)}"
+        return self._value(lhs.type, f"select i1 {_reference(condition)}, {values}")
 
     def phi(self, type_: Any) -> Phi:
-        phi = Phi(type_, f"%v{self.function.serial()}")
+        phi = Phi(type_, f"%v{self._serial()}")
         self._append(phi)
         return phi
 
     # -- memory
 
     def alloca(self, type_: Any, name: str = "") -> Value:
-        reference = f"%{name}.{self.function.serial()}"
+        reference = f"%{name}.{self._serial()}"
         self._append(f"{reference} = alloca {type_}")
         return Value(_POINTER, reference)
 
     def load(self, pointer: Any, *, typ: Any, align: int | None = None) -> Value:
         aligned = f", align {align}" if align else ""
-        return self._value(typ, f"load {typ}, ptr {pointer.get_reference()}{aligned}")
+        return self._value(typ, f"load {typ}, ptr {_reference(pointer)}{aligned}")
 
     def store(self, value: Any, pointer: Any, align: int | None = None) -> None:
         aligned = f", align {align}" if align else ""
-        self._append(f"store {value.type} {value.get_reference()}, ptr {pointer.get_reference()}{aligned}")
+        self._append(f"store {value.type} {_reference(value)}, ptr {_reference(pointer)}{aligned}")
 
     def load_atomic(self, pointer: Any, ordering: str, align: int, *, typ: Any) -> Value:
-        return self._value(typ, f"load atomic {typ}, ptr {pointer.get_reference()} {ordering}, align {align}")
+        return self._value(typ, f"load atomic {typ}, ptr {_reference(pointer)} {ordering}, align {align}")
 
     def atomic_rmw(self, op: str, pointer: Any, value: Any, ordering: str) -> Value:
-        operands = f"ptr {pointer.get_reference()}, {value.type} {value.get_reference()}"
+        operands = f"ptr {_reference(pointer)}, {value.type} {_reference(value)}"
         return self._value(value.type, f"atomicrmw {op} {operands} {ordering}")
 
     def gep(self, pointer: Any, indices: Sequence[Any], *, source_etype: Any, inbounds: bool = False) -> Value:
-        places = ", ".join(f"{index.type} {index.get_reference()}" for index in indices)
+        places = ", ".join(f"{index.type} {_reference(index)}" for index in indices)
         opcode = "getelementptr inbounds" if inbounds else "getelementptr"
-        return self._value(_POINTER, f"{opcode} {source_etype}, ptr {pointer.get_reference()}, {places}")
+        return self._value(_POINTER, f"{opcode} {source_etype}, ptr {_reference(pointer)}, {places}")
 
     # -- control
 
     def call(self, function: Any, args: Sequence[Any], *, cconv: str = "", tail: str | None = None) -> Value:
         result = function.function_type.return_type
         words = " ".join(filter(None, (tail, "call", cconv, str(result), function.get_reference())))
-        text = f"{words}({', '.join(f'{arg.type} {arg.get_reference()}' for arg in args)})"
+        text = f"{words}({', '.join(f'{arg.type} {_reference(arg)}' for arg in args)})"
         if result != _VOID:
             return self._value(result, text)
         self._append(text)
@@ -271,8 +285,8 @@ class TextBuilder:
 
     def cbranch(self, condition: Any, then: Block, otherwise: Block) -> ConditionalBranch:
         labels = f"label {then.get_reference()}, label {otherwise.get_reference()}"
-        text = f"br i1 {condition.get_reference()}, {labels}"
-        branch: ConditionalBranch = self._terminate(ConditionalBranch(self.module, text))
+        text = f"br i1 {_reference(condition)}, {labels}"
+        branch: ConditionalBranch = self._terminate(ConditionalBranch(self.function, text))
         return branch
 
     def switch(self, value: Any, default: Block) -> Switch:
@@ -280,7 +294,7 @@ class TextBuilder:
         return switch
 
     def ret(self, value: Any) -> None:
-        self._terminate(f"ret {value.type} {value.get_reference()}")
+        self._terminate(f"ret {value.type} {_reference(value)}")
 
     def ret_void(self) -> None:
         self._terminate("ret void")
