@@ -7,6 +7,7 @@ described in `kernels/layout.py`.
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -46,7 +47,7 @@ _MAX_TABLE_SPAN = 256 << 20
 
 
 # Constants of a slot that depend on more than the instruction's word.
-_PLACED = frozenset({"target", "next_pc", "rest", "fault_address"})
+_PLACED = frozenset({"target", "next_pc", "rest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,15 @@ class _Encoding:
     """How the instructions of one word are written to slots.
 
     number: their handler's. registers: the slot's word that names registers and the handler.
-    constants: numbers, and names of `_PLACED`. links: which constants are links. ends: whether they end a block.
+    constants: two numbers. placed: the names of those that are of `_PLACED`, "" for the others; None if there is none.
+    links: which of the constants are links. ends: whether they end a block.
     returns: whether control may come back behind them. writes, reads: registers (0: none) by slot, for fusing.
     """
 
     number: int
     registers: int = 0
-    constants: tuple[int | str, ...] = ()
+    constants: tuple[int, int] = (0, 0)
+    placed: tuple[str, str] | None = None
     links: frozenset[int] = frozenset()
     ends: bool = True
     returns: bool = False
@@ -126,6 +129,8 @@ class CodeSpace(GuestCode):
         self.stream = self._stream_memory.array.view(np.uint64).reshape(-1, SLOT_WORDS)
         self.pcs = self._pcs_memory.array.view(np.uint64)
         self.rests = self._rests_memory.array
+        self._words, self._pc_words = (m.view.cast("Q") for m in (self._stream_memory, self._pcs_memory))
+        self._rest_bytes = self._rests_memory.view
         self.base = self._stream_memory.address
         self.used = 0
         self.records: dict[int, int] = {}  # pc -> slot of its record
@@ -196,11 +201,9 @@ class CodeSpace(GuestCode):
         links: list[tuple[int, int]] = []  # (address of a link, guest address it leads to)
         for rest, handler, (instruction, encoding) in zip(range(size, 0, -1), handlers, instructions, strict=True):
             words += (handler, encoding.registers)
-            for slot in (0, 1):
-                value = self._constant(encoding, slot, instruction, rest)
-                if slot in encoding.links:
-                    links.append((self._address(record) + 8 * len(words), value))
-                words.append(value)
+            constants = self._constants(encoding, instruction, rest) if encoding.placed else encoding.constants
+            links += [(self._address(record) + 8 * (len(words) + slot), constants[slot]) for slot in encoding.links]
+            words += constants
             pcs.append(instruction.pc)
             rests.append(rest)
         if not ends:
@@ -210,9 +213,10 @@ class CodeSpace(GuestCode):
             pcs.append(place)
             rests.append(0)
         end = record + len(pcs)
-        self.stream[record:end] = np.array(words, np.uint64).reshape(-1, SLOT_WORDS)
-        self.pcs[record:end] = pcs
-        self.rests[record:end] = rests
+        # Through memoryviews: an assignment to a NumPy array costs as much as decoding an instruction.
+        self._words[SLOT_WORDS * record : SLOT_WORDS * end] = array("Q", words)
+        self._pc_words[record:end] = array("Q", pcs)
+        self._rest_bytes[record:end] = bytes(rests)
         for address, target in links:
             _write_word(address, self._link(target, address))
         self._publish(pc, record)
@@ -240,7 +244,7 @@ class CodeSpace(GuestCode):
     def _encoding(self, instruction: Instruction) -> _Encoding:
         if instruction.missing:
             number = self.interpreter.numbers[fetch_fault(self.decoder.registers.type)]
-            return _Encoding(number, number << _NUMBER_SHIFT, ("fault_address",))
+            return _Encoding(number, number << _NUMBER_SHIFT, (instruction.target, 0))
         key = (instruction.raw, instruction.misaligned)
         encoding = self._encodings.get(key)
         if encoding is None:
@@ -253,20 +257,22 @@ class CodeSpace(GuestCode):
             number = self.interpreter.numbers[UNSUPPORTED]
             return _Encoding(number, number << _NUMBER_SHIFT)
         template = self.decoder.template(instruction)
-        key = template_key(template.ops, template.terminator)
         terminator, values = template.terminator, matched.values
+        number = self.interpreter.number(template)
         computed = terminator is not None and terminator.name == "indirect" and not self.decoder.returns(instruction)
         if computed and self.visits_until_hot:
-            key = remembered(key)
-        number = self.interpreter.numbers[key]
+            number = self.interpreter.numbers[remembered(template_key(template.ops, terminator))]
         registers = number << _NUMBER_SHIFT
         for i, name in enumerate(REGISTER_OPERANDS):
             if name in values:
                 registers |= register_offset(values[name]) << (16 * i)
+        first, second = (*template.constants, "", "")[:2]
+        placed = (first if first in _PLACED else "", second if second in _PLACED else "")
         return _Encoding(
             number,
             registers,
-            tuple(name if name in _PLACED else values[name] & _MASK64 for name in template.constants),
+            (values.get(first, 0) & _MASK64, values.get(second, 0) & _MASK64),
+            placed if any(placed) else None,
             template.links,
             terminator is not None,
             terminator is not None and (matched.base.name == "ecall" or values.get("rd", 0) != 0),
@@ -274,14 +280,16 @@ class CodeSpace(GuestCode):
             tuple((i, values[name]) for i, name in enumerate(REGISTER_OPERANDS) if name != "rd" and name in values),
         )
 
-    def _constant(self, encoding: _Encoding, slot: int, instruction: Instruction, rest: int) -> int:
-        """The number in a constant slot, 0 in one that is not used."""
-        value = encoding.constants[slot] if slot < len(encoding.constants) else 0
-        if isinstance(value, int):
-            return value
-        if value == "next_pc":
-            return (instruction.pc + instruction.size) & self._mask
-        return rest if value == "rest" else instruction.target
+    def _constants(self, encoding: _Encoding, instruction: Instruction, rest: int) -> tuple[int, int]:
+        """The constants in this place."""
+        places = {
+            "target": instruction.target,
+            "next_pc": (instruction.pc + instruction.size) & self._mask,
+            "rest": rest,
+        }
+        assert encoding.placed is not None
+        (first, second), (name0, name1) = encoding.constants, encoding.placed
+        return places.get(name0, first), places.get(name1, second)
 
     def _link(self, pc: int, address: int) -> int:
         """The record for `pc`, or a stub that asks for it; the link at `address` will follow when it is decoded."""
@@ -291,9 +299,10 @@ class CodeSpace(GuestCode):
         stub = self._stubs.get(pc)
         if stub is None:
             slot = self._take(2)
-            self.stream[slot] = (self.interpreter.need_code, self.interpreter.need_code, 0, 0)
-            self.stream[slot + 1, 0] = self.interpreter.need_code
-            self.pcs[slot] = self.pcs[slot + 1] = pc
+            need_code = self.interpreter.need_code
+            words = (need_code, need_code, 0, 0, need_code, 0, 0, 0)
+            self._words[SLOT_WORDS * slot : SLOT_WORDS * (slot + 2)] = array("Q", words)
+            self._pc_words[slot] = self._pc_words[slot + 1] = pc
             stub = self._stubs[pc] = (slot, [])
         stub[1].append(address)
         return self._address(stub[0])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from vmjit.cache import CodeCache, cache_key, process_cache
-from vmjit.decoders.riscv.decoder import all_templates
+from vmjit.decoders.riscv.decoder import Template, all_templates
 from vmjit.decoders.riscv.fusion import fused_templates
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.translators.cpu import LoadedCode, cpu_target
@@ -44,6 +44,14 @@ class Interpreter:
     symbols: dict[str, int]
     run_lanes: Callable[..., Any]
     code: LoadedCode
+    _templates: dict[Template, int] = field(default_factory=dict)
+
+    def number(self, template: Template) -> int:
+        """The number of a template's handler."""
+        number = self._templates.get(template)
+        if number is None:
+            number = self._templates[template] = self.numbers[template_key(template.ops, template.terminator)]
+        return number
 
 
 def _fused_keys(xlen: int) -> list[FusedKey]:
