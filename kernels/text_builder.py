@@ -129,9 +129,10 @@ class Function(ir.Function):  # type: ignore[misc]
         return self._weights[weights]
 
 
-def _binary(opcode: str) -> Callable[[TextBuilder, Any, Any], Value]:
-    def emit(self: TextBuilder, lhs: Any, rhs: Any) -> Value:
-        return self._value(lhs.type, f"{opcode} {lhs.type} {_reference(lhs)}, {_reference(rhs)}")
+def _binary(opcode: str) -> Callable[..., Value]:
+    def emit(self: TextBuilder, lhs: Any, rhs: Any, *, flags: Sequence[str] = ()) -> Value:
+        text = " ".join((opcode, *flags)) if flags else opcode
+        return self._value(lhs.type, f"{text} {lhs.type} {_reference(lhs)}, {_reference(rhs)}")
 
     return emit
 
@@ -177,10 +178,6 @@ class TextBuilder:
         self.block = block
         self._place = None
 
-    def position_at_start(self, block: Block) -> None:
-        self.block = block
-        self._place = 0
-
     def append_basic_block(self, name: str = "") -> Block:
         return self.function.append_basic_block(name)
 
@@ -222,7 +219,7 @@ class TextBuilder:
     and_, or_, xor = _binary("and"), _binary("or"), _binary("xor")
     shl, lshr, ashr = _binary("shl"), _binary("lshr"), _binary("ashr")
     zext, sext, trunc = _cast("zext"), _cast("sext"), _cast("trunc")
-    ptrtoint, inttoptr, bitcast = _cast("ptrtoint"), _cast("inttoptr"), _cast("bitcast")
+    ptrtoint, inttoptr = _cast("ptrtoint"), _cast("inttoptr")
     icmp_signed, icmp_unsigned = _compare(_SIGNED), _compare(_UNSIGNED)
     ctlz, cttz, ctpop = _intrinsic("llvm.ctlz"), _intrinsic("llvm.cttz"), _intrinsic("llvm.ctpop")
     bswap, bitreverse = _intrinsic("llvm.bswap"), _intrinsic("llvm.bitreverse")
@@ -264,10 +261,9 @@ class TextBuilder:
         operands = f"ptr {_reference(pointer)}, {value.type} {_reference(value)}"
         return self._value(value.type, f"atomicrmw {op} {operands} {ordering}")
 
-    def gep(self, pointer: Any, indices: Sequence[Any], *, source_etype: Any, inbounds: bool = False) -> Value:
-        places = ", ".join(f"{index.type} {_reference(index)}" for index in indices)
-        opcode = "getelementptr inbounds" if inbounds else "getelementptr"
-        return self._value(_POINTER, f"{opcode} {source_etype}, ptr {_reference(pointer)}, {places}")
+    def gep(self, pointer: Any, indices: Sequence[Any], *, source_etype: Any) -> Value:
+        places = ", ".join([f"{index.type} {_reference(index)}" for index in indices])
+        return self._value(_POINTER, f"getelementptr {source_etype}, ptr {_reference(pointer)}, {places}")
 
     # -- control
 

@@ -63,7 +63,7 @@ def sum_of_table(module: Any, make_function: Any, make_builder: Any) -> None:
     b.store(b.add(b.load(sum_, typ=I64), wide), sum_)
     b.branch(even)
     b.position_at_end(even)
-    following = b.add(index, ir.Constant(I64, 1))
+    following = b.add(index, ir.Constant(I64, 1), flags=("nuw", "nsw"))
     index.add_incoming(following, even)
     b.branch(head)
     b.position_at_end(last)
