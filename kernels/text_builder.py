@@ -276,6 +276,9 @@ class TextBuilder:
         self._append(text)
         return Value(result, "")
 
+    def asm(self, ftype: Any, asm: str, constraint: str, args: Sequence[Any], side_effect: bool) -> Value:
+        return self.call(ir.InlineAsm(ftype, asm, constraint, side_effect), args)
+
     def branch(self, block: Block) -> None:
         self._terminate(f"br label {block.get_reference()}")
 
