@@ -7,6 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.kernels.layout import RECORD_HANDLER, RECORD_SIZE, SLOT_BYTES, Frame
+from vmjit.kernels.text_builder import Function, TextBuilder
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 PTR = ir.PointerType()
@@ -50,12 +51,16 @@ class Handler:
     """A function of the handlers' convention: (frame, ip, remaining, window base, window lo, window limit)."""
 
     def __init__(self, module: Any, name: str, xlen: Any, *, linkage: str = "internal") -> None:
-        self.function = ir.Function(module, handler_type(xlen), name)
+        self.function = Function(module, handler_type(xlen), name)
         self.function.calling_convention = HANDLER_CONVENTION
         self.function.linkage = linkage
         self.function.attributes.add("nounwind")
-        self.builder: Builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.builder: Builder = TextBuilder(self.function.append_basic_block("entry"))
         self.frame, self.ip, self.remaining, self.base, self.lo, self.limit = self.function.args
+
+    def advance(self) -> None:
+        """Go on with the next slot, in this handler."""
+        self.ip = field_pointer(self.builder, self.ip, SLOT_BYTES)
 
     def leave(self, target: Value, *, ip: Value | None = None, remaining: Value | None = None) -> None:
         """Tail-call another handler."""

@@ -131,9 +131,7 @@ class LaneVectors:
         vector = self.type(bits)
         signature = ir.FunctionType(vector, [pointers.type, I32, self.type(1), vector])
         align = bits // 8 if scaled else 1
-        return self._call(
-            name, signature, [pointers, ir.Constant(I32, align), self.number(1, 1), self.undefined(bits)]
-        )
+        return self._call(name, signature, [pointers, ir.Constant(I32, align), self.number(1, 1), self.undefined(bits)])
 
     def _gather_8(self, base: Value, offsets: Value, scale: int) -> Value:
         """By AVX2's gather of eight, which LLVM does not choose by itself on all processors that are quick at it."""
@@ -249,7 +247,11 @@ class UniformPlace:
 
     def _word(self, number: int) -> Value:
         b = self.lanes.builder
-        return b.gep(self.pointer, [ir.Constant(I64, number)], source_etype=self.lanes.type(32)) if number else self.pointer
+        return (
+            b.gep(self.pointer, [ir.Constant(I64, number)], source_etype=self.lanes.type(32))
+            if number
+            else self.pointer
+        )
 
     def _load_word(self, number: int) -> Value:
         return self.lanes.builder.load(self._word(number), typ=self.lanes.type(32), align=WORD_BYTES)

@@ -18,6 +18,7 @@ from vmjit.kernels.emit import I1, I8, I32, I64, PTR, VOID, Builder, Callee, Val
 from vmjit.kernels.interleaved import LaneVectors
 from vmjit.kernels.lanes import group_state, lane_array
 from vmjit.kernels.layout import (
+    ENTRY_VECTOR,
     GROUP_INTERPRET,
     GROUP_UNFIT,
     MODE_MEET,
@@ -34,7 +35,6 @@ from vmjit.kernels.layout import (
     Hot,
     MachineBlock,
     VectorEntry,
-    ENTRY_VECTOR,
 )
 
 RUN_GROUPS_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, PTR, I64, PTR])
@@ -128,7 +128,9 @@ class _Groups:
         return function, ir.IRBuilder(function.append_basic_block("entry"))
 
     def _intrinsic(self, b: Builder, name: str, type_: Any, args: list[Value]) -> Value:
-        known = self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(type_, [a.type for a in args]), name)
+        known = self.module.globals.get(name) or ir.Function(
+            self.module, ir.FunctionType(type_, [a.type for a in args]), name
+        )
         return b.call(known, args)
 
     def _cycles(self, b: Builder) -> Value:
@@ -167,7 +169,9 @@ class _Groups:
 
     def _row(self, b: Builder, machine: Value, field: MachineBlock, lane: Value, type_: Any) -> Value:
         """The group's elements of a lane state array."""
-        return b.load(lane_array(b, machine, field, lane, type_), typ=ir.VectorType(type_, self.lanes), align=type_.width // 8)
+        return b.load(
+            lane_array(b, machine, field, lane, type_), typ=ir.VectorType(type_, self.lanes), align=type_.width // 8
+        )
 
     def _attention(self, b: Builder, machine: Value) -> Value:
         flag = b.load_atomic(load_field(b, machine, MachineBlock.ATTENTION, PTR), "monotonic", 4, typ=I32)
@@ -459,7 +463,9 @@ class _Groups:
         stride = load_field(b, machine, MachineBlock.PRIVATE_STRIDE)
         word = b.and_(b.add(load_field(b, machine, MachineBlock.WINDOW0_OFFSET), _i64(3)), _i64(-4))
         private = b.add(b.mul(stride, lane), b.mul(word, _i64(self.lanes)))
-        store_field(b, frame, GroupFrame.MEMORY, element(b, load_field(b, machine, MachineBlock.PRIVATE, PTR), private, I8))
+        store_field(
+            b, frame, GroupFrame.MEMORY, element(b, load_field(b, machine, MachineBlock.PRIVATE, PTR), private, I8)
+        )
         budgets = self._row(b, machine, MachineBlock.BUDGET, lane, I64)
         b.store(first_here, here)
         others = b.and_(active, b.not_(first_here))
@@ -486,7 +492,9 @@ class _Groups:
             whole = b.and_(whole, b.icmp_unsigned("!=", convergent, _i64(0)))
             code = b.select(whole, convergent, load_field(b, there, VectorEntry.MASKED))
             number = b.select(
-                whole, load_field(b, there, VectorEntry.CONVERGENT_NUMBER), load_field(b, there, VectorEntry.MASKED_NUMBER)
+                whole,
+                load_field(b, there, VectorEntry.CONVERGENT_NUMBER),
+                load_field(b, there, VectorEntry.MASKED_NUMBER),
             )
             run, none = b.append_basic_block("run"), b.append_basic_block("none")
             b.cbranch(b.icmp_unsigned("!=", code, _i64(0)), run, none)
@@ -570,7 +578,9 @@ class _Groups:
     def _wants_sample(self, b: Builder, machine: Value, entry: Value, here: Value) -> Value:
         """Whether a whole group stands where more has to be known before code for it is made."""
         whole = b.icmp_unsigned("==", here, _i64(self.all))
-        few = b.icmp_unsigned("<", load_field(b, entry, VectorEntry.MEETINGS), load_field(b, machine, MachineBlock.MEETINGS))
+        few = b.icmp_unsigned(
+            "<", load_field(b, entry, VectorEntry.MEETINGS), load_field(b, machine, MachineBlock.MEETINGS)
+        )
         return b.and_(b.and_(whole, few), b.icmp_unsigned("==", load_field(b, entry, VectorEntry.CONVERGENT), _i64(0)))
 
     def emit_wish(self) -> None:
@@ -686,7 +696,9 @@ class _Groups:
         interpret = b.call(self.run_vector, [machine, group_frame, lane, active, here, entry])
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
         # What ran together pays off what lanes ran one by one.
-        paid = b.sub(load_field(b, state, GroupState.COLD), b.lshr(load_field(b, group_frame, GroupFrame.WORK), _i64(4)))
+        paid = b.sub(
+            load_field(b, state, GroupState.COLD), b.lshr(load_field(b, group_frame, GroupFrame.WORK), _i64(4))
+        )
         store_field(b, state, GroupState.COLD, b.select(b.icmp_signed("<", paid, _i64(0)), _i64(0), paid))
         with b.if_then(b.icmp_signed("<", paid, _i64(-_COLD_LIMIT))):
             store_field(b, state, GroupState.APART, _i64(_APART_FIRST))

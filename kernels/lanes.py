@@ -95,7 +95,9 @@ def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: An
     stop = b.select(goes_on, ir.Constant(I64, int(Stop.RUNNING)), stop)
     b.store(b.trunc(stop, I32), lane_array(b, machine, MachineBlock.STOP, lane, I32))
     b.store(load_field(b, frame, Frame.ADDRESS), lane_array(b, machine, MachineBlock.FAULT_ADDRESS, lane, I64))
-    b.store(b.trunc(load_field(b, frame, Frame.ACCESS), I8), lane_array(b, machine, MachineBlock.FAULT_ACCESS, lane, I8))
+    b.store(
+        b.trunc(load_field(b, frame, Frame.ACCESS), I8), lane_array(b, machine, MachineBlock.FAULT_ACCESS, lane, I8)
+    )
     _store_registers(b, machine, frame, lane, xlen, register_indices)
     b.ret(stop)
     return function

@@ -12,11 +12,13 @@ The *code stream* is an array of 32-byte slots. A block is a record slot followe
                  entry          where compiled code is entered: its function, its link table, the entry's number, and
                                 what lane groups run there
     instruction  handler
-                 registers      frame offsets of up to four registers, 16 bits each
+                 registers      frame offsets of up to three registers, 16 bits each, and the number of the
+                                instruction's own handler, which is not `handler` where that runs the next one too
                  constant 0 or link 0
                  constant 1 or link 1
 
-A link is the address of the record where a static control transfer goes.
+A link is the address of the record where a static control transfer goes. A handler that runs an instruction and the
+next one takes the second's operands from its slot; that slot is as complete as any, and lanes may come to it directly.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ ENTRY_BYTES = 32
 
 SLOT_HANDLER = 0
 SLOT_REGISTERS = 8
+SLOT_NUMBER = 14
 SLOT_OPERANDS = 16
 
 

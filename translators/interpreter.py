@@ -2,12 +2,13 @@
 
 Each distinct template of the ISA's rows becomes one handler: a small function that fetches its operands from its slot
 of the code stream, runs the template's ops and jumps to the next slot's handler. So one dispatch executes one guest
-instruction, whatever its number of ops. Every handler with memory accesses has a second, slow version, which it leaves
-to when an access is in no window.
+instruction, whatever its number of ops; a handler of a fused pair executes two. Every handler with memory accesses has
+a second, slow version, which it leaves to when an access is in no window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +44,9 @@ from vmjit.kernels.layout import (
     RECORD_SIZE,
     SLOT_BYTES,
     SLOT_HANDLER,
+    SLOT_NUMBER,
     SLOT_OPERANDS,
     SLOT_REGISTERS,
-    SLOT_WORDS,
     STOP_CALL,
     STOP_FENCE_I,
     STOP_NEED_CODE,
@@ -62,6 +63,17 @@ from vmjit.translators.lowering import Temps, int_type
 from vmjit.translators.vector_unit import vector_unit
 
 TemplateKey = tuple[tuple[Op, ...], Terminator | None]
+
+
+@dataclass(frozen=True)
+class FusedKey:
+    """Two templates that one handler runs. `passed` is the register slot of the second that names the register which
+    the first writes (with `RegisterSlot(0)`), None where nothing is known of their registers."""
+
+    first: TemplateKey
+    second: TemplateKey
+    passed: int | None = None
+
 
 # Ops that can leave a handler for its slow version.
 _MEMORY_OPS = frozenset({"load", "store", "store_if"})
@@ -109,10 +121,11 @@ def remembered(key: TemplateKey) -> TemplateKey:
 
 @dataclass(frozen=True)
 class InterpreterModule:
-    """LLVM IR of the interpreter; `keys[i]` is the template of the i-th entry of its symbol `handlers`."""
+    """LLVM IR of the interpreter; its symbol `handlers` has the handlers of `keys`, then those of `fused`."""
 
     ir: str
     keys: tuple[TemplateKey, ...]
+    fused: tuple[FusedKey, ...]
     symbols: tuple[str, ...]
 
 
@@ -134,7 +147,11 @@ EXPORTED = (
 class _HandlerContext:
     """Lane state as a handler sees it: registers in the frame, operands in the slot."""
 
-    def __init__(self, shared: _Shared, handler: Handler, slow: Any | None, rest_slot: int) -> None:
+    def __init__(
+        self, shared: _Shared, handler: Handler, slow: Any | None, rest_slot: int, known: Mapping[int, Value]
+    ) -> None:
+        self.known = known  # register slots whose values need not be read from the frame
+        self.written: Value | None = None  # what register slot 0 was set to
         self.shared = shared
         self.handler = handler
         self.builder = handler.builder
@@ -150,6 +167,8 @@ class _HandlerContext:
         if isinstance(operand, Register) and operand.index == self.shared.registers.zero:
             return ir.Constant(self.shared.xlen, 0)
         assert isinstance(operand, Register | RegisterSlot)
+        if isinstance(operand, RegisterSlot) and operand.slot in self.known:
+            return self.known[operand.slot]
         return b.load(self._register(operand), typ=self.shared.xlen)
 
     def _register(self, register: Register | RegisterSlot) -> Value:
@@ -161,6 +180,8 @@ class _HandlerContext:
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
         self.builder.store(value, self._register(register))
+        if register == RegisterSlot(0):
+            self.written = value
 
     def retired(self) -> Value:
         b = self.builder
@@ -265,11 +286,13 @@ class _HandlerContext:
 class _Shared:
     """What all handlers of one interpreter have in common."""
 
-    def __init__(self, module: Any, registers: RegisterFile) -> None:
+    def __init__(self, module: Any, registers: RegisterFile, handlers: int) -> None:
         self.module = module
         self.registers = registers
         self.xlen = int_type(registers.type.bits)
+        self.slow: dict[TemplateKey, Any] = {}
         self.slow_load, self.slow_store = emit_slow_access(module)
+        self.handlers = ir.GlobalVariable(module, ir.ArrayType(PTR, handlers), "handlers")
         self.goto_tail = self._emit_goto_tail()
         self.goto_count = self._emit_goto_count()
         self.goto_indirect = self._emit_goto_indirect()
@@ -291,6 +314,7 @@ class _Shared:
         stop = self.handler("budget_stop")
         stop.stop(Stop.BUDGET)
         handler = self.handler("goto_tail", "external")
+        handler.function.attributes.add("noinline")
         b = handler.builder
         size = b.zext(load_field(b, handler.ip, RECORD_SIZE, I32), I64)
         instructions = b.add(handler.remaining, size)
@@ -299,18 +323,23 @@ class _Shared:
         source = field_pointer(b, handler.ip, SLOT_BYTES)
         head, body, done = (b.append_basic_block(n) for n in ("head", "body", "done"))
         entry = b.block
-        words = b.mul(instructions, ir.Constant(I64, SLOT_WORDS))
+        size = b.shl(instructions, ir.Constant(I64, SLOT_BYTES.bit_length() - 1))
         b.branch(head)
         b.position_at_end(head)
-        index = b.phi(I64)
-        index.add_incoming(ir.Constant(I64, 0), entry)
-        b.cbranch(b.icmp_unsigned("<", index, words), body, done)
+        offset = b.phi(I64)
+        offset.add_incoming(ir.Constant(I64, 0), entry)
+        b.cbranch(b.icmp_unsigned("<", offset, size), body, done)
         b.position_at_end(body)
-        b.store(b.load(element(b, source, index, I64), typ=I64), element(b, scratch, index, I64))
-        index.add_incoming(b.add(index, ir.Constant(I64, 1)), body)
+        slot, copy = (element(b, base, offset, int_type(8)) for base in (source, scratch))
+        # The last slot's pair is not whole: here every instruction has its own handler.
+        number = b.zext(load_field(b, slot, SLOT_NUMBER, I16), I64)
+        store_field(b, copy, SLOT_HANDLER, b.load(element(b, self.handlers, number, PTR), typ=PTR))
+        for field in range(SLOT_REGISTERS, SLOT_BYTES, 8):
+            store_field(b, copy, field, load_field(b, slot, field))
+        offset.add_incoming(b.add(offset, ir.Constant(I64, SLOT_BYTES)), body)
         b.branch(head)
         b.position_at_end(done)
-        b.store(b.ptrtoint(stop.function, I64), element(b, scratch, words, I64))
+        b.store(b.ptrtoint(stop.function, I64), element(b, scratch, size, int_type(8)))
         start = load_field(b, handler.frame, Frame.TAIL_START)
         store_field(b, handler.frame, Frame.TAIL_START, ir.Constant(I64, 0))
         first = element(b, scratch, start, int_type(8))
@@ -321,6 +350,7 @@ class _Shared:
     def _emit_goto_count(self) -> Any:
         """Count a visit of the block (ip is its record, already paid for); at the last one, report it as hot."""
         handler = self.handler("goto_count", "external")
+        handler.function.attributes.add("noinline")
         b = handler.builder
         count = b.sub(load_field(b, handler.ip, RECORD_COUNT, I32), ir.Constant(I32, 1))
         store_field(b, handler.ip, RECORD_COUNT, count)
@@ -441,16 +471,35 @@ class _Shared:
     def emit_template(self, name: str, key: TemplateKey) -> Any:
         slow = None
         if any(op.name in _MEMORY_OPS for op in key[0]):
-            slow = self._emit_version(f"{name}.slow", key, None)
-        return self._emit_version(name, key, slow)
-
-    def _emit_version(self, name: str, key: TemplateKey, slow: Any | None) -> Any:
-        ops, terminator = key
+            handler = self.handler(f"{name}.slow")
+            self._finish(handler, *self._run(handler, key, None), key)
+            slow = self.slow[key] = handler.function
         handler = self.handler(name)
-        slots = {a.slot for op in ops for a in op.args if isinstance(a, ConstSlot)}
-        context = _HandlerContext(self, handler, slow, rest_slot=len(slots))
+        self._finish(handler, *self._run(handler, key, slow), key)
+        return handler.function
+
+    def emit_fused(self, name: str, pair: FusedKey) -> Any:
+        """Emit a handler of two instructions; what one of them leaves for is as if each had its own handler."""
+        handler = self.handler(name)
+        first, _ = self._run(handler, pair.first, self.slow.get(pair.first))
+        handler.advance()
+        known = {} if pair.passed is None else {pair.passed: first.written}
+        self._finish(handler, *self._run(handler, pair.second, self.slow.get(pair.second), known), pair.second)
+        return handler.function
+
+    def _run(
+        self, handler: Handler, key: TemplateKey, slow: Any | None, known: Mapping[int, Value] | None = None
+    ) -> tuple[_HandlerContext, Temps]:
+        """Emit a template's ops."""
+        slots = {a.slot for op in key[0] for a in op.args if isinstance(a, ConstSlot)}
+        context = _HandlerContext(self, handler, slow, len(slots), known or {})
         temps = Temps(context)
-        temps.run(ops)
+        temps.run(key[0])
+        return context, temps
+
+    def _finish(self, handler: Handler, context: _HandlerContext, temps: Temps, key: TemplateKey) -> None:
+        """Emit how a handler goes on after a template."""
+        terminator = key[1]
         b = handler.builder
         if terminator is None:
             following = field_pointer(b, handler.ip, SLOT_BYTES)
@@ -476,7 +525,6 @@ class _Shared:
             retires = terminator.name in ("ecall", "fence_i")
             left = b.sub(handler.remaining, ir.Constant(I64, 1)) if retires else handler.remaining
             handler.stop(_STOPS[terminator.name], remaining=left)
-        return handler.function
 
     def _link(self, handler: Handler, target: Operand) -> Value:
         assert isinstance(target, ConstSlot)
@@ -490,20 +538,21 @@ def interpreter_keys(registers: RegisterFile, templates: list[TemplateKey]) -> l
     return list(dict.fromkeys([*templates, *jumps, link_jump(xlen), fetch_fault(xlen), UNSUPPORTED]))
 
 
-def build_interpreter(registers: RegisterFile, templates: list[TemplateKey]) -> InterpreterModule:
-    """The interpreter for an ISA's register file and the templates of its rows."""
+def build_interpreter(
+    registers: RegisterFile, templates: list[TemplateKey], fused: Sequence[FusedKey] = ()
+) -> InterpreterModule:
+    """The interpreter for an ISA's register file, the templates of its rows, and the pairs of them to fuse."""
     module = ir.Module(name=f"interpreter_{registers.name}")
-    shared = _Shared(module, registers)
     keys = interpreter_keys(registers, templates)
+    shared = _Shared(module, registers, len(keys) + len(fused))
     handlers = [shared.emit_template(f"handler{i}", key) for i, key in enumerate(keys)]
+    handlers += [shared.emit_fused(f"fused{i}", pair) for i, pair in enumerate(fused)]
     need_code = shared.handler(NEED_CODE, "external")
     need_code.stop(STOP_NEED_CODE)
-    table_type = ir.ArrayType(PTR, len(handlers))
-    table = ir.GlobalVariable(module, table_type, "handlers")
-    table.global_constant = True
-    table.initializer = ir.Constant(table_type, [f.bitcast(PTR) for f in handlers])
+    shared.handlers.global_constant = True
+    shared.handlers.initializer = ir.Constant(shared.handlers.value_type, [f.bitcast(PTR) for f in handlers])
     stateful = [i for i in range(len(registers)) if i != registers.zero]
     run_lane = emit_run_lane(module, shared.xlen, stateful, shared.goto_indirect)
     emit_run_lanes(module, run_lane)
     emit_run_groups(module, shared.xlen, stateful, run_lane, vector_unit().lanes)
-    return InterpreterModule(str(module), tuple(keys), EXPORTED)
+    return InterpreterModule(str(module), tuple(keys), tuple(fused), EXPORTED)

@@ -22,7 +22,7 @@ from vmjit.ir.values import Const, Op, Operand, Register, Temp
 from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
 from vmjit.kernels.interleaved import LaneVectors, PrivateWords
 from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
-from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant, varying
+from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant
 from vmjit.translators.lowering import LOWERINGS, Builder, int_type
 from vmjit.translators.region_body import WindowPlan, _needs, _registers_used, _written_before
 from vmjit.translators.regions import Region
@@ -90,7 +90,9 @@ class SimdRegion:
         b = self.builder
         self.remaining = b.alloca(I64, name="remaining")
         self.body_of = {pc: function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
-        self.starts = {pc: function.append_basic_block(f"enter_{pc:x}") for pc in region.blocks} if self.masked else self.body_of
+        self.starts = (
+            {pc: function.append_basic_block(f"enter_{pc:x}") for pc in region.blocks} if self.masked else self.body_of
+        )
         self.exits: dict[Any, _Exit] = {}
         # Of the block being emitted:
         self.pc = self.size = self.index = 0
@@ -296,9 +298,7 @@ class SimdRegion:
         if op.name in ("zext", "sext", "trunc"):
             return self.held(self._converted(op, args[0], bits), result_type, form)
         at = INTEGER_BY_BITS[bits]
-        vectors = [
-            self.vector(a, min(bits, a.known.type.bits) if a.known.type.bits > 1 else None) for a in args
-        ]
+        vectors = [self.vector(a, min(bits, a.known.type.bits) if a.known.type.bits > 1 else None) for a in args]
         value = LOWERINGS[op.name](b, at, vectors)
         if result_type.bits > 1:
             value = self.resized(value, self._held_type(result_type, form).element.width)
@@ -384,7 +384,9 @@ class SimdRegion:
 
     def _addresses(self, address: Held) -> Value:
         """A vector of addresses, in 32 bits where all that can be accessed lies below 2^31."""
-        top = max(self.windows.private_lo + self.windows.private_size, self.windows.shared_lo + self.windows.shared_size)
+        top = max(
+            self.windows.private_lo + self.windows.private_size, self.windows.shared_lo + self.windows.shared_size
+        )
         narrow = address.known.form.narrow and top <= 1 << 31
         return self.vector(address, min(NARROW_BITS, self.xlen.bits) if narrow else self.xlen.bits)
 

@@ -7,12 +7,14 @@ described in `kernels/layout.py`.
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction, Template
+from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS
 from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.host_memory import HostMemory
@@ -28,7 +30,9 @@ from vmjit.kernels.layout import (
     RECORD_HANDLER,
     RECORD_INTERPRET,
     SLOT_BYTES,
+    SLOT_NUMBER,
     SLOT_OPERANDS,
+    SLOT_REGISTERS,
     SLOT_WORDS,
     CodeSpaceBlock,
     register_offset,
@@ -37,18 +41,35 @@ from vmjit.translators.interpreter import UNSUPPORTED, fetch_fault, link_jump, r
 
 _MASK64 = (1 << 64) - 1
 
+_NUMBER_SHIFT = 8 * (SLOT_NUMBER - SLOT_REGISTERS)
+
 # One table of records covers executable memory within this many bytes; farther segments have tables of their own.
 _MAX_TABLE_SPAN = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How the instructions of one template are written to slots."""
+# Constants of a slot that depend on more than the instruction's word.
+_PLACED = frozenset({"target", "next_pc", "rest"})
 
-    handler: int
-    constants: tuple[str, ...]
-    links: frozenset[int]
-    ends: bool
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How the instructions of one word are written to slots.
+
+    number: their handler's. registers: the slot's word that names registers and the handler.
+    constants: two numbers. placed: the names of those that are of `_PLACED`, "" for the others; None if there is none.
+    links: which of the constants are links. ends: whether they end a block.
+    returns: whether control may come back behind them. writes, reads: registers (0: none) by slot, for fusing.
+    """
+
+    number: int
+    registers: int = 0
+    constants: tuple[int, int] = (0, 0)
+    placed: tuple[str, str] | None = None
+    links: frozenset[int] = frozenset()
+    ends: bool = True
+    returns: bool = False
+    writes: int = 0
+    reads: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -89,9 +110,7 @@ class CodeSpace(GuestCode):
         self.interpreter = interpreter
         self.visits_until_hot = visits_until_hot
         self.compiled_only = compiled_only
-        self._plans: dict[int, _Plan] = {}
-        self._jump_handlers: dict[int, int] = {}  # handler of a computed jump -> the one that remembers
-        self._templates: list[Template] = []  # keeps the templates alive whose ids key the plans
+        self._encodings: dict[tuple[int, bool], _Encoding] = {}  # by the word, and whether its target is misaligned
         self._jumps: dict[int, set[int]] = {}  # guest address of a computed jump -> where it went
         self.compiled: list[CompiledEntries] = []
         self._vector_words: list[np.ndarray[tuple[int], np.dtype[np.uint64]]] = []
@@ -112,6 +131,8 @@ class CodeSpace(GuestCode):
         self.stream = self._stream_memory.array.view(np.uint64).reshape(-1, SLOT_WORDS)
         self.pcs = self._pcs_memory.array.view(np.uint64)
         self.rests = self._rests_memory.array
+        self._words, self._pc_words = (m.view.cast("Q") for m in (self._stream_memory, self._pcs_memory))
+        self._rest_bytes = self._rests_memory.view
         self.base = self._stream_memory.address
         self.used = 0
         self.records: dict[int, int] = {}  # pc -> slot of its record
@@ -161,91 +182,116 @@ class CodeSpace(GuestCode):
 
     def _decode_from(self, pc: int) -> list[int]:
         """Write one block to the stream; the addresses it leads to."""
-        instructions: list[Instruction] = []
+        instructions: list[tuple[Instruction, _Encoding]] = []
         place = pc
-        plan: _Plan | None = None
-        plans: list[_Plan] = []
-        while len(instructions) < MAX_BLOCK_INSTRUCTIONS and (plan is None or not plan.ends):
+        ends = False
+        while len(instructions) < MAX_BLOCK_INSTRUCTIONS and not ends:
             if instructions and not self.executable(place):
                 break
             instruction = self.decoder.decode(self.fetch, place)
-            plan = self._plan(instruction)
-            instructions.append(instruction)
-            plans.append(plan)
+            encoding = self._encoding(instruction)
+            instructions.append((instruction, encoding))
+            ends = encoding.ends
             place = (place + instruction.size) & self._mask
         size = len(instructions)
-        cut = not plans[-1].ends
-        record = self._take(1 + size + cut)
-        rows: list[tuple[int, int, int, int]] = []
+        record = self._take(1 + size + (not ends))
+        handlers = self._handlers([encoding for _, encoding in instructions])
+        watched = self.watched
+        handler = handlers[0] if watched else self.interpreter.need_code
+        words = [handler, handlers[0], size | (self.visits_until_hot << 32 if watched else 0), 0]
+        pcs, rests = [pc], [0]
         links: list[tuple[int, int]] = []  # (address of a link, guest address it leads to)
-        for i, (instruction, plan) in enumerate(zip(instructions, plans, strict=True)):
-            rows.append(self._encode(instruction, plan, self._address(record + 1 + i), size - i, links))
-        if cut:
-            jump = self.interpreter.handlers[link_jump(self.decoder.registers.type)]
-            rows.append((jump, 0, 0, 0))
+        for rest, handler, (instruction, encoding) in zip(range(size, 0, -1), handlers, instructions, strict=True):
+            words += (handler, encoding.registers)
+            constants = self._constants(encoding, instruction, rest) if encoding.placed else encoding.constants
+            links += [(self._address(record) + 8 * (len(words) + slot), constants[slot]) for slot in encoding.links]
+            words += constants
+            pcs.append(instruction.pc)
+            rests.append(rest)
+        if not ends:
+            jump = self.interpreter.numbers[link_jump(self.decoder.registers.type)]
             links.append((self._address(record + 1 + size) + SLOT_OPERANDS, place))
-        handler = rows[0][0] if self.watched else self.interpreter.need_code
-        head = (handler, rows[0][0], size | (self.visits_until_hot << 32 if self.watched else 0), 0)
-        end = record + 1 + len(rows)
-        self.stream[record:end] = np.array([head, *rows], np.uint64)
-        self.pcs[record] = pc
-        self.pcs[record + 1 : end] = [i.pc for i in instructions] + [place] * cut
-        self.rests[record + 1 : end] = list(range(size, 0, -1)) + [0] * cut
+            words += (self.interpreter.handlers[jump], jump << _NUMBER_SHIFT, 0, 0)
+            pcs.append(place)
+            rests.append(0)
+        end = record + len(pcs)
+        # Through memoryviews: an assignment to a NumPy array costs as much as decoding an instruction.
+        self._words[SLOT_WORDS * record : SLOT_WORDS * end] = array("Q", words)
+        self._pc_words[record:end] = array("Q", pcs)
+        self._rest_bytes[record:end] = bytes(rests)
         for address, target in links:
             _write_word(address, self._link(target, address))
         self._publish(pc, record)
         following = [target for _, target in links]
-        if plans[-1].ends and instructions[-1].matched is not None:
-            matched = instructions[-1].matched
-            if matched.base.name == "ecall" or matched.values.get("rd", 0) != 0:
-                following.append(place)  # where the call returns to
+        if instructions[-1][1].returns:
+            following.append(place)
         return following
 
-    def _plan(self, instruction: Instruction) -> _Plan:
-        xlen = self.decoder.registers.type
-        if instruction.missing:
-            return _Plan(self.interpreter.handlers[fetch_fault(xlen)], ("fault_address",), frozenset(), True)
-        if not self.decoder.has_meaning(instruction):
-            return _Plan(self.interpreter.handlers[UNSUPPORTED], (), frozenset(), True)
-        template = self.decoder.template(instruction)
-        plan = self._plans.get(id(template))
-        if plan is None:
-            key = template_key(template.ops, template.terminator)
-            handler = self.interpreter.handlers[key]
-            if template.terminator is not None and template.terminator.name == "indirect":
-                self._jump_handlers[handler] = self.interpreter.handlers[remembered(key)]
-            plan = _Plan(handler, template.constants, template.links, template.terminator is not None)
-            self._plans[id(template)] = plan
-            self._templates.append(template)
-        if plan.handler in self._jump_handlers and self.visits_until_hot and not self.decoder.returns(instruction):
-            return replace(plan, handler=self._jump_handlers[plan.handler])
-        return plan
+    def _handlers(self, encodings: list[_Encoding]) -> list[int]:
+        """The handlers of a block's instructions. To fuse whenever the next two can be leaves the fewest dispatches."""
+        handlers = [self.interpreter.handlers[encoding.number] for encoding in encodings]
+        for i, (first, second) in enumerate(pairwise(encodings)):
+            handlers[i] = self._fused(first, second) or handlers[i]
+        return handlers
 
-    def _encode(
-        self, instruction: Instruction, plan: _Plan, address: int, rest: int, links: list[tuple[int, int]]
-    ) -> tuple[int, int, int, int]:
-        values = instruction.matched.values if instruction.matched is not None else {}
-        registers = 0
+    def _fused(self, first: _Encoding, second: _Encoding) -> int | None:
+        """The handler of two instructions in a row, if there is one."""
+        fused, pair = self.interpreter.fused, (first.number, second.number)
+        if first.writes:
+            for slot, register in second.reads:
+                if register == first.writes and (handler := fused.get((*pair, slot))):
+                    return handler
+        return fused.get((*pair, None))
+
+    def _encoding(self, instruction: Instruction) -> _Encoding:
+        if instruction.missing:
+            number = self.interpreter.numbers[fetch_fault(self.decoder.registers.type)]
+            return _Encoding(number, number << _NUMBER_SHIFT, (instruction.target, 0))
+        key = (instruction.raw, instruction.misaligned)
+        encoding = self._encodings.get(key)
+        if encoding is None:
+            encoding = self._encodings[key] = self._new_encoding(instruction)
+        return encoding
+
+    def _new_encoding(self, instruction: Instruction) -> _Encoding:
+        matched = instruction.matched
+        if matched is None or not self.decoder.has_meaning(instruction):
+            number = self.interpreter.numbers[UNSUPPORTED]
+            return _Encoding(number, number << _NUMBER_SHIFT)
+        template = self.decoder.template(instruction)
+        terminator, values = template.terminator, matched.values
+        number = self.interpreter.number(template)
+        computed = terminator is not None and terminator.name == "indirect" and not self.decoder.returns(instruction)
+        if computed and self.visits_until_hot:
+            number = self.interpreter.numbers[remembered(template_key(template.ops, terminator))]
+        registers = number << _NUMBER_SHIFT
         for i, name in enumerate(REGISTER_OPERANDS):
             if name in values:
                 registers |= register_offset(values[name]) << (16 * i)
-        words = [0, 0]
-        for slot, name in enumerate(plan.constants):
-            if name == "target":
-                value = instruction.target
-            elif name == "next_pc":
-                value = (instruction.pc + instruction.size) & self._mask
-            elif name == "rest":
-                value = rest
-            elif name == "fault_address":
-                value = instruction.target
-            else:
-                value = values[name] & _MASK64
-            if slot in plan.links:
-                links.append((address + SLOT_OPERANDS + 8 * slot, value))
-            else:
-                words[slot] = value
-        return (plan.handler, registers, words[0], words[1])
+        first, second = (*template.constants, "", "")[:2]
+        placed = (first if first in _PLACED else "", second if second in _PLACED else "")
+        return _Encoding(
+            number,
+            registers,
+            (values.get(first, 0) & _MASK64, values.get(second, 0) & _MASK64),
+            placed if any(placed) else None,
+            template.links,
+            terminator is not None,
+            terminator is not None and (matched.base.name == "ecall" or values.get("rd", 0) != 0),
+            values.get("rd", 0),
+            tuple((i, values[name]) for i, name in enumerate(REGISTER_OPERANDS) if name != "rd" and name in values),
+        )
+
+    def _constants(self, encoding: _Encoding, instruction: Instruction, rest: int) -> tuple[int, int]:
+        """The constants in this place."""
+        places = {
+            "target": instruction.target,
+            "next_pc": (instruction.pc + instruction.size) & self._mask,
+            "rest": rest,
+        }
+        assert encoding.placed is not None
+        (first, second), (name0, name1) = encoding.constants, encoding.placed
+        return places.get(name0, first), places.get(name1, second)
 
     def _link(self, pc: int, address: int) -> int:
         """The record for `pc`, or a stub that asks for it; the link at `address` will follow when it is decoded."""
@@ -255,9 +301,10 @@ class CodeSpace(GuestCode):
         stub = self._stubs.get(pc)
         if stub is None:
             slot = self._take(2)
-            self.stream[slot] = (self.interpreter.need_code, self.interpreter.need_code, 0, 0)
-            self.stream[slot + 1, 0] = self.interpreter.need_code
-            self.pcs[slot] = self.pcs[slot + 1] = pc
+            need_code = self.interpreter.need_code
+            words = (need_code, need_code, 0, 0, need_code, 0, 0, 0)
+            self._words[SLOT_WORDS * slot : SLOT_WORDS * (slot + 2)] = array("Q", words)
+            self._pc_words[slot] = self._pc_words[slot + 1] = pc
             stub = self._stubs[pc] = (slot, [])
         stub[1].append(address)
         return self._address(stub[0])

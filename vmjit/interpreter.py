@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from vmjit.cache import CodeCache, cache_key, process_cache
-from vmjit.decoders.riscv.decoder import all_templates
+from vmjit.decoders.riscv.decoder import Template, all_templates
+from vmjit.decoders.riscv.fusion import fused_templates
 from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.interpreter import (
     ENTER_COMPILED,
     EXPORTED,
     NEED_CODE,
+    FusedKey,
     TemplateKey,
     build_interpreter,
     interpreter_keys,
@@ -29,34 +31,72 @@ _RUN_GROUPS = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _POINTER, _I6
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Addresses of the interpreter's parts; `run_lanes` and `run_groups` release the GIL while they run."""
+    """Addresses of the interpreter's parts; `run_lanes` and `run_groups` release the GIL while they run.
 
-    handlers: dict[TemplateKey, int]
+    numbers: the place of each template's handler in `handlers`, which is how slots name it too.
+    fused: the address of the handler that runs instructions of two numbers one after the other; the third part of the
+    key is as in `FusedKey.passed`.
+    """
+
+    numbers: dict[TemplateKey, int]
+    handlers: tuple[int, ...]
+    fused: dict[tuple[int, int, int | None], int]
     need_code: int
     enter_compiled: int
     symbols: dict[str, int]
     run_lanes: Callable[..., Any]
     run_groups: Callable[..., Any]
     code: LoadedCode
+    _templates: dict[Template, int] = field(default_factory=dict)
+
+    def number(self, template: Template) -> int:
+        """The number of a template's handler."""
+        number = self._templates.get(template)
+        if number is None:
+            number = self._templates[template] = self.numbers[template_key(template.ops, template.terminator)]
+        return number
+
+
+def _fused_keys(xlen: int) -> list[FusedKey]:
+    return list(
+        dict.fromkeys(
+            FusedKey(
+                template_key(pair.first.ops, pair.first.terminator),
+                template_key(pair.second.ops, pair.second.terminator),
+                pair.passed,
+            )
+            for pair in fused_templates(xlen)
+        )
+    )
 
 
 def _load(xlen: int, cache: CodeCache) -> Interpreter:
     registers = REGISTERS[xlen]
     templates = [template_key(t.ops, t.terminator) for t in all_templates(xlen)]
     keys = interpreter_keys(registers, templates)
+    pairs = _fused_keys(xlen)
     target = cpu_target()
     # Generating the IR takes longer than loading the code, so the sources that generate it stand for it in the key.
     key = cache_key("interpreter", (str(xlen), *target.identity))
     code = cache.get(key)
     if code is None:
         image = cache.image(
-            key, f"the interpreter of rv{xlen}", lambda: target.compile(build_interpreter(registers, templates).ir)
+            key,
+            f"the interpreter of rv{xlen}",
+            lambda: target.compile(build_interpreter(registers, templates, pairs).ir),
         )
         code = target.load(image, EXPORTED)
         cache.put(key, code)
-    table = (ctypes.c_uint64 * len(keys)).from_address(code.addresses["handlers"])
+    table = (ctypes.c_uint64 * (len(keys) + len(pairs))).from_address(code.addresses["handlers"])
+    handlers = tuple(map(int, table))
+    numbers = {key: number for number, key in enumerate(keys)}
     return Interpreter(
-        dict(zip(keys, (int(a) for a in table), strict=True)),
+        numbers,
+        handlers[: len(keys)],
+        {
+            (numbers[pair.first], numbers[pair.second], pair.passed): handler
+            for pair, handler in zip(pairs, handlers[len(keys) :], strict=True)
+        },
         code.addresses[NEED_CODE],
         code.addresses[ENTER_COMPILED],
         code.addresses,

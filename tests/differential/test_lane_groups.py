@@ -18,7 +18,7 @@ from tests.cli.conftest import guest
 from tests.differential.oracles import machine, program, settle
 from tests.differential.programs import DATA, Case, cases
 from tests.differential.reference import Reference
-from tests.differential.test_edge_operands import A, B, CODE, ISA, OUT, asm, built, complain, operands
+from tests.differential.test_edge_operands import CODE, ISA, OUT, A, B, asm, built, complain, operands
 from tests.differential.test_random_programs import CONFIGURATIONS, check_state, new_reference
 from vmjit import Machine, vector_tier
 from vmjit.decoders.riscv.isa import parse_isa

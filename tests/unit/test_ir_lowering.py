@@ -9,6 +9,7 @@ import ctypes
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from llvmlite import ir
@@ -72,11 +73,13 @@ class _Context:
         raise AssertionError("no lane state here")
 
 
-def emit(module: ir.Module, case: Case) -> None:
+def emit(
+    module: ir.Module, case: Case, make_function: Any = ir.Function, make_builder: Callable[[Any], Any] = ir.IRBuilder
+) -> None:
     """i64 function(i64, i64, i64): the op on the low bits of its arguments, the result zero-extended."""
     wide = int_type(64)
-    function = ir.Function(module, ir.FunctionType(wide, [wide] * ARGUMENTS), case.symbol)
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    function = make_function(module, ir.FunctionType(wide, [wide] * ARGUMENTS), case.symbol)
+    builder = make_builder(function.append_basic_block("entry"))
     temps = Temps(_Context(builder))  # type: ignore[arg-type]
     args = []
     for i, type_ in enumerate(case.operands):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vmjit.ir.ops import OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import I1, Type
 from vmjit.ir.values import Const, ConstSlot, Op, Operand, Register, RegisterSlot, Temp, Terminator
 
 Value = Operand | int
+
+_REGISTERS = (Register, RegisterSlot)  # written as a union it would be made anew at each use
 
 
 class Builder:
@@ -29,9 +29,7 @@ class Builder:
     # -- plumbing
 
     def type_of(self, value: Operand) -> Type:
-        if isinstance(value, Register | RegisterSlot):
-            return self.xlen
-        return value.type
+        return self.xlen if isinstance(value, _REGISTERS) else value.type
 
     def const(self, value: int, type_: Type | None = None) -> Const:
         return Const(value, type_ or self.xlen)
@@ -191,13 +189,14 @@ class Builder:
 
     def set(self, dest: Operand, value: Value) -> None:
         """Write a guest register. The op that just computed `value` writes it directly where it can."""
-        if not isinstance(dest, Register | RegisterSlot):
+        if not isinstance(dest, _REGISTERS):
             raise TypeError(f"set needs a guest register, got {dest}")
         if isinstance(dest, Register) and dest.index == self.registers.zero:
             return
         value = self._typed(value, self.xlen)
         if isinstance(value, Temp) and self.ops and self.ops[-1].dest == value and not self._used(value):
-            self.ops[-1] = replace(self.ops[-1], dest=dest)
+            last = self.ops[-1]
+            self.ops[-1] = Op(last.name, last.type, dest, last.args, last.kind)
             return
         self.ops.append(Op("copy", self.xlen, dest, (value,)))
 
@@ -224,6 +223,8 @@ class Builder:
 
     def finish(self) -> list[Op]:
         """The ops, without pure ones whose result nothing uses (an instruction that writes the zero register)."""
+        if all(op.dest.__class__ is not Temp for op in self.ops):
+            return list(self.ops)
         used = set(self.terminator.args) if self.terminator else set()
         kept: list[Op] = []
         for op in reversed(self.ops):

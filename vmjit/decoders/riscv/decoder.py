@@ -23,6 +23,8 @@ Fetch = Callable[[int, int], bytes]
 # A block ends here at the latest, so that its stream fits the interpreter's scratch space.
 MAX_BLOCK_INSTRUCTIONS = 64
 
+_REGISTERS = tuple(Register(index) for index in range(32))
+
 _PC_RELATIVE = frozenset({"auipc", "jal", "beq", "bne", "blt", "bge", "bltu", "bgeu"})
 
 
@@ -147,13 +149,7 @@ class Decoder:
             data = instruction.raw.to_bytes(instruction.size, "little").hex()
             builder.stop("unsupported", data=data)
         else:
-            values: dict[str, Operand] = {
-                name: Register(value) if name in REGISTER_OPERANDS else builder.const(value)
-                for name, value in matched.values.items()
-            }
-            values["target"] = builder.const(instruction.target)
-            values["next_pc"] = builder.const(instruction.pc + instruction.size)
-            matched.base.meaning(builder, Operands(values, misaligned=instruction.misaligned))
+            matched.base.meaning(builder, _InstructionOperands(builder, instruction, matched.values))
         guest.ops = builder.finish()
         return guest, builder.terminator
 
@@ -175,6 +171,29 @@ class Decoder:
         if instruction.missing or instruction.matched is None:
             return f".{instruction.size}byte {instruction.raw:#x}"
         return format_instruction(instruction.matched.row, instruction.raw, instruction.pc, self.isa.xlen)
+
+
+class _InstructionOperands(Operands):
+    """An instruction's operands, made when its meaning asks for them: few ask for all."""
+
+    def __init__(self, builder: Builder, instruction: Instruction, values: dict[str, int]) -> None:
+        super().__init__({}, misaligned=instruction.misaligned)
+        self._builder = builder
+        self._instruction = instruction
+        self._values = values
+
+    def __getattr__(self, name: str) -> Operand:
+        operand: Operand
+        if name in REGISTER_OPERANDS:
+            operand = _REGISTERS[self._values[name]]
+        elif name == "target":
+            operand = self._builder.const(self._instruction.target)
+        elif name == "next_pc":
+            operand = self._builder.const(self._instruction.pc + self._instruction.size)
+        else:
+            operand = self._builder.const(self._values[name])
+        self.__dict__[name] = operand
+        return operand
 
 
 class _TemplateOperands(Operands):

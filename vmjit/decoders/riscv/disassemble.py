@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 
 from vmjit.decoders.riscv.registers import ABI_NAMES
 from vmjit.decoders.riscv.row import REGISTER_OPERANDS, Row
 
-_WORD = re.compile(r"[a-z][a-z0-9]*")
+_PIECE = re.compile(r"[a-z][a-z0-9]*|[^a-z]+")
+_REGISTER = re.compile(r"x(\d+)")
 _TARGETS = frozenset({"jal", "c.jal", "c.j", "beq", "bne", "blt", "bge", "bltu", "bgeu", "c.beqz", "c.bnez"})
 _UPPER = frozenset({"lui", "auipc", "c.lui"})
 
 
 def format_instruction(row: Row, raw: int, pc: int, xlen: int) -> str:
     """`addi a0, a0, -1`. Branch and jump targets are absolute addresses, upper immediates their 20 bits."""
-    values = {field.name: field.extract(raw) for field in row.pattern.fields}
+    return "".join([piece if isinstance(piece, str) else piece(raw, pc, xlen) for piece in _pieces(row)])
 
-    def word(match: re.Match[str]) -> str:
-        name = match.group()
-        if name not in values:
-            return ABI_NAMES[int(name[1:])] if re.fullmatch(r"x\d+", name) else name
-        if name in REGISTER_OPERANDS:
-            return ABI_NAMES[values[name]]
-        if name == "imm" and row.name in _TARGETS:
-            return f"{(pc + values[name]) & ((1 << xlen) - 1):#x}"
-        if name == "imm" and row.name in _UPPER:
-            return f"{(values[name] >> 12) & 0xFFFFF:#x}"
-        if name == "csr":
-            return f"{values[name]:#x}"
-        return str(values[name])
 
-    operands = _WORD.sub(word, row.assembly)
-    return f"{row.name} {operands}".rstrip()
+@cache
+def _pieces(row: Row) -> tuple[str | Callable[[int, int, int], str], ...]:
+    """What stands in every word's text, and functions of (word, pc, xlen) for what differs."""
+    operands = (_piece(row, text) for text in _PIECE.findall(row.assembly))
+    return (f"{row.name} ", *operands) if row.assembly else (row.name,)
+
+
+def _piece(row: Row, text: str) -> str | Callable[[int, int, int], str]:
+    extract = next((field.extract for field in row.pattern.fields if field.name == text), None)
+    if extract is None:
+        fixed = _REGISTER.fullmatch(text)
+        return ABI_NAMES[int(fixed[1])] if fixed else text
+    if text in REGISTER_OPERANDS:
+        return lambda raw, pc, xlen: ABI_NAMES[extract(raw)]
+    if text == "imm" and row.name in _TARGETS:
+        return lambda raw, pc, xlen: f"{(pc + extract(raw)) & ((1 << xlen) - 1):#x}"
+    if text == "imm" and row.name in _UPPER:
+        return lambda raw, pc, xlen: f"{(extract(raw) >> 12) & 0xFFFFF:#x}"
+    if text == "csr":
+        return lambda raw, pc, xlen: f"{extract(raw):#x}"
+    return lambda raw, pc, xlen: str(extract(raw))

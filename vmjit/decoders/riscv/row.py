@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from vmjit.decoders.riscv.patterns import Pattern, parse_pattern
 from vmjit.ir.builder import Builder
@@ -69,6 +70,7 @@ class Row:
     def size(self) -> int:
         return self.pattern.size
 
+    @cache
     def expansion(self, base: Row) -> Expansion:
         """The operands of `base` that this compressed row gives, matched by place in the assembly."""
         assert self.expands is not None
