@@ -54,6 +54,9 @@ _MANY_CALLS = 1_024
 # A measurement of so many cycles, and so many for an instruction, was interrupted by other work.
 _INTERRUPTED = 1 << 22
 _INTERRUPTED_EACH = 64
+# Groups whose registers were not as assumed, from which it is learned what to assume; and how many make new code.
+_UNFIT_NOTED = 64
+_UNFIT_ASKED = 8
 _PAGE = 4_096
 
 
@@ -376,18 +379,17 @@ class _Groups:
             b.store(b.or_(b.load(needs, typ=I1), need), needs)
         b.ret(b.load(needs, typ=I1))
 
-    def emit_sample(self) -> None:
-        """`sample(machine, first lane, entry)`: note what a whole group that met has in common, and ask for code."""
-        function, b = self._function("sample", ir.FunctionType(VOID, [PTR, I64, PTR]))
-        self.sample = function
-        machine, lane, entry = function.args
+    def emit_note(self) -> None:
+        """`note(registers, stride, entry)`: note what the lanes of a whole group have in common; its registers are rows
+        `stride` lanes apart."""
+        function, b = self._function("note", ir.FunctionType(VOID, [PTR, I64, PTR]))
+        self.note = function
+        rows, stride, entry = function.args
         vector = ir.VectorType(self.xlen, self.lanes)
-        rows = load_field(b, machine, MachineBlock.REGISTERS, PTR)
-        lanes = load_field(b, machine, MachineBlock.LANES)
         uniform, narrow = _i64(0), _i64(0)
         vectors = LaneVectors(b, self.lanes)
         for index in self.registers:
-            place = element(b, rows, b.add(b.mul(lanes, _i64(index)), lane), self.xlen)
+            place = element(b, rows, b.mul(stride, _i64(index)), self.xlen)
             values = b.load(place, typ=vector, align=self.xlen.width // 8)
             same, _ = vectors.all_same(values)
             uniform = b.or_(uniform, b.shl(b.zext(same, I64), _i64(index)))
@@ -397,6 +399,15 @@ class _Groups:
                 narrow = b.or_(narrow, b.shl(b.zext(fits, I64), _i64(index)))
         for field, bits in ((VectorEntry.UNIFORM, uniform), (VectorEntry.NARROW, narrow)):
             store_field(b, entry, field, b.and_(load_field(b, entry, field), bits))
+        b.ret_void()
+
+    def emit_sample(self) -> None:
+        """`sample(machine, first lane, entry)`: note what a whole group that met has in common, and ask for code."""
+        function, b = self._function("sample", ir.FunctionType(VOID, [PTR, I64, PTR]))
+        self.sample = function
+        machine, lane, entry = function.args
+        rows = element(b, load_field(b, machine, MachineBlock.REGISTERS, PTR), lane, self.xlen)
+        b.call(self.note, [rows, load_field(b, machine, MachineBlock.LANES), entry])
         meetings = _add_to(b, entry, VectorEntry.MEETINGS, _i64(1))
         # Lanes that parted and met again, in SIMD registers all the while, need no further proof that they agree.
         enough = b.icmp_unsigned("==", meetings, load_field(b, machine, MachineBlock.MEETINGS))
@@ -520,7 +531,12 @@ class _Groups:
             misfit, fits = b.append_basic_block("misfit"), b.append_basic_block("fits")
             b.cbranch(b.icmp_unsigned("==", status, _i64(GROUP_UNFIT)), misfit, fits)
             b.position_at_end(misfit)
-            _add_to(b, there, VectorEntry.UNFIT, _i64(1))
+            times = _add_to(b, there, VectorEntry.UNFIT, _i64(1))
+            with b.if_then(b.icmp_unsigned("<=", times, _i64(_UNFIT_NOTED))):
+                b.call(self.note, [element(b, frame, _i64(GroupFrame.REGISTERS), I8), _i64(self.lanes), there])
+                with b.if_then(b.icmp_unsigned("==", b.and_(times, _i64(_UNFIT_ASKED - 1)), _i64(0))):
+                    store_field(b, there, VectorEntry.ASKED, _i64(0))
+                    b.call(self.ask, [machine, there])
             b.store(ir.Constant(I1, 1), unfit)
             b.branch(head)
             b.position_at_end(fits)
@@ -605,7 +621,9 @@ class _Groups:
             b.ret(b.select(interleaved, _i64(1), _i64(2)))
         vector = load_field(b, entry, VectorEntry.VECTOR_WORK)
         double = ir.DoubleType()
-        judged = b.icmp_unsigned(">", vector, load_field(b, machine, MachineBlock.JUDGED_WORK))
+        enough = load_field(b, machine, MachineBlock.JUDGED_WORK)
+        long = b.icmp_unsigned(">", load_field(b, entry, VectorEntry.VECTOR_CYCLES), enough)
+        judged = b.and_(b.icmp_unsigned(">", vector, _i64(0)), b.or_(b.icmp_unsigned(">", vector, enough), long))
         # Where lanes that parted meet, nothing was tried: what the program takes on the whole must do.
         tried = b.icmp_unsigned(">", scalar, _i64(0))
         scalar = b.select(tried, scalar, load_field(b, machine, MachineBlock.SCALAR_WORK))
@@ -692,7 +710,10 @@ class _Groups:
 
         b.position_at_end(together)
         with b.if_then(b.not_(interleaved)):
+            started = self._cycles(b)
             b.call(self.interleave, [machine, group_frame, group])
+            self._charge(b, entry, _VECTOR, b.sub(self._cycles(b), started), _i64(0))
+            b.store(entry, last)
         interpret = b.call(self.run_vector, [machine, group_frame, lane, active, here, entry])
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
         # What ran together pays off what lanes ran one by one.
@@ -717,7 +738,11 @@ class _Groups:
         relay, step = b.append_basic_block("relay"), b.append_basic_block("step")
         b.cbranch(limit, relay, step)
         b.position_at_end(relay)
+        started = self._cycles(b)
         b.call(self.separate, [machine, group_frame, group])
+        blamed = b.load(last, typ=PTR)
+        with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(blamed, I64), _i64(0))):
+            self._charge(b, blamed, _VECTOR, b.sub(self._cycles(b), started), _i64(0))
         store_field(b, state, GroupState.REST, _i64(1))
         b.branch(turn)
         b.position_at_end(step)
@@ -799,6 +824,7 @@ def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lan
     groups.emit_relay()
     groups.emit_step()
     groups.emit_ask()
+    groups.emit_note()
     groups.emit_sample()
     groups.emit_watch()
     groups.emit_run_vector()

@@ -66,6 +66,8 @@ class _Place:
     region: Region
     pc: int
     words: NDArray[np.uint64]
+    assumed: dict[int, Form] | None = None
+    """What its convergent code assumes of registers."""
     pause: float = _FIRST_PAUSE
     since: float | None = None
     """When it was found to be off."""
@@ -129,7 +131,10 @@ class VectorCompiler:
         region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
         try:
             assumed = place.forms(len(space.decoder.registers), xlen=space.decoder.registers.type.bits)
+            if assumed == place.assumed:
+                return
             code, numbers = self._compiled(space, region, assumed)
+            place.assumed = assumed
             place.lead(VectorEntry.CONVERGENT, code, numbers[place.pc])
             place.words[VectorEntry.STATE // 8] = VECTOR_READY
             self._statistics.vector_regions += 1
