@@ -49,6 +49,8 @@ _COLD_LIMIT = 8_192
 # Instructions that lanes run one by one past a place where they do not go on together.
 _APART_FIRST = 2_000
 _APART_LAST = 1 << 22
+# Times in a row that going on together did not pay, until groups do not begin at a place any more.
+_LOSSES = 2
 # Calls of SIMD code after which it is judged whether going on so pays.
 _MANY_CALLS = 1_024
 # A measurement of so many cycles, and so many for an instruction, was interrupted by other work.
@@ -61,6 +63,7 @@ _PAGE = 4_096
 
 
 _VECTOR = (VectorEntry.VECTOR_CYCLES, VectorEntry.VECTOR_WORK)
+_GROUP = (GroupState.CYCLES, GroupState.WORK)
 _SCALAR = (VectorEntry.SCALAR_CYCLES, VectorEntry.SCALAR_WORK)
 
 
@@ -402,18 +405,17 @@ class _Groups:
         b.ret_void()
 
     def emit_sample(self) -> None:
-        """`sample(machine, first lane, entry)`: note what a whole group that met has in common, and ask for code."""
-        function, b = self._function("sample", ir.FunctionType(VOID, [PTR, I64, PTR]))
+        """`sample(machine, first lane, entry, interleaved)`: note what a whole group that met has in common, and ask for code."""
+        function, b = self._function("sample", ir.FunctionType(VOID, [PTR, I64, PTR, I1]))
         self.sample = function
-        machine, lane, entry = function.args
+        machine, lane, entry, interleaved = function.args
         rows = element(b, load_field(b, machine, MachineBlock.REGISTERS, PTR), lane, self.xlen)
         b.call(self.note, [rows, load_field(b, machine, MachineBlock.LANES), entry])
         meetings = _add_to(b, entry, VectorEntry.MEETINGS, _i64(1))
-        # Lanes that parted and met again, in SIMD registers all the while, need no further proof that they agree.
-        enough = b.icmp_unsigned("==", meetings, load_field(b, machine, MachineBlock.MEETINGS))
-        masked = b.icmp_unsigned("!=", load_field(b, entry, VectorEntry.MASKED), _i64(0))
+        # Lanes that come here in SIMD registers need no further proof that they agree.
+        enough = b.icmp_unsigned(">=", meetings, load_field(b, machine, MachineBlock.MEETINGS))
         sure = b.icmp_unsigned("==", load_field(b, machine, MachineBlock.TRIAL_WORK), _i64(0))
-        with b.if_then(b.and_(enough, b.or_(masked, sure))):
+        with b.if_then(b.and_(enough, b.or_(interleaved, sure))):
             b.call(self.ask, [machine, entry])
         b.ret_void()
 
@@ -599,6 +601,42 @@ class _Groups:
         )
         return b.and_(b.and_(whole, few), b.icmp_unsigned("==", load_field(b, entry, VectorEntry.CONVERGENT), _i64(0)))
 
+    def _rate(self, b: Builder, base: Value, fields: tuple[int, int]) -> tuple[Value, Value]:
+        """(cycles for an instruction, instructions that this is known from)."""
+        double = ir.DoubleType()
+        cycles, work = (load_field(b, base, field) for field in fields)
+        return b.fdiv(b.uitofp(cycles, double), b.uitofp(work, double)), work
+
+    def _scalar_rate(self, b: Builder, machine: Value, entry: Value) -> tuple[Value, Value]:
+        """What running lanes one by one takes. Where lanes that parted meet, nothing was tried: what the program takes
+        on the whole must do."""
+        here, tried = self._rate(b, entry, _SCALAR)
+        everywhere, work = self._rate(b, machine, (MachineBlock.SCALAR_CYCLES, MachineBlock.SCALAR_WORK))
+        known = b.icmp_unsigned(">", tried, _i64(0))
+        return b.select(known, here, everywhere), b.select(known, tried, work)
+
+    def emit_judge(self) -> None:
+        """`judge(machine, group's row)`: the group has given up going on together: whether that had paid, from laying out
+        its memory to laying it out again, all told; if not twice in a row, groups do not begin there again."""
+        function, b = self._function("judge", ir.FunctionType(VOID, [PTR, PTR]))
+        self.judge = function
+        machine, state = function.args
+        began = load_field(b, state, GroupState.STARTED_AT)
+        with b.if_then(b.icmp_unsigned("==", began, _i64(0))):
+            b.ret_void()
+        entry = b.inttoptr(began, PTR)
+        scalar, known = self._scalar_rate(b, machine, entry)
+        vector, _ = self._rate(b, state, _GROUP)
+        forced = b.icmp_unsigned("==", load_field(b, machine, MachineBlock.TRIAL_WORK), _i64(0))
+        bad = b.and_(b.fcmp_ordered(">", vector, scalar), b.icmp_unsigned(">", known, _i64(0)))
+        bad = b.and_(bad, b.not_(forced))
+        times = b.select(bad, b.add(load_field(b, entry, VectorEntry.LOST), _i64(1)), _i64(0))
+        store_field(b, entry, VectorEntry.LOST, times)
+        with b.if_then(b.icmp_unsigned(">=", times, _i64(_LOSSES))):
+            store_field(b, entry, VectorEntry.LOST, _i64(0))
+            store_field(b, entry, VectorEntry.STATE, _i64(VECTOR_OFF))
+        b.ret_void()
+
     def emit_wish(self) -> None:
         """`wish(machine, first lane, active, here, entry, interleaved)`: how lanes that stand at an entry go on: 0 one by one, 1
         together, 2 one by one to see what that costs."""
@@ -607,7 +645,7 @@ class _Groups:
         machine, lane, active, here, entry, interleaved = function.args
         state = load_field(b, entry, VectorEntry.STATE)
         with b.if_then(self._wants_sample(b, machine, entry, here)):
-            b.call(self.sample, [machine, lane, entry])
+            b.call(self.sample, [machine, lane, entry, interleaved])
         with b.if_then(b.icmp_unsigned("==", state, _i64(VECTOR_SAMPLING))):
             b.ret(_i64(0))
         with b.if_then(b.icmp_unsigned("==", state, _i64(VECTOR_OFF))):
@@ -619,24 +657,12 @@ class _Groups:
         scalar = load_field(b, entry, VectorEntry.SCALAR_WORK)
         with b.if_then(b.icmp_unsigned("<", scalar, load_field(b, machine, MachineBlock.TRIAL_WORK))):
             b.ret(b.select(interleaved, _i64(1), _i64(2)))
-        vector = load_field(b, entry, VectorEntry.VECTOR_WORK)
-        double = ir.DoubleType()
         enough = load_field(b, machine, MachineBlock.JUDGED_WORK)
+        per_vector, vector = self._rate(b, entry, _VECTOR)
+        per_scalar, scalar = self._scalar_rate(b, machine, entry)
         long = b.icmp_unsigned(">", load_field(b, entry, VectorEntry.VECTOR_CYCLES), enough)
         judged = b.and_(b.icmp_unsigned(">", vector, _i64(0)), b.or_(b.icmp_unsigned(">", vector, enough), long))
-        # Where lanes that parted meet, nothing was tried: what the program takes on the whole must do.
-        tried = b.icmp_unsigned(">", scalar, _i64(0))
-        scalar = b.select(tried, scalar, load_field(b, machine, MachineBlock.SCALAR_WORK))
-        cycles = load_field(b, entry, VectorEntry.SCALAR_CYCLES)
-        scalar_cycles = b.select(tried, cycles, load_field(b, machine, MachineBlock.SCALAR_CYCLES))
         with b.if_then(b.and_(judged, b.icmp_unsigned(">", scalar, _i64(0)))):
-            per_vector, per_scalar = (
-                b.fdiv(b.uitofp(cycles, double), b.uitofp(work, double))
-                for cycles, work in (
-                    (load_field(b, entry, VectorEntry.VECTOR_CYCLES), vector),
-                    (scalar_cycles, scalar),
-                )
-            )
             with b.if_then(b.fcmp_ordered(">", per_vector, per_scalar)):
                 store_field(b, entry, VectorEntry.STATE, _i64(VECTOR_OFF))
                 b.ret(_i64(0))
@@ -710,11 +736,20 @@ class _Groups:
 
         b.position_at_end(together)
         with b.if_then(b.not_(interleaved)):
+            for field, value in (
+                (GroupState.STARTED_AT, b.ptrtoint(entry, I64)),
+                (GroupState.CYCLES, _i64(0)),
+                (GroupState.WORK, _i64(0)),
+            ):
+                store_field(b, state, field, value)
             started = self._cycles(b)
             b.call(self.interleave, [machine, group_frame, group])
-            self._charge(b, entry, _VECTOR, b.sub(self._cycles(b), started), _i64(0))
+            self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), _i64(0))
             b.store(entry, last)
+        started = self._cycles(b)
         interpret = b.call(self.run_vector, [machine, group_frame, lane, active, here, entry])
+        work = load_field(b, group_frame, GroupFrame.WORK)
+        self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), work)
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
         # What ran together pays off what lanes ran one by one.
         paid = b.sub(
@@ -740,9 +775,8 @@ class _Groups:
         b.position_at_end(relay)
         started = self._cycles(b)
         b.call(self.separate, [machine, group_frame, group])
-        blamed = b.load(last, typ=PTR)
-        with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(blamed, I64), _i64(0))):
-            self._charge(b, blamed, _VECTOR, b.sub(self._cycles(b), started), _i64(0))
+        self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), _i64(0))
+        b.call(self.judge, [machine, state])
         store_field(b, state, GroupState.REST, _i64(1))
         b.branch(turn)
         b.position_at_end(step)
@@ -758,6 +792,7 @@ class _Groups:
             [b.sub(self._row(b, machine, MachineBlock.RETIRED, lane, I64), before)],
         )
         _add_to(b, state, GroupState.COLD, ran)
+        self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), ran)
         blamed = b.load(last, typ=PTR)
         with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(blamed, I64), _i64(0))):
             self._charge(b, blamed, _VECTOR, b.sub(self._cycles(b), started), ran)
@@ -828,5 +863,6 @@ def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lan
     groups.emit_sample()
     groups.emit_watch()
     groups.emit_run_vector()
+    groups.emit_judge()
     groups.emit_wish()
     groups.emit_run_groups()

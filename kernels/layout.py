@@ -167,7 +167,8 @@ class VectorEntry(Offset):
     KEPT = 120  # times that lanes which met here met again after running one by one
     PARTED = 128  # times that they did not
     ASKED = 136  # whether code was asked for
-    BYTES = 144
+    LOST = 144  # times in a row that beginning to go on together here did not pay
+    BYTES = 152
 
 
 VECTOR_SAMPLING = 0  # no code yet: what groups have in common when they meet is noted
@@ -183,7 +184,10 @@ class GroupState(Offset):
     COLD = 16  # instructions that its lanes ran one by one since the group ran together
     REST = 24  # whether its lanes shall run APART instructions now
     WATCHED = 32  # the VectorEntry that its lanes were together at, until it is known whether they stay so
-    BYTES = 40
+    STARTED_AT = 40  # the VectorEntry where it began to go on together
+    CYCLES = 48  # since then
+    WORK = 56  # instructions of all lanes in these
+    BYTES = 64
 
 
 class MachineBlock(Offset):
