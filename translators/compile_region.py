@@ -8,9 +8,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.ir.block import Block
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
-from vmjit.ir.values import Op
+from vmjit.ir.values import Const, Op
 from vmjit.kernels.emit import (
     I32,
     I64,
@@ -34,7 +35,9 @@ from vmjit.kernels.layout import (
     register_offset,
 )
 from vmjit.kernels.memory import SLOW_LOAD_TYPE, SLOW_STORE_TYPE, Window, load_at, store_at, window_offset
-from vmjit.translators.lowering import int_type
+from vmjit.translators.compile_counted_loop import LoopWithoutChecks
+from vmjit.translators.counted_loops import CountedLoop, counted_loops
+from vmjit.translators.lowering import Temps, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
 
@@ -57,6 +60,7 @@ class _RegionEmitter(RegionBody):
         super().__init__(region, registers, windows, self.handler.builder)
         self.links = {pc: i for i, pc in enumerate(region.link_targets())}
         self.exits: dict[Any, Any] = {}
+        self.counted: LoopWithoutChecks | None = None
 
     # -- the function as a whole
 
@@ -76,6 +80,51 @@ class _RegionEmitter(RegionBody):
         for exit_ in self.exits.values():
             exit_.finish()
         return RegionModule(str(self.module), REGION_SYMBOL)
+
+    # -- loops
+
+    def emit_blocks(self) -> None:
+        loops = counted_loops(self.region, self.needs)
+        inside = {pc for loop in loops.values() for pc in loop.body}
+        for pc in self.region.blocks:
+            if pc in loops:
+                self._emit_loop(loops[pc])
+            elif pc not in inside:
+                self.emit_block(pc, self.starts[pc], checked=True)
+
+    def _emit_loop(self, loop: CountedLoop) -> None:
+        """Twice: without checks, where they were made in front, and as it is."""
+        b, starts = self.builder, self.starts
+        checked = b.append_basic_block(f"checked_{loop.head:x}")
+        labels = {pc: b.append_basic_block(f"counted_{pc:x}") for pc in loop.body}
+        b.position_at_end(starts[loop.head])
+        self.counted = LoopWithoutChecks(self, loop)
+        b.cbranch(self.counted.holds, labels[loop.head], checked)
+        self.counted.enter(labels[loop.head], b.block)
+        self.starts = {**starts, **labels}
+        for pc in loop.body:
+            self.emit_block(pc, labels[pc], checked=False)
+        self.counted = None
+        self.starts = {**starts, loop.head: checked}
+        for pc in loop.body:
+            self.emit_block(pc, self.starts[pc], checked=True)
+        self.starts = starts
+
+    def _emit_terminator(self, pc: int, block: Block, temps: Temps, size: int) -> None:
+        if self.counted is None or pc != self.counted.loop.latch:
+            super()._emit_terminator(pc, block, temps, size)
+            return
+        head = Const(self.counted.loop.head, self.registers.type)
+        (outside,) = (t for t in block.terminator.targets if t != head)
+        self.counted.close(self._branch_target(outside))
+
+    def windows_for(self, *, shared: bool) -> list[tuple[Value, int, int]]:
+        """(host address, guest address, bytes) of the windows that an access may be in."""
+        plan = self.windows
+        found = [(self.handler.base, plan.private_lo, plan.private_size)]
+        if shared:
+            found.append((self.shared_base, plan.shared_lo, plan.shared_size))
+        return [window for window in found if window[2]]
 
     def record_size(self, record: Value) -> Value:
         return self.builder.zext(load_field(self.builder, record, RECORD_SIZE, I32), I64)
@@ -231,6 +280,8 @@ class _CpuRegionContext(RegionContext):
     def load(self, op: Op, address: Value) -> Value:
         b, type_ = self.builder, op.type
         llvm_type = int_type(type_.bits)
+        if (place := self._decided(op, address)) is not None:
+            return b.load(place, typ=llvm_type, align=1)
         done = b.append_basic_block("loaded")
         ways = self._ways(address, type_.bits // 8, shared=True)
         incoming = self.through_windows(ways, lambda place: load_at(b, place[0], place[1], llvm_type), done)
@@ -243,6 +294,9 @@ class _CpuRegionContext(RegionContext):
 
     def store(self, op: Op, address: Value, value: Value) -> None:
         b, type_ = self.builder, op.type
+        if (place := self._decided(op, address)) is not None:
+            b.store(value, place, align=1)
+            return
         done = b.append_basic_block("stored")
         ways = self._ways(address, type_.bits // 8, shared=False)
         self.through_windows(ways, lambda place: store_at(b, place[0], place[1], value), done)
@@ -252,6 +306,11 @@ class _CpuRegionContext(RegionContext):
         else:
             self.leave_here()
         b.position_at_end(done)
+
+    def _decided(self, op: Op, address: Value) -> Value | None:
+        """Where an access takes place that needs no check."""
+        counted = self.emitter.counted
+        return None if counted is None else counted.place(op, address)
 
     def _ways(self, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Any, Value]]:
         """((base, offset), whether the access lies inside) of each window."""
