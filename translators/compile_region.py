@@ -41,6 +41,7 @@ from vmjit.translators.counted_loops import CountedLoop, counted_loops
 from vmjit.translators.lowering import Temps, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
+from vmjit.translators.return_points import return_points
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class _RegionEmitter(RegionBody):
         self.links = {pc: i for i, pc in enumerate(region.link_targets())}
         self.exits: dict[Any, Any] = {}
         self.leaving: _BlockExit | None = None
+        self.return_points = return_points(region)
         self.counted: LoopWithoutChecks | None = None
 
     # -- the function as a whole
@@ -119,6 +121,11 @@ class _RegionEmitter(RegionBody):
         head = Const(self.counted.loop.head, self.registers.type)
         (outside,) = (t for t in block.terminator.targets if t != head)
         self.counted.close(self._branch_target(outside))
+
+    def indirect_goals(self, pc: int) -> list[int]:
+        if self.region.blocks[pc].terminator.data == "return":
+            return self.return_points.get(pc, [])
+        return super().indirect_goals(pc)
 
     def windows_for(self, *, shared: bool) -> list[tuple[Value, int, int]]:
         """(host address, guest address, bytes) of the windows that an access may be in."""
