@@ -64,6 +64,7 @@ class _RegionEmitter(RegionBody):
         self.leaving: _BlockExit | None = None
         self.return_points = return_points(region)
         self.counted: LoopWithoutChecks | None = None
+        self.rolled: CountedLoop | None = None
 
     # -- the function as a whole
 
@@ -108,9 +109,11 @@ class _RegionEmitter(RegionBody):
         for pc in loop.body:
             self.emit_block(pc, labels[pc], checked=False)
         self.counted = None
+        self.rolled = loop
         self.starts = {**starts, loop.head: checked}
         for pc in loop.body:
             self.emit_block(pc, self.starts[pc], checked=True)
+        self.rolled = None
         self.starts = starts
 
     def _emit_terminator(self, pc: int, block: Block, temps: Temps, size: int) -> None:
@@ -146,6 +149,8 @@ class _RegionEmitter(RegionBody):
 
     def branch(self, condition: Value, then: Any, otherwise: Any, *, rare: bool | None = None) -> None:
         branch = self.builder.cbranch(condition, then, otherwise)
+        if self.rolled is not None and self.starts[self.rolled.head] in (then, otherwise):
+            branch.keep_rolled()
         if rare is not None:
             assume_rare(branch, taken_rare=rare)
 

@@ -65,15 +65,23 @@ class TextSwitch:
 
 
 class TextBranch:
-    __slots__ = ("_text", "_weights")
+    __slots__ = ("_function", "_text")
 
-    def __init__(self, text: str, weights: dict[tuple[int, ...], int]) -> None:
+    def __init__(self, text: str, function: TextFunction) -> None:
         self._text = text
-        self._weights = weights
+        self._function = function
 
     def set_weights(self, weights: Sequence[int]) -> None:
-        number = self._weights.setdefault(tuple(weights), len(self._weights))
-        self._text += f", !prof !{number}"
+        operands = ", ".join(f"i32 {w}" for w in weights)
+        node = self._function.metadata(f'!{{!"branch_weights", {operands}}}')
+        self._text += f", !prof {node}"
+
+    def keep_rolled(self) -> None:
+        """Have LLVM neither unroll nor vectorise the loop that this closes."""
+        itself = f"!{len(self._function.nodes)}"
+        hints = '!{!"llvm.loop.unroll.disable"}, !{!"llvm.loop.vectorize.enable", i1 false}'
+        node = self._function.metadata(f"distinct !{{{itself}, {hints}}}")
+        self._text += f", !llvm.loop {node}"
 
     def __str__(self) -> str:
         return self._text
@@ -89,7 +97,7 @@ class TextFunction:
         self.convention = convention
         self.args = [TextValue(f"%a{i}", type_) for i, type_ in enumerate(ftype.args)]
         self.blocks: list[TextBlock] = []
-        self.weights: dict[tuple[int, ...], int] = {}
+        self.nodes: dict[str, int] = {}
         self.count = 0
 
     def append_basic_block(self, name: str = "") -> TextBlock:
@@ -101,6 +109,10 @@ class TextFunction:
         self.count += 1
         return f"%v{self.count}"
 
+    def metadata(self, text: str) -> str:
+        """The name of a metadata node."""
+        return f"!{self.nodes.setdefault(text, len(self.nodes))}"
+
     def __str__(self) -> str:
         arguments = ", ".join(f"{a.type} {a.get_reference()}" for a in self.args)
         parts = [*(f"{f}\n" for f in self.module.functions)]
@@ -109,9 +121,7 @@ class TextFunction:
             parts.append(f"{block.label}:\n")
             parts += [f"{line}\n" for line in block.lines]
         parts.append("}\n")
-        for weights, number in self.weights.items():
-            operands = ", ".join(f"i32 {w}" for w in weights)
-            parts.append(f'!{number} = !{{!"branch_weights", {operands}}}\n')
+        parts += [f"!{number} = {text}\n" for text, number in self.nodes.items()]
         return "".join(parts)
 
 
@@ -239,7 +249,7 @@ class TextBuilder:
 
     def cbranch(self, condition: Any, then: TextBlock, otherwise: TextBlock) -> TextBranch:
         text = f"br i1 {condition.get_reference()}, label %{then.label}, label %{otherwise.label}"
-        branch = TextBranch(text, self.function.weights)
+        branch = TextBranch(text, self.function)
         self.block.lines.append(branch)
         return branch
 
