@@ -45,6 +45,7 @@ class AccessGroup:
     low: int
     hi: int
     alignment: int
+    stores: bool
 
 
 def group_of(register: int, accesses: Sequence[Access[Key]], word: int) -> AccessGroup | None:
@@ -53,14 +54,15 @@ def group_of(register: int, accesses: Sequence[Access[Key]], word: int) -> Acces
     hi = max(a.distance + a.size for a in accesses)
     if hi - low > _MAX_EXTENT or any(a.distance % a.size for a in accesses):
         return None
-    return AccessGroup(register, low, hi, max(a.size for a in accesses))
+    stores = any(a.op.name == "store" for a in accesses)
+    return AccessGroup(register, low, hi, max(a.size for a in accesses), stores)
 
 
-def access_groups(block: Block, stack: int | None) -> dict[int, tuple[AccessGroup, int]]:
+def access_groups(block: Block, stack: int | None, *, loads: bool = False) -> dict[int, tuple[AccessGroup, int]]:
     """The groups of a block: for accesses in one, by identity of the op, the group and the distance.
 
-    A group without a store is left out unless it is on the stack: loads may be from the shared image, where the check
-    for a lane's own memory would fail each time.
+    Without `loads`, a group without a store is left out unless it is on the stack: loads may be from the shared image,
+    where the check for a lane's own memory would fail each time.
     """
     type_ = block.registers.type
     versions = [0] * len(block.registers)
@@ -84,7 +86,7 @@ def access_groups(block: Block, stack: int | None) -> dict[int, tuple[AccessGrou
                 versions[op.dest.index] += 1
     members: dict[int, tuple[AccessGroup, int]] = {}
     for (register, _), accesses in found.items():
-        wanted = register == stack or any(a.op.name == "store" for a in accesses)
+        wanted = loads or register == stack or any(a.op.name == "store" for a in accesses)
         group = group_of(register, accesses, type_.bits // 8) if len(accesses) > 1 and wanted else None
         if group is not None:
             members.update({a.key: (group, a.distance) for a in accesses})

@@ -8,15 +8,15 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.ir.block import Block
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
-from vmjit.ir.values import Op
+from vmjit.ir.values import Const, Op
 from vmjit.kernels.emit import (
     I32,
     I64,
     PTR,
     Callee,
-    Handler,
     Value,
     assume_rare,
     element,
@@ -34,9 +34,14 @@ from vmjit.kernels.layout import (
     register_offset,
 )
 from vmjit.kernels.memory import SLOW_LOAD_TYPE, SLOW_STORE_TYPE, Window, load_at, store_at, window_offset
-from vmjit.translators.lowering import int_type
+from vmjit.translators.access_groups import AccessGroup, access_groups
+from vmjit.translators.compile_counted_loop import LoopWithoutChecks
+from vmjit.translators.counted_loops import CountedLoop, counted_loops
+from vmjit.translators.lowering import Temps, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
+from vmjit.translators.return_points import return_points
+from vmjit.translators.text_builder import TextHandler
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,14 @@ REGION_SYMBOL = "region"
 
 class _RegionEmitter(RegionBody):
     def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan) -> None:
-        self.module = ir.Module(name="region")
-        self.handler = Handler(self.module, REGION_SYMBOL, int_type(registers.type.bits), linkage="external")
+        self.handler = TextHandler(REGION_SYMBOL, int_type(registers.type.bits))
         super().__init__(region, registers, windows, self.handler.builder)
         self.links = {pc: i for i, pc in enumerate(region.link_targets())}
         self.exits: dict[Any, Any] = {}
+        self.leaving: _BlockExit | None = None
+        self.return_points = return_points(region)
+        self.counted: LoopWithoutChecks | None = None
+        self.rolled: CountedLoop | None = None
 
     # -- the function as a whole
 
@@ -75,7 +83,59 @@ class _RegionEmitter(RegionBody):
         self.emit_blocks()
         for exit_ in self.exits.values():
             exit_.finish()
-        return RegionModule(str(self.module), REGION_SYMBOL)
+        return RegionModule(str(self.function), REGION_SYMBOL)
+
+    # -- loops
+
+    def emit_blocks(self) -> None:
+        loops = counted_loops(self.region, self.needs)
+        inside = {pc for loop in loops.values() for pc in loop.body}
+        for pc in self.region.blocks:
+            if pc in loops:
+                self._emit_loop(loops[pc])
+            elif pc not in inside:
+                self.emit_block(pc, self.starts[pc], checked=True)
+
+    def _emit_loop(self, loop: CountedLoop) -> None:
+        """Twice: without checks, where they were made in front, and as it is."""
+        b, starts = self.builder, self.starts
+        checked = b.append_basic_block(f"checked_{loop.head:x}")
+        labels = {pc: b.append_basic_block(f"counted_{pc:x}") for pc in loop.body}
+        b.position_at_end(starts[loop.head])
+        self.counted = LoopWithoutChecks(self, loop)
+        b.cbranch(self.counted.holds, labels[loop.head], checked)
+        self.counted.enter(labels[loop.head], b.block)
+        self.starts = {**starts, **labels}
+        for pc in loop.body:
+            self.emit_block(pc, labels[pc], checked=False)
+        self.counted = None
+        self.rolled = loop
+        self.starts = {**starts, loop.head: checked}
+        for pc in loop.body:
+            self.emit_block(pc, self.starts[pc], checked=True)
+        self.rolled = None
+        self.starts = starts
+
+    def _emit_terminator(self, pc: int, block: Block, temps: Temps, size: int) -> None:
+        if self.counted is None or pc != self.counted.loop.latch:
+            super()._emit_terminator(pc, block, temps, size)
+            return
+        head = Const(self.counted.loop.head, self.registers.type)
+        (outside,) = (t for t in block.terminator.targets if t != head)
+        self.counted.close(self._branch_target(outside))
+
+    def indirect_goals(self, pc: int) -> list[int]:
+        if self.region.blocks[pc].terminator.data == "return":
+            return self.return_points.get(pc, [])
+        return super().indirect_goals(pc)
+
+    def windows_for(self, *, shared: bool) -> list[tuple[Value, int, int]]:
+        """(host address, guest address, bytes) of the windows that an access may be in."""
+        plan = self.windows
+        found = [(self.handler.base, plan.private_lo, plan.private_size)]
+        if shared:
+            found.append((self.shared_base, plan.shared_lo, plan.shared_size))
+        return [window for window in found if window[2]]
 
     def record_size(self, record: Value) -> Value:
         return self.builder.zext(load_field(self.builder, record, RECORD_SIZE, I32), I64)
@@ -89,6 +149,8 @@ class _RegionEmitter(RegionBody):
 
     def branch(self, condition: Value, then: Any, otherwise: Any, *, rare: bool | None = None) -> None:
         branch = self.builder.cbranch(condition, then, otherwise)
+        if self.rolled is not None and self.starts[self.rolled.head] in (then, otherwise):
+            branch.keep_rolled()
         if rare is not None:
             assume_rare(branch, taken_rare=rare)
 
@@ -112,8 +174,15 @@ class _RegionEmitter(RegionBody):
 
     def leave_to_instruction(self, pc: int, number: int, paid: int) -> None:
         """Exit to the interpreter at instruction `number` of block `pc`, of which `paid` were paid for."""
-        offset = ir.Constant(I64, SLOT_BYTES * number)
-        self._exit(_ExitToSlot).leave(self.link(pc), offset, ir.Constant(I64, paid))
+        if self.leaving is None:
+            self.leaving = _BlockExit(self, pc)
+        self.leaving.leave(number, paid)
+
+    def emit_block(self, pc: int, start: Any, *, checked: bool) -> None:
+        super().emit_block(pc, start, checked=checked)
+        if self.leaving is not None:
+            self.leaving.finish()
+            self.leaving = None
 
     def store_state(self, dirty: frozenset[int], remaining: Value) -> None:
         b, frame = self.builder, self.handler.frame
@@ -121,6 +190,28 @@ class _RegionEmitter(RegionBody):
             store_field(b, frame, register_offset(index), b.load(self.cells[index], typ=self.xlen))
         done = load_field(b, frame, Frame.COMPILED)
         store_field(b, frame, Frame.COMPILED, b.add(done, b.sub(self.entered_with, remaining)))
+
+
+class _BlockExit:
+    """Where the ways of leaving one block at an instruction meet: only what the block writes differs between them."""
+
+    def __init__(self, emitter: _RegionEmitter, pc: int) -> None:
+        self.emitter = emitter
+        self.pc = pc
+        self.block = emitter.function.append_basic_block(f"leave_{pc:x}")
+        with emitter.builder.goto_block(self.block):
+            self.offset, self.paid = (emitter.builder.phi(I64) for _ in range(2))
+
+    def leave(self, number: int, paid: int) -> None:
+        b = self.emitter.builder
+        self.offset.add_incoming(ir.Constant(I64, SLOT_BYTES * number), b.block)
+        self.paid.add_incoming(ir.Constant(I64, paid), b.block)
+        b.branch(self.block)
+
+    def finish(self) -> None:
+        e = self.emitter
+        e.builder.position_at_end(self.block)
+        e._exit(_ExitToSlot).leave(e.link(self.pc), self.offset, self.paid)
 
 
 class _Exit:
@@ -213,27 +304,28 @@ class _CpuRegionContext(RegionContext):
     def __init__(self, emitter: _RegionEmitter, pc: int, size: int) -> None:
         super().__init__(emitter, pc, size)
         self.emitter = emitter
+        block = emitter.region.blocks[pc]
+        # Memory that compiled code looks up is not decided for several accesses: each may be somewhere else.
+        grouped = not emitter.windows.more
+        self._groups = access_groups(block, block.registers.stack, loads=True) if grouped else {}
+        self._starts: dict[AccessGroup, Value] = {}
 
     def limit(self) -> Value:
         return load_field(self.builder, self.emitter.handler.frame, Frame.LIMIT)
 
-    def _windows(self, *, shared: bool) -> list[tuple[Window, int]]:
-        e, xlen = self.emitter, self.emitter.xlen
-        found = []
-        if e.windows.private_size:
-            lo = ir.Constant(xlen, e.windows.private_lo)
-            found.append((Window(e.handler.base, lo, None), e.windows.private_size))
-        if shared and e.windows.shared_size:
-            lo = ir.Constant(xlen, e.windows.shared_lo)
-            found.append((Window(e.shared_base, lo, None), e.windows.shared_size))
-        return found
-
     def load(self, op: Op, address: Value) -> Value:
         b, type_ = self.builder, op.type
         llvm_type = int_type(type_.bits)
+        if (place := self._decided(op, address)) is not None:
+            return b.load(place, typ=llvm_type, align=1)
         done = b.append_basic_block("loaded")
         ways = self._ways(address, type_.bits // 8, shared=True)
-        incoming = self.through_windows(ways, lambda place: load_at(b, place[0], place[1], llvm_type), done)
+
+        def access(place: tuple[Value, Value]) -> Value:
+            value = load_at(b, place[0], place[1], llvm_type)
+            return value if place[0] is self.emitter.handler.base else self._opaque(value)
+
+        incoming = self.through_windows(ways, access, done)
         if self.emitter.windows.more:
             incoming.append((self._slow_load(type_, address), b.block))
             b.branch(done)
@@ -243,6 +335,9 @@ class _CpuRegionContext(RegionContext):
 
     def store(self, op: Op, address: Value, value: Value) -> None:
         b, type_ = self.builder, op.type
+        if (place := self._decided(op, address)) is not None:
+            b.store(value, place, align=1)
+            return
         done = b.append_basic_block("stored")
         ways = self._ways(address, type_.bits // 8, shared=False)
         self.through_windows(ways, lambda place: store_at(b, place[0], place[1], value), done)
@@ -253,11 +348,39 @@ class _CpuRegionContext(RegionContext):
             self.leave_here()
         b.position_at_end(done)
 
+    def _decided(self, op: Op, address: Value) -> Value | None:
+        """Where an access takes place that needs no check, or that one check for a group decides."""
+        counted = self.emitter.counted
+        if counted is not None and (place := counted.place(op, address)) is not None:
+            return place
+        if id(op) not in self._groups:
+            return None
+        group, distance = self._groups[id(op)]
+        if group not in self._starts:
+            self._starts[group] = self._group_start(group, address, distance)
+        return element(self.builder, self._starts[group], ir.Constant(I64, distance - group.low), int_type(8))
+
+    def _group_start(self, group: AccessGroup, address: Value, distance: int) -> Value:
+        """Where the lowest access of a group is on the host; leaves here unless all are in one window."""
+        b = self.builder
+        lowest = b.add(address, constant(self.emitter.registers.type, group.low - distance))
+        done = b.append_basic_block("all")
+        ways = self._ways(lowest, group.hi - group.low, shared=not group.stores)
+        incoming = self.through_windows(ways, lambda place: element(b, place[0], place[1], int_type(8)), done)
+        self.leave_here()
+        return self.joined(PTR, incoming, done)
+
     def _ways(self, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Any, Value]]:
         """((base, offset), whether the access lies inside) of each window."""
-        for window, window_size in self._windows(shared=shared):
+        for base, lo, window_size in self.emitter.windows_for(shared=shared):
+            window = Window(base, ir.Constant(self.emitter.xlen, lo), None)
             offset, inside = window_offset(self.builder, window, address, size, exact=window_size)
-            yield (window.base, offset), inside
+            yield (base, offset), inside
+
+    def _opaque(self, value: Value) -> Value:
+        """The same value, hidden from LLVM: it would make one load of those in two windows, and then has to compute an
+        address for it that the usual one does not need."""
+        return self.builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
 
     def _wide(self, value: Value) -> Value:
         return value if value.type.width == 64 else self.builder.zext(value, I64)

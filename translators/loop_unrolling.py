@@ -7,7 +7,7 @@ loop as it is runs one iteration and comes back to the checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
@@ -46,14 +46,11 @@ class UnrolledLoop:
 
 def unrolled_loops(region: Region, heads: set[int]) -> dict[int, UnrolledLoop]:
     """The loops that are worth it, by their heads; `heads` are the blocks where the budget is checked."""
-    predecessors: dict[int, set[int]] = {pc: set() for pc in region.blocks}
-    for pc in region.blocks:
-        for following in region.successors(pc):
-            predecessors[following].add(pc)
+    predecessors = predecessors_of(region)
     found: dict[int, UnrolledLoop] = {}
     left = _MAX_ADDED
     for head in sorted(heads):
-        body = _body(region, heads, predecessors, head)
+        body = innermost_body(region, heads, predecessors, head)
         size = sum(len(region.blocks[pc].instructions) for pc in body)
         copies = min(_MAX_COPIES, _MAX_UNROLLED // size) if body and size <= _MAX_BODY else 0
         if copies >= 1 and copies * size <= left:
@@ -68,8 +65,22 @@ def unrolled_loops(region: Region, heads: set[int]) -> dict[int, UnrolledLoop]:
     return found
 
 
-def _body(region: Region, heads: set[int], predecessors: Mapping[int, set[int]], head: int) -> tuple[int, ...]:
-    """The blocks of the innermost loop at `head`; nothing where it is none, or can be entered elsewhere."""
+def predecessors_of(region: Region) -> dict[int, set[int]]:
+    """The blocks of the region that may come before each."""
+    found: dict[int, set[int]] = {pc: set() for pc in region.blocks}
+    for pc in region.blocks:
+        for following in region.successors(pc):
+            found[following].add(pc)
+    return found
+
+
+def innermost_body(
+    region: Region, heads: Collection[int], predecessors: Mapping[int, set[int]], head: int, most: int = _MAX_BODY
+) -> tuple[int, ...]:
+    """The blocks of the innermost loop at `head`, each behind those that lead to it within an iteration.
+
+    Nothing where it is none, can be entered elsewhere, or has more than `most` instructions.
+    """
     inside = {head}
     around = _reached_without(region, head)
     todo = [p for p in predecessors[head] if p not in around]
@@ -83,7 +94,7 @@ def _body(region: Region, heads: set[int], predecessors: Mapping[int, set[int]],
             return ()
         inside.add(pc)
         todo.extend(predecessors[pc])
-        if sum(len(region.blocks[p].instructions) for p in inside) > _MAX_BODY:
+        if sum(len(region.blocks[p].instructions) for p in inside) > most:
             return ()
     if region.blocks[head].terminator.name not in ("jump", "branch"):
         return ()

@@ -67,6 +67,10 @@ class RegionBody:
         """The lane state that the ops of block `pc` act on."""
         raise NotImplementedError
 
+    def indirect_goals(self, pc: int) -> list[int]:
+        """Blocks of the region that the computed jump at the end of block `pc` is compared with."""
+        return self.region.indirect_goals(pc)
+
     def leave_to(self, pc: int) -> None:
         """Exit to the block at a guest address."""
         raise NotImplementedError
@@ -144,7 +148,7 @@ class RegionBody:
             address = temps.value(terminator.args[0])
             elsewhere = b.append_basic_block("elsewhere")
             switch = b.switch(address, elsewhere)
-            for goal in self.region.indirect_goals(pc):
+            for goal in self.indirect_goals(pc):
                 switch.add_case(ir.Constant(self.xlen, goal), self.starts[goal])
             b.position_at_end(elsewhere)
             self.leave_to_address(address, block.instructions[-1].pc, computed=terminator.data != "return")
