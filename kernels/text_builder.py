@@ -67,6 +67,10 @@ class ConditionalBranch:
     def set_weights(self, weights: Sequence[int]) -> None:
         self._text += f", !prof {self._function.weights(tuple(weights))}"
 
+    def keep_rolled(self) -> None:
+        """Have LLVM neither unroll nor vectorise the loop that this closes."""
+        self._text += f", !llvm.loop {self._function.rolled()}"
+
     def __str__(self) -> str:
         return self._text
 
@@ -107,6 +111,18 @@ class Block:
         buf += [f"  {line}\n" for line in self.lines]
 
 
+class _RolledLoop:
+    """Metadata that names itself, as a loop's must; llvmlite has none such."""
+
+    def __init__(self, module: Any) -> None:
+        self.reference = f"!{len(module.metadata)}"
+        module.metadata.append(self)
+
+    def __str__(self) -> str:
+        hints = '!{!"llvm.loop.unroll.disable"}, !{!"llvm.loop.vectorize.enable", i1 false}'
+        return f"{self.reference} = distinct !{{{self.reference}, {hints}}}"
+
+
 class Function(ir.Function):  # type: ignore[misc]
     """One of llvmlite's functions, to be filled by a `TextBuilder`."""
 
@@ -127,6 +143,10 @@ class Function(ir.Function):  # type: ignore[misc]
             values = (ir.Constant(_I32, weight) for weight in weights)
             self._weights[weights] = self.module.add_metadata(["branch_weights", *values]).get_reference()
         return self._weights[weights]
+
+    def rolled(self) -> str:
+        """The reference of metadata of a loop's own, which keeps it as it is."""
+        return _RolledLoop(self.module).reference
 
 
 def _binary(opcode: str) -> Callable[..., Value]:

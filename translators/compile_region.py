@@ -17,6 +17,7 @@ from vmjit.kernels.emit import (
     I64,
     PTR,
     Callee,
+    Handler,
     Value,
     assume_rare,
     element,
@@ -41,7 +42,6 @@ from vmjit.translators.lowering import Temps, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
 from vmjit.translators.return_points import return_points
-from vmjit.translators.text_builder import TextHandler
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ REGION_SYMBOL = "region"
 
 class _RegionEmitter(RegionBody):
     def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan) -> None:
-        self.handler = TextHandler(REGION_SYMBOL, int_type(registers.type.bits))
+        self.module = ir.Module(name="region")
+        self.handler = Handler(self.module, REGION_SYMBOL, int_type(registers.type.bits), linkage="external")
         super().__init__(region, registers, windows, self.handler.builder)
         self.links = {pc: i for i, pc in enumerate(region.link_targets())}
         self.exits: dict[Any, Any] = {}
@@ -83,7 +84,7 @@ class _RegionEmitter(RegionBody):
         self.emit_blocks()
         for exit_ in self.exits.values():
             exit_.finish()
-        return RegionModule(str(self.function), REGION_SYMBOL)
+        return RegionModule(str(self.module), REGION_SYMBOL)
 
     # -- loops
 
