@@ -59,6 +59,10 @@ class LaneVectors:
             return self.number(value.type.element.width, number)
         return ir.Constant(value.type, number & ((1 << value.type.width) - 1))
 
+    def always(self, value: Value) -> Value:
+        """The condition that holds, of the shape of a value."""
+        return self.number(1, 1) if isinstance(value.type, ir.VectorType) else ir.Constant(I1, 1)
+
     def numbers(self, bits: int) -> Value:
         """0, 1, 2 …: each lane its number."""
         return ir.Constant(self.type(bits), list(range(self.count)))
@@ -120,11 +124,13 @@ class LaneVectors:
 
     def gather(self, base: Value, offsets: Value, bits: int, *, scaled: bool = False) -> Value:
         """Each lane's integer of `bits` bits at an offset in bytes, or, `scaled`, in elements. The offsets of all lanes,
-        also of those that take no part, can be read."""
+        also of those that take no part, can be read, and 3 bytes more."""
         if self.gathers and bits == 32 and offsets.type.element.width == 32 and self.count % 8 == 0:
             return self._gather_8(base, offsets, 4 if scaled else 1)
+        if self.gathers and bits < 32 and not scaled and offsets.type.element.width == 32 and self.count % 8 == 0:
+            return self.builder.trunc(self._gather_8(base, offsets, 1), self.type(bits))
         type_ = ir.IntType(bits)
-        if offsets.type.element.width < 64:
+        if offsets.type.element.width < 64:  # a vector of indices would be sign-extended
             offsets = self.builder.zext(offsets, self.type(64))
         pointers = self.pointers(base, offsets, type_ if scaled else I8)
         name = f"llvm.masked.gather.v{self.count}i{bits}.v{self.count}p0"

@@ -16,7 +16,7 @@ from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
 from vmjit.translators.regions import Region
-from vmjit.translators.value_ranges import ValueRanges
+from vmjit.translators.value_ranges import Range, ValueRanges
 
 NARROW_BITS = 32
 
@@ -57,14 +57,17 @@ def known_constant(type_: Type, value: int) -> Known:
 _COMPARISONS = frozenset({"eq", "ne", "lts", "ltu", "ges", "geu"})
 _BITWISE = frozenset({"and", "or", "xor"})
 
+# The low 32 bits of their results follow from those of their operands.
+_LOW_FROM_LOW = frozenset({"add", "sub", "mul"})
+
 
 def is_copy(op: Op, args: Sequence[Known]) -> bool:
     """Whether an op gives its first operand: `addi rd, rs, 0` moves a register."""
     return op.name == "copy" or (op.name in ("add", "or", "xor", "sub") and args[1].constant == 0)
 
 
-def decide(op: Op, args: Sequence[Known]) -> tuple[int, Form]:
-    """(bits that lanes compute a pure op in, form of its result).
+def decide(op: Op, args: Sequence[Known], result: Range | None = None) -> tuple[int, Form]:
+    """(bits that lanes compute a pure op in, form of its result); `result` is what is known of that.
 
     A comparison's bits are those of its operands. Sign extension keeps the order of numbers, signed and unsigned, so
     narrow ones are compared in 32 bits.
@@ -77,8 +80,11 @@ def decide(op: Op, args: Sequence[Known]) -> tuple[int, Form]:
     narrow = all(a.form.narrow for a in wide)
     if op.name in _COMPARISONS:
         return (NARROW_BITS if narrow else bits), Form(uniform, narrow=True)
+    bounded = result is not None and result.hi < 1 << (NARROW_BITS - 1)
     if is_copy(op, args):
         narrow = args[0].form.narrow
+    elif bounded and (op.name in _LOW_FROM_LOW or _is_short_shift(op, args)):
+        narrow = True
     elif op.name in _BITWISE:
         masked = op.name == "and" and any(a.constant is not None and a.constant < 1 << 31 for a in args)
         narrow = narrow or masked
@@ -92,6 +98,10 @@ def decide(op: Op, args: Sequence[Known]) -> tuple[int, Form]:
     elif op.name not in ("sext", "select"):
         narrow = False
     return (NARROW_BITS if narrow else bits), Form(uniform, narrow)
+
+
+def _is_short_shift(op: Op, args: Sequence[Known]) -> bool:
+    return op.name == "shl" and args[1].constant is not None and args[1].constant < NARROW_BITS
 
 
 State = dict[int, Form]
@@ -175,7 +185,7 @@ class LaneForms:
             elif op.name == "retired":
                 found = Form(uniform=False, narrow=False)
             else:
-                found = decide(op, args)[1]
+                found = decide(op, args, self.ranges.results.get(id(op)))[1]
             if isinstance(op.dest, Temp):
                 constant = args[0].constant if op.name == "copy" else None
                 temps[op.dest] = Known(op.dest.type, found, constant)

@@ -288,7 +288,7 @@ class SimdRegion:
 
     def _compute(self, op: Op, args: list[Held]) -> Held:
         """A pure op: once if all its operands are uniform, else in vectors of the width it can be done in."""
-        bits, form = decide(op, [a.known for a in args])
+        bits, form = decide(op, [a.known for a in args], self.ranges.results.get(id(op)))
         result_type = op.dest.type if isinstance(op.dest, Temp) else op.type
         if is_copy(op, [a.known for a in args]):
             return Held(args[0].value, Known(result_type, form, args[0].known.constant))
@@ -365,7 +365,10 @@ class SimdRegion:
         b = self.builder
         offset = b.sub(address, self.lanes.like(address, self.windows.shared_lo))
         limit = self.windows.shared_size - op.type.bits // 8 + 1
-        inside = b.icmp_unsigned("<", offset, self.lanes.like(address, limit))
+        if self._known_range(op).inside(self.windows.shared_lo, limit):
+            inside = self.lanes.always(address)
+        else:
+            inside = b.icmp_unsigned("<", offset, self.lanes.like(address, limit))
         if not isinstance(address.type, ir.VectorType) and address.type.width < 64:
             offset = b.zext(offset, I64)
         return inside, offset
@@ -404,7 +407,13 @@ class SimdRegion:
         if self._may_be_shared(op):
             inside, offsets = self._shared_offset(op, addresses)
             with join.way(self.lanes.all(inside)):
-                join.add(self.lanes.gather(self.shared_base, self.lanes.selected(offsets), op.type.bits))
+                join.add(self.lanes.gather(self.shared_base, self._narrowed(offsets), op.type.bits))
+
+    def _narrowed(self, offsets: Value) -> Value:
+        """Offsets into the shared window, of the lanes that take part, in 32 bits where they fit."""
+        offsets = self.lanes.selected(offsets)
+        fit = self.windows.shared_size <= 1 << 31
+        return self.resized(offsets, NARROW_BITS) if fit else offsets
 
     def _extended(self, value: Value) -> Value:
         return value if value.type.width == self.xlen.bits else self.builder.sext(value, int_type(self.xlen.bits))

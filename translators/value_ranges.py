@@ -130,12 +130,14 @@ State = dict[int, Range]  # by register; nothing is known of those left out
 
 
 class ValueRanges:
-    """`addresses` are those of loads and stores by identity of the op; `at` the registers where each block starts."""
+    """By identity of the op: `addresses` are those of loads and stores, `results` what other ops give, where something is
+    known of it. `at` are the registers where each block starts."""
 
     def __init__(self, region: Region, registers: RegisterFile) -> None:
         self.region = region
         self.registers = registers
         self.addresses: dict[int, Range] = {}
+        self.results: dict[int, Range] = {}
         self.at: dict[int, State] = {pc: {} for pc in region.entries}
         visits = dict.fromkeys(region.blocks, 0)
         todo = list(region.entries)
@@ -198,7 +200,7 @@ class ValueRanges:
         for op in instruction.ops:
             if op.name in ("load", "store", "store_if"):
                 self.addresses[id(op)] = known(op.args[1 if op.name == "store_if" else 0])
-            found = self._result(op, [known(a) for a in op.args])
+            found = self.results[id(op)] = self._result(op, [known(a) for a in op.args])
             if isinstance(op.dest, Temp):
                 temps[op.dest] = found
             elif isinstance(op.dest, Register):
