@@ -7,6 +7,8 @@ words, are made here; what straddles words is left to the interpreter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,20 +29,29 @@ class LaneVectors:
         self.gathers = gathers
         self.bits_type = ir.IntType(count)
         self.active: Value | None = None
-        self._active_bits: Value = ir.Constant(self.bits_type, -1)
+        self.active_bits: Value = ir.Constant(self.bits_type, -1)
+        self._first: Value = ir.Constant(I32, 0)
 
     def activate(self, active: Value) -> None:
         """From here on, only these lanes count: a vector of i1."""
         b = self.builder
         self.active = active
-        self._active_bits = b.bitcast(active, self.bits_type)
+        self.active_bits = b.bitcast(active, self.bits_type)
         first = b.call(
             b.module.declare_intrinsic(
                 "llvm.cttz", [self.bits_type], ir.FunctionType(self.bits_type, [self.bits_type, I1])
             ),
-            [self._active_bits, ir.Constant(I1, 0)],
+            [self.active_bits, ir.Constant(I1, 0)],
         )
         self._first = b.zext(first, I32)
+
+    @contextmanager
+    def only(self, active: Value) -> Iterator[None]:
+        """`with`: only these lanes count."""
+        before = self.active, self.active_bits, self._first
+        self.activate(active)
+        yield
+        self.active, self.active_bits, self._first = before
 
     # -- making vectors
 
@@ -85,10 +96,10 @@ class LaneVectors:
     def bits(self, condition: Value) -> Value:
         """For which of the lanes that take part a condition holds, a bit each."""
         held = self.builder.bitcast(condition, self.bits_type)
-        return held if self.active is None else self.builder.and_(held, self._active_bits)
+        return held if self.active is None else self.builder.and_(held, self.active_bits)
 
     def is_all(self, bits: Value) -> Value:
-        return self.builder.icmp_unsigned("==", bits, self._active_bits)
+        return self.builder.icmp_unsigned("==", bits, self.active_bits)
 
     def is_none(self, bits: Value) -> Value:
         return self.builder.icmp_unsigned("==", bits, ir.Constant(self.bits_type, 0))
@@ -101,7 +112,7 @@ class LaneVectors:
 
     def first(self, vector: Value) -> Value:
         """The element of the first lane that takes part."""
-        return self.builder.extract_element(vector, ir.Constant(I32, 0) if self.active is None else self._first)
+        return self.builder.extract_element(vector, self._first)
 
     def all_same(self, vector: Value) -> tuple[Value, Value]:
         """(whether all lanes that take part have the same, what the first of them has)."""

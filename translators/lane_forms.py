@@ -15,6 +15,7 @@ from vmjit.ir.block import GuestInstruction
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
+from vmjit.translators.if_conversion import hammocks, written
 from vmjit.translators.regions import Region
 from vmjit.translators.value_ranges import Range, ValueRanges
 
@@ -128,6 +129,7 @@ class LaneForms:
         self.ranges = ranges
         self.shared = shared
         self.reloads: dict[int, Form] = {}
+        self.hammocks = hammocks(region)
         self._slots: dict[int, Form] = {}  # distance from the stack pointer -> what is stored there
         nothing = varying(registers.type)
         start = {i: entered.get(i, nothing) for i in range(len(registers))}
@@ -138,8 +140,7 @@ class LaneForms:
             todo = list(region.entries)
             while todo:
                 pc = todo.pop()
-                after = self._after(pc)
-                for following in region.successors(pc):
+                for following, after in self._flows(pc):
                     if self._join(following, after) and following not in todo:
                         todo.append(following)
             if before == self._slots:
@@ -151,13 +152,38 @@ class LaneForms:
         self.at[pc] = dict(state) if old is None else {i: f.join(state[i]) for i, f in old.items()}
         return self.at[pc] != old
 
-    def _after(self, pc: int) -> State:
+    def _flows(self, pc: int) -> list[tuple[int, State]]:
+        """The blocks that follow, with the forms of registers there."""
         state = dict(self.at[pc])
-        for instruction in self.region.blocks[pc].instructions:
-            self._run(instruction, state)
-        return state
+        condition = self._run_block(pc, state)
+        hammock = self.hammocks.get(pc)
+        if hammock is None or condition is None or condition.uniform:
+            return [(following, state) for following in self.region.successors(pc)]
+        before = dict(state)
+        for _, way in hammock.ways:
+            self._run_block(way, state)
+        # What only some lanes have written differs between lanes.
+        for index in written(self.region, (way for _, way in hammock.ways)) - {self.registers.zero}:
+            state[index] = Form(uniform=False, narrow=state[index].narrow and before[index].narrow)
+        return [(hammock.join, state)]
 
-    def _run(self, instruction: GuestInstruction, state: State) -> None:
+    def follow(self, pc: int, state: State) -> None:
+        """Change the forms of registers to those behind a block."""
+        self._run_block(pc, state)
+
+    def _run_block(self, pc: int, state: State) -> Form | None:
+        """Follow a block's instructions; the form of its branch's condition, if it ends with one."""
+        block = self.region.blocks[pc]
+        temps: dict[Temp, Known] = {}
+        for instruction in block.instructions:
+            temps = self._run(instruction, state)
+        if block.terminator.name != "branch":
+            return None
+        (condition,) = block.terminator.args
+        return temps[condition].form if isinstance(condition, Temp) else Form(uniform=True, narrow=True)
+
+    def _run(self, instruction: GuestInstruction, state: State) -> dict[Temp, Known]:
+        """Follow an instruction; gives what is known of its temporaries."""
         temps: dict[Temp, Known] = {}
         places: dict[Temp, int] = {}
         type_ = self.registers.type
@@ -191,6 +217,7 @@ class LaneForms:
                 temps[op.dest] = Known(op.dest.type, found, constant)
             elif isinstance(op.dest, Register) and op.dest.index != self.registers.zero:
                 state[op.dest.index] = found
+        return temps
 
     def loaded(self, op: Op, address: Form, places: Mapping[Temp, int] | None = None) -> Form:
         """The form of a load's result."""

@@ -16,15 +16,17 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.ir.block import Block
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import INTEGER_BY_BITS, Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
 from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
 from vmjit.kernels.interleaved import LaneVectors, PrivateWords
 from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
+from vmjit.translators.if_conversion import Hammock, written
 from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant
 from vmjit.translators.lowering import LOWERINGS, Builder, int_type
-from vmjit.translators.region_body import WindowPlan, _needs, _registers_used, _written_before
+from vmjit.translators.region_body import WindowPlan, _needs, _registers_used, _walk, _written_before
 from vmjit.translators.regions import Region
 from vmjit.translators.value_ranges import Range, ValueRanges, anything
 from vmjit.translators.vector_unit import VectorUnit
@@ -81,7 +83,7 @@ class SimdRegion:
         self.ranges = ValueRanges(region, registers)
         shared = (windows.shared_lo, windows.shared_size)
         self.forms = LaneForms(_entered_at(region, self.entries), registers, assumed or {}, self.ranges, shared)
-        self.needs = _needs(_entered_at(region, self.entries))
+        self.needs = _needs_with(self.forms.hammocks, _entered_at(region, self.entries))
         self.heads = set(_needs(region)) | set(region.entries)
         self.dirty_at = _written_before(_entered_at(region, self.entries), registers)
         read, written = _registers_used(region, registers)
@@ -89,6 +91,8 @@ class SimdRegion:
         self._cells: dict[tuple[int, str], Any] = {}
         b = self.builder
         self.remaining = b.alloca(I64, name="remaining")
+        self.lag = b.alloca(self.lanes.type(32), name="lag")
+        self.predicate: Value | None = None
         self.body_of = {pc: function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
         self.starts = (
             {pc: function.append_basic_block(f"enter_{pc:x}") for pc in region.blocks} if self.masked else self.body_of
@@ -105,6 +109,7 @@ class SimdRegion:
     def emit(self) -> None:
         b = self.builder
         b.store(self.entered_with, self.remaining)
+        b.store(self.lanes.number(32, 0), self.lag)
         memory = load_field(b, self.frame, GroupFrame.MEMORY, PTR)
         self.shared_base = load_field(b, self.frame, GroupFrame.SHARED, PTR)
         self.memory = PrivateWords(self.lanes, memory, self.windows.private_lo, self.windows.private_size)
@@ -160,6 +165,8 @@ class SimdRegion:
             wrong, right = b.append_basic_block("unfit"), b.append_basic_block("fit")
             assume_rare(b.cbranch(bad, wrong, right), taken_rare=True)
             b.position_at_end(wrong)
+            none = self.lanes.number(32, 0)
+            b.store(none, element(b, self.frame, ir.Constant(I64, GroupFrame.LAG), ir.IntType(8)), align=4)
             store_field(b, self.frame, GroupFrame.STATUS, ir.Constant(I64, GROUP_UNFIT))
             b.ret(self.entered_with)
             b.position_at_end(right)
@@ -225,10 +232,18 @@ class SimdRegion:
     def write_register(self, index: int, held: Held) -> None:
         if index == self.registers.zero:
             return
+        if self.predicate is not None:
+            held = self._blended(self.predicate, held, self.operand(Register(index)))
         self.dirty.add(index)
         self.values[index] = held
         self.form[index] = held.known.form
         self.builder.store(held.value, self._cell(index, held.known.form))
+
+    def _blended(self, condition: Value, new: Held, old: Held) -> Held:
+        """The new value in the lanes for which a condition holds."""
+        form = Form(uniform=False, narrow=new.known.form.narrow and old.known.form.narrow)
+        value = self.builder.select(condition, self.as_form(new, form), self.as_form(old, form))
+        return self.held(value, self.xlen, form)
 
     # -- blocks
 
@@ -255,6 +270,11 @@ class SimdRegion:
             self._leave(ir.Constant(I64, pc), GROUP_INTERPRET)
             b.position_at_end(enough)
         b.store(b.sub(remaining, ir.Constant(I64, self.size)), self.remaining)
+        self._emit_instructions(block)
+        self._emit_terminator()
+
+    def _emit_instructions(self, block: Block) -> None:
+        b = self.builder
         for self.index, instruction in enumerate(block.instructions):
             self.temps: dict[Temp, Held] = {}
             if not all(map(simd_instruction, instruction.ops)):
@@ -262,7 +282,6 @@ class SimdRegion:
                 b.position_at_end(b.append_basic_block("never"))
             for op in instruction.ops:
                 self._run(op)
-        self._emit_terminator()
 
     def _run(self, op: Op) -> None:
         args = [self.operand(a) for a in op.args]
@@ -516,12 +535,67 @@ class SimdRegion:
             condition = self.operand(terminator.args[0])
             if condition.uniform:
                 b.cbranch(condition.value, self._edge(taken), self._edge(other))
+            elif self.pc in self.forms.hammocks:
+                self._emit_hammock(self.forms.hammocks[self.pc], condition.value)
             else:
                 self._branch_or_part(condition.value, taken, other)
         elif terminator.name == "indirect":
             self._emit_indirect(self.operand(terminator.args[0]))
         else:
             self.leave_here()
+
+    def _emit_hammock(self, hammock: Hammock, condition: Value) -> None:
+        """Run both ways, each for the lanes that take it, if there are any."""
+        b, pc = self.builder, self.pc
+        outside = self.lanes.active
+        ways = hammock.ways
+        for number, (holds, way) in enumerate(ways):
+            mine = condition if holds else b.not_(condition)
+            if outside is not None:
+                mine = b.and_(mine, outside)
+            run, after = b.append_basic_block("way"), b.append_basic_block("after")
+            before = dict(self.form)
+            wanted = {
+                i: Form(uniform=False, narrow=before[i].narrow and self._form_after(way, before)[i].narrow)
+                for i in written(self.region, [way]) - {self.registers.zero}
+            }
+            # What is written for some lanes has its form on both sides.
+            for index, form in wanted.items():
+                held = self.operand(Register(index))
+                self.values[index] = self.held(self.as_form(held, form), self.xlen, form)
+                self.form[index] = form
+                b.store(self.values[index].value, self._cell(index, form))
+            b.cbranch(self.lanes.is_none(self.lanes.bits(mine)), after, run)
+            b.position_at_end(run)
+            kept = dict(self.values)
+            block = self.region.blocks[way]
+            self.pc, self.size, self.predicate = way, len(block.instructions), mine
+            # Where the lanes are meanwhile that do not take this way: before theirs, or behind both.
+            self.meeting = ways[1][1] if len(ways) > 1 and number == 0 else hammock.join
+            with self.lanes.only(mine):
+                self._emit_way(block, mine, wanted)
+            b.branch(after)
+            b.position_at_end(after)
+            self.values = {i: v for i, v in kept.items() if i not in wanted}
+            self.predicate, self.pc = None, pc
+        self._flow_to(hammock.join)
+
+    def _emit_way(self, block: Block, mine: Value, wanted: Mapping[int, Form]) -> None:
+        """Run a block for some lanes; the others lag behind by its instructions."""
+        b = self.builder
+        b.store(b.sub(b.load(self.remaining, typ=I64), ir.Constant(I64, self.size)), self.remaining)
+        skipped = b.select(mine, self.lanes.number(32, 0), self.lanes.number(32, self.size))
+        b.store(b.add(b.load(self.lag, typ=self.lanes.type(32)), skipped), self.lag)
+        self._emit_instructions(block)
+        for index, form in wanted.items():
+            b.store(self.as_form(self.values[index], form), self._cell(index, form))
+            self.form[index] = form
+
+    def _form_after(self, pc: int, before: Mapping[int, Form]) -> dict[int, Form]:
+        """The forms of registers behind a block that is run with these before it."""
+        state = dict(before)
+        self.forms.follow(pc, state)
+        return state
 
     def _branch_or_part(self, condition: Value, taken: int, other: int) -> None:
         b = self.builder
@@ -568,12 +642,21 @@ class SimdRegion:
         self._exit(_ExitTogether).leave(pc, ir.Constant(I64, status), ir.Constant(I64, refund))
 
     def _leave_apart(self, pcs: Value) -> None:
-        self._exit(_ExitApart).leave(pcs)
+        self._exit(_ExitApart).leave(pcs, ir.Constant(I64, GROUP_LEFT))
 
     def leave_here(self) -> None:
-        """To the interpreter, at the instruction being emitted."""
+        """To the interpreter, at the instruction being emitted; lanes that take the other way are behind it."""
         pc = self.region.blocks[self.pc].instructions[self.index].pc
-        self._leave(ir.Constant(I64, pc), GROUP_INTERPRET, self.size - self.index)
+        refund = self.size - self.index
+        if self.predicate is None:
+            self._leave(ir.Constant(I64, pc), GROUP_INTERPRET, refund)
+            return
+        b, lanes = self.builder, self.lanes
+        back = b.select(self.predicate, lanes.number(32, 0), lanes.number(32, refund))
+        b.store(b.sub(b.load(self.lag, typ=lanes.type(32)), back), self.lag)
+        b.store(b.add(b.load(self.remaining, typ=I64), ir.Constant(I64, refund)), self.remaining)
+        pcs = b.select(self.predicate, lanes.number(64, pc), lanes.number(64, self.meeting))
+        self._exit(_ExitApart).leave(pcs, ir.Constant(I64, GROUP_INTERPRET))
 
     def store_state(self, dirty: Mapping[int, Form], pcs: Value, status: Value) -> None:
         b = self.builder
@@ -582,6 +665,8 @@ class SimdRegion:
             vector = self.vector(self.held(value, self.xlen, form), self.xlen.bits)
             self._merge(self._register_pointer(index), vector)
         self._merge(element(b, self.frame, ir.Constant(I64, GroupFrame.PCS), ir.IntType(8)), pcs)
+        lag = b.load(self.lag, typ=self.lanes.type(32))
+        b.store(lag, element(b, self.frame, ir.Constant(I64, GroupFrame.LAG), ir.IntType(8)), align=4)
         store_field(b, self.frame, GroupFrame.STATUS, status)
 
     def _merge(self, pointer: Value, vector: Value) -> None:
@@ -691,12 +776,27 @@ class _ExitTogether(_Exit):
 
 class _ExitApart(_Exit):
     def types(self) -> tuple[Any, ...]:
-        return (self.region.lanes.type(64),)
+        return (self.region.lanes.type(64), I64)
 
     def emit(self) -> None:
         region = self.region
-        region.store_state(self.dirty, self.operands[0], ir.Constant(I64, GROUP_LEFT))
+        region.store_state(self.dirty, *self.operands)
         region.builder.ret(region.builder.load(region.remaining, typ=I64))
+
+
+def _needs_with(hammocks: Mapping[int, Hammock], region: Region) -> dict[int, int]:
+    """As `_needs`, where a branch may be run with both of its ways, on which there are no checks then."""
+    checks, postorder = _walk(region)
+    longest: dict[int, int] = {}
+    for pc in postorder:
+        size = len(region.blocks[pc].instructions)
+        ways = [longest[s] for s in region.successors(pc) if s not in checks]
+        if pc in hammocks:
+            hammock = hammocks[pc]
+            size += sum(len(region.blocks[way].instructions) for _, way in hammock.ways)
+            ways.append(0 if hammock.join in checks else longest[hammock.join])
+        longest[pc] = size + max(ways, default=0)
+    return {pc: longest[pc] for pc in checks}
 
 
 def _entered_at(region: Region, entries: list[int]) -> Region:

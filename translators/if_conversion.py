@@ -1,0 +1,67 @@
+"""Short forward branches that a lane group takes without parting: both ways are run, each for the lanes that take it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vmjit.ir.values import Const, Register
+from vmjit.translators.regions import Region
+
+# Instructions of one way, at most: parting and meeting again costs about as much as some dozens.
+_MAX_INSTRUCTIONS = 16
+
+# Ops that cannot be done for some of a group's lanes.
+_NOT_PREDICATED = frozenset({"store_if", "trap_if", "retired"})
+
+
+@dataclass(frozen=True)
+class Hammock:
+    """A branch whose ways meet again at once: the block for lanes for which the condition holds (None: they skip what the
+    others do), the one for the others, and where they meet."""
+
+    taken: int | None
+    other: int | None
+    join: int
+
+    @property
+    def ways(self) -> tuple[tuple[bool, int], ...]:
+        """(whether the condition holds, block) of each way that has one."""
+        found = ((True, self.taken), (False, self.other))
+        return tuple((holds, pc) for holds, pc in found if pc is not None)
+
+
+def hammocks(region: Region) -> dict[int, Hammock]:
+    """The hammocks of a region by the block that branches."""
+    predecessors: dict[int, set[int]] = {}
+    for pc in region.blocks:
+        for following in region.successors(pc):
+            predecessors.setdefault(following, set()).add(pc)
+
+    def way(pc: int, after: int) -> int | None:
+        """Where a block leads to, if it can be run for some lanes and only comes behind `after`."""
+        block = region.blocks.get(pc)
+        if block is None or predecessors.get(pc) != {after} or block.terminator.name != "jump" or pc <= after:
+            return None
+        if len(block.instructions) > _MAX_INSTRUCTIONS or any(op.name in _NOT_PREDICATED for op in block.ops()):
+            return None
+        return next(iter(block.successors()), None)
+
+    found = {}
+    for pc, block in region.blocks.items():
+        if block.terminator.name != "branch":
+            continue
+        taken, other = (t.value for t in block.terminator.targets if isinstance(t, Const))
+        past_taken, past_other = way(taken, pc), way(other, pc)
+        if past_other == taken and taken in region.blocks:
+            found[pc] = Hammock(None, other, taken)
+        elif past_taken == other and other in region.blocks:
+            found[pc] = Hammock(taken, None, other)
+        elif past_taken is not None and past_taken == past_other and past_taken in region.blocks:
+            found[pc] = Hammock(taken, other, past_taken)
+    return found
+
+
+def written(region: Region, pcs: Iterable[int]) -> set[int]:
+    """The registers that blocks write."""
+    return {op.dest.index for pc in pcs for op in region.blocks[pc].ops() if isinstance(op.dest, Register)}
