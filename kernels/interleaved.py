@@ -134,8 +134,10 @@ class LaneVectors:
         return found
 
     def gather(self, base: Value, offsets: Value, bits: int, *, scaled: bool = False) -> Value:
-        """Each lane's integer of `bits` bits at an offset in bytes, or, `scaled`, in elements. The offsets of all lanes,
-        also of those that take no part, can be read, and 3 bytes more."""
+        """Each lane's integer of `bits` bits at an offset in bytes, or, `scaled`, in elements.
+
+        The offsets of all lanes, also of those that take no part, can be read, and 3 bytes more.
+        """
         if self.gathers and bits == 32 and offsets.type.element.width == 32 and self.count % 8 == 0:
             return self._gather_8(base, offsets, 4 if scaled else 1)
         if self.gathers and bits < 32 and not scaled and offsets.type.element.width == 32 and self.count % 8 == 0:
@@ -180,7 +182,7 @@ class LaneVectors:
 
 @dataclass(frozen=True)
 class PrivateWords:
-    """A group's private window: guest addresses from `lo` on, `size` bytes. `memory` is where its first whole word is."""
+    """A group's private window: guest addresses from `lo` on, `size` bytes. `memory` is where its first word is."""
 
     lanes: LaneVectors
     memory: Value

@@ -320,9 +320,9 @@ class _Groups:
         with b.if_then(b.icmp_unsigned("!=", mincore, _i64(0))):
             callee = Callee(b.inttoptr(mincore, PTR), _MINCORE_TYPE)
             b.store(b.call(callee, [base, b.shl(pages, _i64(12)), resident]), known)
-        with b.if_then(b.icmp_unsigned("!=", b.load(known, typ=I32), ir.Constant(I32, 0))):
-            with _counted(b, pages) as page:
-                b.store(ir.Constant(I8, 1), element(b, resident, page, I8))
+        unknown = b.icmp_unsigned("!=", b.load(known, typ=I32), ir.Constant(I32, 0))
+        with b.if_then(unknown), _counted(b, pages) as page:
+            b.store(ir.Constant(I8, 1), element(b, resident, page, I8))
 
     def _transpose(
         self, b: Builder, base: Value, copy: Value, start: Value, size: Value, stride: Value, *, interleave: bool
@@ -370,7 +370,7 @@ class _Groups:
         rest, needs = _variable(b, I64), _variable(b, I1)
         b.store(lanes, rest)
         b.store(ir.Constant(I1, 0), needs)
-        with _loop(b) as (head, after):
+        with _loop(b) as (_, after):
             bits = b.load(rest, typ=I64)
             body = b.append_basic_block("body")
             done = b.or_(b.icmp_unsigned("==", bits, _i64(0)), self._attention(b, machine))
@@ -405,7 +405,8 @@ class _Groups:
         b.ret_void()
 
     def emit_sample(self) -> None:
-        """`sample(machine, first lane, entry, interleaved)`: note what a whole group that met has in common, and ask for code."""
+        """`sample(machine, first lane, entry, interleaved)`: note what a whole group that met has in common, and ask
+        for code."""
         function, b = self._function("sample", ir.FunctionType(VOID, [PTR, I64, PTR, I1]))
         self.sample = function
         machine, lane, entry, interleaved = function.args
@@ -618,8 +619,8 @@ class _Groups:
         return b.select(known, here, everywhere), b.select(known, tried, work)
 
     def emit_judge(self) -> None:
-        """`judge(machine, group's row)`: the group has given up going on together: whether that had paid, from laying out
-        its memory to laying it out again, all told; if not twice in a row, groups do not begin there again."""
+        """`judge(machine, group's row)`: the group has given up going on together: whether that had paid, from laying
+        out its memory to laying it out again; if not twice in a row, groups do not begin there again."""
         function, b = self._function("judge", ir.FunctionType(VOID, [PTR, PTR]))
         self.judge = function
         machine, state = function.args
@@ -640,8 +641,8 @@ class _Groups:
         b.ret_void()
 
     def emit_wish(self) -> None:
-        """`wish(machine, first lane, active, here, entry, interleaved)`: how lanes that stand at an entry go on: 0 one by one, 1
-        together, 2 one by one to see what that costs."""
+        """`wish(machine, first lane, active, here, entry, interleaved)`: how lanes that stand at an entry go on: 0 one
+        by one, 1 together, 2 one by one to see what that costs."""
         function, b = self._function("wish", ir.FunctionType(I64, [PTR, I64, I64, I64, PTR, I1]))
         self.wish = function
         machine, lane, active, here, entry, interleaved = function.args

@@ -1,4 +1,4 @@
-"""Short forward branches that a lane group takes without parting: both ways are run, each for the lanes that take it."""
+"""Short forward branches that a lane group takes without parting: it runs both ways, each for its lanes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ _NOT_PREDICATED = frozenset({"store_if", "trap_if", "retired"})
 
 @dataclass(frozen=True)
 class Hammock:
-    """A branch whose ways meet again at once: the block for lanes for which the condition holds (None: they skip what the
-    others do), the one for the others, and where they meet."""
+    """A branch whose ways meet again at once.
+
+    `taken` is the block for lanes for which the condition holds (None: they skip what the others do), `other` the one
+    for the others, `join` where they meet.
+    """
 
     taken: int | None
     other: int | None

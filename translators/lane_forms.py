@@ -237,9 +237,10 @@ class LaneForms:
 
     def _note_place(self, op: Op, places: dict[Temp, int]) -> None:
         """Remember addresses at constant distances from the stack pointer."""
-        if op.name == "add" and isinstance(op.dest, Temp) and isinstance(op.args[1], Const):
-            if op.args[0] == Register(self.registers.stack if self.registers.stack is not None else -1):
-                places[op.dest] = self.registers.type.signed(op.args[1].value)
+        if op.name != "add" or self.registers.stack is None or op.args[0] != Register(self.registers.stack):
+            return
+        if isinstance(op.dest, Temp) and isinstance(op.args[1], Const):
+            places[op.dest] = self.registers.type.signed(op.args[1].value)
 
     def _note_store(self, op: Op, value: Form, places: Mapping[Temp, int]) -> None:
         place = places.get(op.args[0]) if isinstance(op.args[0], Temp) else None

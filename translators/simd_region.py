@@ -413,7 +413,7 @@ class SimdRegion:
         return self.vector(address, min(NARROW_BITS, self.xlen.bits) if narrow else self.xlen.bits)
 
     def _load_varying(self, op: Op, address: Held, join: _Join) -> None:
-        b, addresses = self.builder, self._addresses(address)
+        addresses = self._addresses(address)
         if self._may_be_private(op):
             same, first = self.lanes.all_same(addresses)
             with join.way(same, rare=None):
@@ -815,7 +815,7 @@ class SimdModule:
 def emit_simd_region(
     region: Region, registers: RegisterFile, windows: WindowPlan, unit: VectorUnit, assumed: Mapping[int, Form] | None
 ) -> SimdModule:
-    """Lower a region for the groups of a vector unit: the convergent version, or the masked one if `assumed` is None."""
+    """Lower a region for groups of lanes: the convergent version, or the masked one if `assumed` is None."""
     module = ir.Module(name="simd_region")
     symbol = MASKED_SYMBOL if assumed is None else CONVERGENT_SYMBOL
     emitter = SimdRegion(module, symbol, region, registers, windows, unit, assumed)

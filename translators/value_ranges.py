@@ -130,8 +130,8 @@ State = dict[int, Range]  # by register; nothing is known of those left out
 
 
 class ValueRanges:
-    """By identity of the op: `addresses` are those of loads and stores, `results` what other ops give, where something is
-    known of it. `at` are the registers where each block starts."""
+    """By identity of the op: `addresses` are those of loads and stores, `results` what other ops give, where something
+    is known of it. `at` are the registers where each block starts."""
 
     def __init__(self, region: Region, registers: RegisterFile) -> None:
         self.region = region

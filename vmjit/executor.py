@@ -28,7 +28,7 @@ from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.memory_layout import plan_memory
-from vmjit.placement import Placement, choose_device, place, reasons_in_code
+from vmjit.placement import Placement, choose_device, device_of_tier, place, reasons_in_code
 from vmjit.program import Program, Segment
 from vmjit.statistics import ExecutionStatistics, RunCounter, compile_statistics
 from vmjit.stops import Stop
@@ -107,7 +107,7 @@ class Executor:
         isa: an ISA string such as "rv32imac".
         device: as for `Machine`. With "auto", `can_execute_on_gpu` decides for each piece of code. On a GPU, registers
             and memory are copied there and back in each call.
-        tier: as for `Machine`.
+        tier: as for `Machine`; but lanes run one by one here, on memory that the caller has laid out.
         fallback: whether the CPU does the work when a device fails; registers and memory are untouched until then.
 
     What was decoded and compiled for a piece of code is kept for the next call with the same code, address and shapes.
@@ -115,7 +115,7 @@ class Executor:
 
     def __init__(self, isa: str, device: str = "auto", tier: str = "auto", *, fallback: bool = True) -> None:
         self.isa = parse_isa(isa)
-        self.device = choose_device(device)
+        self.device = device_of_tier(choose_device(device), tier)
         self.fallback = fallback
         if tier not in TIERS:
             raise ArgumentError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")

@@ -19,7 +19,7 @@ from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
 from vmjit.memory_layout import MemorySpan, parse_size, plan_memory
-from vmjit.placement import Placement, choose_device, place
+from vmjit.placement import Placement, choose_device, device_of_tier, place
 from vmjit.program import Program
 from vmjit.residence import Residence
 from vmjit.result import RunResult
@@ -113,7 +113,9 @@ class Machine:
             "cuda" or "hip": a GPU; "cuda:1" is the second, "cuda:all" and "cuda:0,cuda:1" split the lanes over
             several. "ptx" executes the CUDA kernels in a PTX virtual machine ("ptx:sm_75" chooses the architecture),
             "host" runs the same kernels compiled for this computer.
-        tier: "auto", "interpreter" (tier 0 only) or "scalar" (everything compiled before it runs).
+        tier: "auto": what is hot is compiled, for lanes one by one and for groups of them in SIMD registers, and what is
+            quicker runs. "interpreter": tier 0 only. "scalar": everything compiled before it runs, lanes one by one.
+            "simd": as "auto" on the CPU, with groups in SIMD registers as soon as their lanes meet.
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
         arguments: put on every lane's stack as a C program's argc and argv.
         threads: how many threads run lanes on the CPU, 1 to 1024; None: one per core.
@@ -148,7 +150,7 @@ class Machine:
             threads = checked_integer("threads", threads, 1, MAX_THREADS)
         self.program = program
         self.tier = tier
-        device = choose_device(device)
+        device = device_of_tier(choose_device(device), tier)
         self._memory_bytes = parse_size(memory)
         if not all(isinstance(a, str | bytes) for a in arguments):
             raise ArgumentError("arguments must be texts or bytes, one for each argument of the guest")

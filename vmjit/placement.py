@@ -37,6 +37,15 @@ class Placement:
         return self.on_gpu
 
 
+def device_of_tier(device: str, tier: str) -> str:
+    """The device for a tier; `ArgumentError` where the tier is not the device's."""
+    if tier != "simd" or device == "cpu":
+        return device
+    if device == "auto":
+        return "cpu"
+    raise ArgumentError(f'tier "simd" is for the CPU\'s vector registers; on {device}, use "auto" or "scalar"')
+
+
 def choose_device(device: str) -> str:
     """`device` if it can be the name of one. Raises `ArgumentError`."""
     if not isinstance(device, str):

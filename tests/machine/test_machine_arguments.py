@@ -132,7 +132,7 @@ def test_threads() -> None:
 
 
 def test_tiers_and_devices() -> None:
-    assert message(tier="turbo") == "tier must be one of auto, interpreter, scalar, got 'turbo'"
+    assert message(tier="turbo") == "tier must be one of auto, interpreter, scalar, simd, got 'turbo'"
     assert "got None" in message(tier=None)
     assert "got 5" in message(tier=5)
     assert message(device="toaster").startswith("no device 'toaster'")

@@ -63,7 +63,9 @@ def parser() -> Parser:
     made.add_argument(
         "--no-fallback", action="store_true", help="a device that fails is an error; nothing moves to the CPU"
     )
-    made.add_argument("--tier", default="auto", metavar="auto|interpreter|scalar", help="how to execute (default auto)")
+    made.add_argument(
+        "--tier", default="auto", metavar="auto|interpreter|scalar|simd", help="how to execute (default auto)"
+    )
     made.add_argument("--threads", type=integer, metavar="N", help="threads that run lanes (default: one per core)")
     made.add_argument("--max-instructions", type=integer, metavar="K", help="stop every lane after K instructions")
     made.add_argument("--max-seconds", type=seconds, metavar="S", help="end the run after S seconds of wall-clock time")
