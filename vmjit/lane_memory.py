@@ -260,7 +260,7 @@ class LaneMemory(SpanMemory):
 
     def reset(self) -> None:
         """Back to the loaded program. Costs what was touched, not what could be."""
-        self._private.discard()
+        self._private.clear()
         self.shared[:] = 0
         self.fill()
 
@@ -308,18 +308,20 @@ class LaneMemory(SpanMemory):
         groups = self.groups[:, GroupState.INTERLEAVED // 8] != 0
         if not groups.any():
             return None
-        return groups[np.arange(self.lanes) // self.group]
+        lanes: NDArray[np.bool_] = groups[np.arange(self.lanes) // self.group]
+        return lanes
 
     def _places(self, lanes: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where bytes of lanes are, counted from the first of all, for lanes and columns that broadcast."""
         stride = self.rows.shape[1]
-        apart = lanes * stride + columns
+        apart: NDArray[np.int64] = lanes * stride + columns
         interleaved = self._interleaved()
         if interleaved is None:
             return apart
         within = lanes % self.group
         together = (lanes - within) * stride + (columns >> 2) * (4 * self.group) + within * 4 + (columns & 3)
-        return np.where(interleaved[lanes], together, apart)
+        places: NDArray[np.int64] = np.where(interleaved[lanes], together, apart)
+        return places
 
     @property
     def _bytes(self) -> Bytes:
@@ -343,7 +345,7 @@ class LaneMemory(SpanMemory):
         words = self._words(first, last - first).transpose(0, 2, 1, 3)
         whole = words.shape[0] * self.group
         together = words.reshape(whole, -1)[:, offset - 4 * first :][:, :size]
-        found = apart.copy()
+        found: Bytes = apart.copy()
         found[:whole][interleaved[:whole]] = together[interleaved[:whole]]
         return found
 
@@ -357,15 +359,15 @@ class LaneMemory(SpanMemory):
         # Whole words group by group; what is left at both ends byte by byte.
         first, last = (offset + 3) >> 2, (offset + size) >> 2
         lanes = interleaved.nonzero()[0]
-        groups = np.unique(lanes // self.group)
         if first < last:
-            part = data[..., 4 * first - offset : 4 * last - offset]
-            words = self._words(first, last - first)
+            values = np.ascontiguousarray(data[..., 4 * first - offset : 4 * last - offset]).view(np.uint32)
+            words = self._words(first, last - first).view(np.uint32)[..., 0]
+            groups = self.groups[: len(words), GroupState.INTERLEAVED // 8] != 0
             if data.ndim == 1:
-                words[groups] = part.reshape(1, -1, 1, 4)
+                words[groups] = values[:, None]
             else:
-                by_group = part[: len(words) * self.group].reshape(len(words), self.group, -1, 4)
-                words[groups] = by_group[groups].transpose(0, 2, 1, 3)
+                by_group = values[: len(words) * self.group].reshape(len(words), self.group, -1)
+                words[groups] = by_group[groups].transpose(0, 2, 1)
         columns = np.arange(offset, offset + size)
         ends = columns[(columns < 4 * first) | (columns >= 4 * last)] if first < last else columns
         if len(ends):
