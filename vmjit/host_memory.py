@@ -22,6 +22,10 @@ _SPARSE = 64 << 10
 # virtual machine; a fault takes 0.5 us on bare metal.
 _FAULT_COST = 8
 
+# From so many bytes on, caches do not hold what was cleared until it is used again: cleared and written again, 8 MiB
+# take 0.23 us a page through the caches and 0.47 past them, 32 MiB 0.59 and 0.45.
+_PAST_CACHES = 16 << 20
+
 # Of which pages `clear` looks whether they were written; the factor scatters them.
 _SAMPLE = np.arange(64) * 0x9E3779B1
 
@@ -58,8 +62,12 @@ class HostMemory:
             self._in_vain += 1 - written
             if self._in_vain > _FAULT_COST * written:
                 self.discard()
-            else:
+            elif len(pages) * mmap.PAGESIZE < _PAST_CACHES:
                 contents[pages] = np.zeros((), contents.dtype)
+            else:
+                from vmjit.page_clearing import clear_pages  # imports LLVM
+
+                clear_pages(self.address, pages)
 
     def discard(self) -> None:
         """Make every byte zero again, giving the memory back to the operating system where it can be."""
