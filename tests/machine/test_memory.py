@@ -285,8 +285,10 @@ def test_access_by_the_host(data: st.DataObject) -> None:
             continue
         if kind in ("gather", "scatter"):
             lanes = data.draw(st.permutations(range(LANES)))[: data.draw(st.integers(1, LANES))]
-            where = [data.draw(addresses) for _ in lanes]
-            lengths = [data.draw(sizes) for _ in lanes]
+            if data.draw(st.booleans()):
+                where, lengths = [data.draw(addresses)] * len(lanes), [data.draw(sizes)] * len(lanes)
+            else:
+                where, lengths = [data.draw(addresses) for _ in lanes], [data.draw(sizes) for _ in lanes]
             arguments = (np.array(lanes, np.intp), np.array(where, np.uint64), np.array(lengths, np.int64))
             if kind == "gather":
                 found, good = memory.gather(*arguments)
@@ -491,6 +493,32 @@ def test_gather_and_scatter_of_many_lanes() -> None:
         assert found[start : start + n].tolist() == wanted
     untouched = sorted(set(range(lanes)) - set(which.tolist()))
     assert not memory.read(CODE + 32, 64)[untouched].any()
+
+
+@pytest.mark.parametrize(("size", "step"), [(8, 4), (4, 8), (4, 1), (6, 4), (1, 1)])
+def test_gather_and_scatter_of_one_size(size: int, step: int) -> None:
+    """Whole words and others, of lanes side by side and interleaved; some lanes want nothing."""
+    layout = plan_memory(Program((Segment(CODE, 256, b"", 7),), CODE, parse_isa("rv64imac")), MEMORY)
+    lanes = 67
+    memory = LaneMemory(layout, lanes)
+    assert memory.form_groups(8)
+    rng = np.random.default_rng(size)
+    plain = np.zeros((lanes, 256), np.uint8)
+    for turn in range(12):
+        relay(memory, turn * 5 % 8)
+        which = rng.permutation(lanes)[:50].astype(np.intp)
+        offsets = rng.integers(0, 240 // step, 50) * step
+        sizes = np.where(rng.integers(0, 5, 50) == 0, 0, size) if turn % 2 else np.full(50, size)
+        wanting = np.flatnonzero(sizes)
+        data = rng.integers(0, 256, len(wanting) * size, dtype=np.uint8)
+        places = (CODE + offsets).astype(np.uint64)
+        assert memory.scatter(which, places, sizes, data).all()
+        columns = offsets[wanting, None] + np.arange(size)
+        plain[which[wanting, None], columns] = data.reshape(-1, size)
+        assert (memory.read(CODE, 256) == plain).all()
+        found, good = memory.gather(which, places, sizes)
+        assert good.all()
+        assert (found == data).all()
 
 
 @pytest.mark.parametrize("kind", ["gather", "scatter"])
