@@ -366,6 +366,7 @@ def test_reset_gives_back_the_loaded_program(
 ) -> None:
     """What lanes and the host wrote is gone and the program's data are there, also where lanes had been interleaved:
     each run adds up the same."""
+    monkeypatch.setattr(host_memory, "_FEW_BYTES", 0)
     if past_caches:
         monkeypatch.setattr(host_memory, "_PAST_CACHES", 0)
     monkeypatch.setitem(vector_tier.POLICIES, "auto", vector_tier.ALWAYS)
@@ -402,6 +403,7 @@ def test_reset_gives_back_the_loaded_program(
 @pytest.mark.parametrize("known", [False, True])
 def test_cleared_memory_is_zero(size: int, past_caches: bool, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever pages were written, and where nobody knows which are there."""
+    monkeypatch.setattr(host_memory, "_FEW_BYTES", 0)
     if past_caches:
         monkeypatch.setattr(host_memory, "_PAST_CACHES", 0)
     if not known:
@@ -446,7 +448,7 @@ def test_resident_pages(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_resident_pages
 def test_pages_that_are_not_written_any_more_are_given_back() -> None:
     """What is written each time stays, what was written once does not stay for long."""
-    pages = 512
+    pages = (4 << 20) // mmap.PAGESIZE
     memory = HostMemory(pages * mmap.PAGESIZE, sparse_unit=pages * mmap.PAGESIZE)
 
     def count() -> int:
