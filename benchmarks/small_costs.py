@@ -22,9 +22,10 @@ from benchmarks.results_file import Cost, summarise
 SHORT_PROGRAM_INSTRUCTIONS = 5000
 
 _GUEST = ("crc32", "rv64imac")
-_RESETS = 5
+_RESETS = 9
 
 RESET = "reset after 4 KiB written, per lane"
+RUN_AFTER_RESET = "run after a reset that writes 4 KiB, per lane"
 
 Figures = Mapping[str, float]
 
@@ -87,18 +88,21 @@ def _probe_reset(lanes: int) -> Figures:
     import vmjit
 
     machine = vmjit.Machine(vmjit.Program.from_bytes(dirtying_program(), "rv64i"), lanes, memory=LANE_MEMORY)
-    seconds = []
+    resets, runs = [], []
     for _ in range(_RESETS):
-        machine.run()
         # CPU time, which other processes do not lengthen as they do a few milliseconds of wall time.
         started = time.process_time()
+        machine.run()
+        ended = time.process_time()
         machine.reset()
-        seconds.append(time.process_time() - started)
+        runs.append(ended - started)
+        resets.append(time.process_time() - ended)
     machine.run()
     page = machine.memory.read((int(machine.registers["sp"][0]) & -4096) - 4096, 4096)
     if not page.reshape(lanes, -1, 8).any(axis=2).all():
         raise SystemExit("the program does not write what it should")
-    return {RESET: statistics.median(seconds) / lanes}
+    # What a reset saves itself, the run behind it may pay: memory given back has to be had again.
+    return {RESET: statistics.median(resets) / lanes, RUN_AFTER_RESET: statistics.median(runs[1:]) / lanes}
 
 
 def resident_bytes(statm: str) -> int:
@@ -139,6 +143,7 @@ _UNITS = {
     "first Machine": ("ms", 1e3),
     "first run, 5,000 instructions": ("ms", 1e3),
     RESET: ("µs", 1e6),
+    RUN_AFTER_RESET: ("µs", 1e6),
     "memory_per_lane() without `memory`": ("KiB", 1 / 1024),
     "resident after a run, per lane": ("KiB", 1 / 1024),
 }

@@ -61,6 +61,16 @@ class SpanMemory(ABC):
     def _put(self, lanes: NDArray[np.int64], columns: NDArray[np.int64], data: Bytes) -> None:
         """Write one byte of own memory for each pair of lane and offset."""
 
+    def _take_rows(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], size: int) -> Bytes:
+        """(len(lanes), size): as many bytes of own memory of each lane, from its offset on."""
+        columns = offsets[:, None] + np.arange(size)
+        return self._take(np.repeat(lanes, size), columns.reshape(-1)).reshape(len(lanes), size)
+
+    def _put_rows(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], rows: Bytes) -> None:
+        """Write (len(lanes), size), a row for each lane, from its offset on."""
+        columns = offsets[:, None] + np.arange(rows.shape[1])
+        self._put(np.repeat(lanes, rows.shape[1]), columns.reshape(-1), rows.reshape(-1))
+
     @abstractmethod
     def own_bytes(self, span: MemorySpan, lanes: Index) -> Bytes:
         """What lanes hold in a span of their own, (len(lanes), span.size) uint8."""
@@ -156,6 +166,14 @@ class SpanMemory(ABC):
         self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int, data: Bytes | None
     ) -> tuple[Bytes, NDArray[np.bool_]]:
         good, offsets, in_shared = self._inside_one_run(addresses, sizes, permission)
+        some = np.flatnonzero(sizes > 0)
+        if len(some) and good.all() and not in_shared.any() and (sizes[some] == sizes[some[0]]).all():
+            # As lanes that do the same have it; some may have come to the end of their input.
+            size, these = int(sizes[some[0]]), np.asarray(lanes, np.int64)[some]
+            if data is None:
+                return self._take_rows(these, offsets[some], size).reshape(-1), good
+            self._put_rows(these, offsets[some], data.reshape(len(these), size))
+            return data, good
         lengths = np.where(good, sizes, 0).clip(0)
         starts = np.cumsum(lengths) - lengths
         within = np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
@@ -260,7 +278,7 @@ class LaneMemory(SpanMemory):
 
     def reset(self) -> None:
         """Back to the loaded program. Costs what was touched, not what could be."""
-        self._private.discard()
+        self._private.clear()
         self.shared[:] = 0
         self.fill()
 
@@ -308,18 +326,29 @@ class LaneMemory(SpanMemory):
         groups = self.groups[:, GroupState.INTERLEAVED // 8] != 0
         if not groups.any():
             return None
-        return groups[np.arange(self.lanes) // self.group]
+        lanes: NDArray[np.bool_] = groups[np.arange(self.lanes) // self.group]
+        return lanes
 
     def _places(self, lanes: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where bytes of lanes are, counted from the first of all, for lanes and columns that broadcast."""
+        return self._word_places(lanes, columns >> 2, columns & 3)
+
+    def _word_places(
+        self, lanes: NDArray[np.int64], words: NDArray[np.int64], bytes_: NDArray[np.int64] | int = 0
+    ) -> NDArray[np.int64]:
+        """The same for bytes of words of 4 bytes."""
         stride = self.rows.shape[1]
-        apart = lanes * stride + columns
         interleaved = self._interleaved()
         if interleaved is None:
+            apart: NDArray[np.int64] = lanes * stride + (words * 4 + bytes_)
             return apart
-        within = lanes % self.group
-        together = (lanes - within) * stride + (columns >> 2) * (4 * self.group) + within * 4 + (columns & 3)
-        return np.where(interleaved[lanes], together, apart)
+        these = interleaved[lanes]
+        # A group's first lane, what is between a lane's words, and where the first of them is.
+        first = np.where(these, lanes & -self.group, lanes) * stride
+        step = np.where(these, 4 * self.group, 4)
+        start = np.where(these, lanes % self.group * 4, 0)
+        places: NDArray[np.int64] = (first + start) + words * step + bytes_
+        return places
 
     @property
     def _bytes(self) -> Bytes:
@@ -343,7 +372,7 @@ class LaneMemory(SpanMemory):
         words = self._words(first, last - first).transpose(0, 2, 1, 3)
         whole = words.shape[0] * self.group
         together = words.reshape(whole, -1)[:, offset - 4 * first :][:, :size]
-        found = apart.copy()
+        found: Bytes = apart.copy()
         found[:whole][interleaved[:whole]] = together[interleaved[:whole]]
         return found
 
@@ -357,15 +386,15 @@ class LaneMemory(SpanMemory):
         # Whole words group by group; what is left at both ends byte by byte.
         first, last = (offset + 3) >> 2, (offset + size) >> 2
         lanes = interleaved.nonzero()[0]
-        groups = np.unique(lanes // self.group)
         if first < last:
-            part = data[..., 4 * first - offset : 4 * last - offset]
-            words = self._words(first, last - first)
+            values = np.ascontiguousarray(data[..., 4 * first - offset : 4 * last - offset]).view(np.uint32)
+            words = self._words(first, last - first).view(np.uint32)[..., 0]
+            groups = self.groups[: len(words), GroupState.INTERLEAVED // 8] != 0
             if data.ndim == 1:
-                words[groups] = part.reshape(1, -1, 1, 4)
+                words[groups] = values[:, None]
             else:
-                by_group = part[: len(words) * self.group].reshape(len(words), self.group, -1, 4)
-                words[groups] = by_group[groups].transpose(0, 2, 1, 3)
+                by_group = values[: len(words) * self.group].reshape(len(words), self.group, -1)
+                words[groups] = by_group[groups].transpose(0, 2, 1)
         columns = np.arange(offset, offset + size)
         ends = columns[(columns < 4 * first) | (columns >= 4 * last)] if first < last else columns
         if len(ends):
@@ -378,6 +407,28 @@ class LaneMemory(SpanMemory):
 
     def _put(self, lanes: NDArray[np.int64], columns: NDArray[np.int64], data: Bytes) -> None:
         self._bytes[self._places(lanes, columns)] = data
+
+    def _whole_words(self, offsets: NDArray[np.int64], size: int) -> bool:
+        """Whether ranges of own memory are whole words everywhere."""
+        return not (size | self.rows.shape[1]) % 4 and not (offsets & 3).any()
+
+    def _row_words(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+        """(len(lanes), words): where the words of ranges are, counted in words."""
+        return self._word_places(lanes[:, None], (offsets >> 2)[:, None] + np.arange(size >> 2)) >> 2
+
+    def _take_rows(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], size: int) -> Bytes:
+        if not self._whole_words(offsets, size):
+            return super()._take_rows(lanes, offsets, size)
+        found: Bytes = self._bytes.view(np.uint32)[self._row_words(lanes, offsets, size)].view(np.uint8)
+        return found
+
+    def _put_rows(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], rows: Bytes) -> None:
+        size = rows.shape[1]
+        if not self._whole_words(offsets, size):
+            return super()._put_rows(lanes, offsets, rows)
+        words = np.ascontiguousarray(rows).view(np.uint32)
+        self._bytes.view(np.uint32)[self._row_words(lanes, offsets, size)] = words
+        return None
 
     def _shared_written(self, offset: int, size: int) -> None:
         """Kernels read this very array."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.differential.oracles import EXECUTE, READ, TIERS, WRITE
+from tests.differential.oracles import EXECUTE, READ, TIERS, WRITE, settle
 from tests.differential.reference import Instruction
 from tests.machine.harness import (
     A2,
@@ -27,17 +28,21 @@ from tests.machine.harness import (
     check_on,
     ins,
 )
-from vmjit import ArgumentError, GuestAddressError
+from vmjit import ArgumentError, GuestAddressError, Machine, host_memory, vector_tier
 from vmjit.decoders.riscv.isa import parse_isa
+from vmjit.host_memory import HostMemory
+from vmjit.kernels.layout import GroupState
 from vmjit.lane_memory import LaneMemory
 from vmjit.memory_layout import MemoryLayout, MemorySpan, plan_memory
 from vmjit.program import Program, Segment
+from vmjit.resident_pages import resident_pages
+from vmjit.translators.vector_unit import vector_unit
 
 everywhere = pytest.mark.parametrize("tier", TIERS)
 both = pytest.mark.parametrize("xlen", [32, 64])
 
 MEMORY = 512
-LANES = 3
+LANES = 5
 
 
 # -- layouts
@@ -235,29 +240,55 @@ class Model:
             self.bytes[lane, address + i] = value
 
 
-@settings(max_examples=100, report_multiple_bugs=False)
+def relay(memory: LaneMemory, group: int) -> None:
+    """Interleave a group's memory, or lay its lanes apart again, as kernels do."""
+    count = memory.group
+    rows = memory.rows[group * count : (group + 1) * count].reshape(-1)
+    interleaved = memory.groups[group, GroupState.INTERLEAVED // 8]
+    words = rows.reshape((-1, count, 4) if interleaved else (count, -1, 4)).transpose(1, 0, 2)
+    rows[:] = words.reshape(-1).copy()
+    memory.groups[group, GroupState.INTERLEAVED // 8] = not interleaved
+
+
+@settings(max_examples=150, report_multiple_bugs=False)
 @given(st.data())
 def test_access_by_the_host(data: st.DataObject) -> None:
-    """Reads and writes of all lanes at one address, and of each lane at its own, against a model."""
+    """Reads and writes of all lanes at one address, and of each lane at its own, against a model; some lanes'
+    memory is interleaved."""
     made = data.draw(layouts())
     spans = made.layout.spans
     memory = LaneMemory(made.layout, LANES)
+    group = data.draw(st.sampled_from([1, 2, 4]))
+    whole = LANES // group if group > 1 else 0  # a lane is left behind the last whole group
+    assert memory.form_groups(group) or group == 1
     model = Model(spans)
     limit = 1 << made.program.xlen
     borders = sorted({b for s in spans for b in (s.lo, s.end)})
     # Near the borders of spans, where mistakes would be.
     addresses = st.builds(lambda b, d: min(max(b + d, 0), limit - 1), st.sampled_from(borders), st.integers(-9, 9))
     sizes = st.one_of(st.integers(0, 12), st.integers(0, 100))
-    for _ in range(data.draw(st.integers(1, 8))):
-        kind = data.draw(st.sampled_from(["read", "write", "write rows", "gather", "scatter", "reset"]))
+    kinds = ["read", "write", "write rows", "gather", "scatter", "own", "reset", *(["relay"] * 3 if whole else [])]
+    for _ in range(data.draw(st.integers(1, 12))):
+        kind = data.draw(st.sampled_from(kinds))
+        if kind == "relay":
+            relay(memory, data.draw(st.integers(0, whole - 1)))
+            continue
+        if kind == "own":
+            which = data.draw(st.lists(st.integers(0, LANES - 1), min_size=1, max_size=LANES))
+            for span in (s for s in spans if not s.shared):
+                got = memory.own_bytes(span, np.array(which, np.intp))
+                assert got.tolist() == [model.read(lane, span.lo, span.size) for lane in which]
+            continue
         if kind == "reset":
             memory.reset()
             model = Model(spans)
             continue
         if kind in ("gather", "scatter"):
             lanes = data.draw(st.permutations(range(LANES)))[: data.draw(st.integers(1, LANES))]
-            where = [data.draw(addresses) for _ in lanes]
-            lengths = [data.draw(sizes) for _ in lanes]
+            if data.draw(st.booleans()):
+                where, lengths = [data.draw(addresses)] * len(lanes), [data.draw(sizes)] * len(lanes)
+            else:
+                where, lengths = [data.draw(addresses) for _ in lanes], [data.draw(sizes) for _ in lanes]
             arguments = (np.array(lanes, np.intp), np.array(where, np.uint64), np.array(lengths, np.int64))
             if kind == "gather":
                 found, good = memory.gather(*arguments)
@@ -307,6 +338,141 @@ def test_access_by_the_host(data: st.DataObject) -> None:
         assert got.tolist() == [model.read(lane, span.lo, span.size) for lane in range(LANES)]
 
 
+def scribbling() -> Assembly:
+    """Adds up what a3 and a4 point at, 200 words from each, and writes over it; the lane's number makes it its own."""
+    a = Assembly(64)
+    a.put("addi", S0, ZERO, imm=200)
+    a.label("loop")
+    a.put("lw", T0, A3)
+    a.put("add", A2, A2, T0)
+    a.put("lw", T0, A4)
+    a.put("add", A2, A2, T0)
+    a.put("add", T0, A2, 10)
+    a.put("sw", 0, A3, T0)
+    a.put("sw", 0, A4, S0)
+    a.put("addi", A3, A3, imm=4)
+    a.put("addi", A4, A4, imm=-4)
+    a.put("addi", S0, S0, imm=-1)
+    a.put("bne", rs1=S0, to="loop")
+    a.put("ebreak")
+    return a
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("past_caches", [False, True])
+@pytest.mark.parametrize("own_code", [False, True])
+def test_reset_gives_back_the_loaded_program(
+    tier: str, past_caches: bool, own_code: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lanes and the host wrote is gone and the program's data are there, also where lanes had been interleaved:
+    each run adds up the same."""
+    monkeypatch.setattr(host_memory, "_FEW_BYTES", 0)
+    if past_caches:
+        monkeypatch.setattr(host_memory, "_PAST_CACHES", 0)
+    monkeypatch.setitem(vector_tier.POLICIES, "auto", vector_tier.ALWAYS)
+    lanes = 4 * vector_unit().lanes + 3
+    code = scribbling().code
+    numbers = np.arange(1, 1101, dtype=np.uint32).tobytes()
+    pieces = (Segment(CODE, len(code), code, READ | EXECUTE), Segment(0x40003, 5000, b"abc" + numbers, READ | WRITE))
+    m = Machine(Program(pieces, CODE, parse_isa("rv64im")), lanes, tier=tier, memory="20KiB", arguments=["one", "two"])
+    if own_code:  # written by lane, code is no longer shared
+        m.memory.write(CODE + len(code) - 1, np.arange(lanes, dtype=np.uint8)[:, None])
+        m.reset()
+    spans = m._layout.spans
+    loaded = [m.memory.read(s.lo, s.size) for s in spans]
+    sums = []
+    for turn in range(6):
+        m.registers["a3"] = 0x40010 + np.arange(lanes) % 2 * 4
+        m.registers["a4"] = m.registers["sp"]
+        assert m.run().stops() == {"EBREAK": lanes}
+        settle()
+        for group in range(turn % 2, 4 if tier == "auto" else 0, 2):
+            relay(m._lane_memory, group)
+        sums.append(m.registers["a2"].tolist())
+        if turn % 2:
+            m.memory.write(0x40003 + turn, np.arange(lanes * 77, dtype=np.uint64).astype(np.uint8).reshape(lanes, 77))
+            m.memory.write(CODE, code[:3])
+        m.reset()
+        for span, wanted in zip(spans, loaded, strict=True):
+            assert (m.memory.read(span.lo, span.size) == wanted).all()
+    assert sums == [sums[0]] * 6
+
+
+@pytest.mark.parametrize("size", [1, 3 * mmap.PAGESIZE, 200 * mmap.PAGESIZE - 1])
+@pytest.mark.parametrize("past_caches", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_cleared_memory_is_zero(size: int, past_caches: bool, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever pages were written, and where nobody knows which are there."""
+    monkeypatch.setattr(host_memory, "_FEW_BYTES", 0)
+    if past_caches:
+        monkeypatch.setattr(host_memory, "_PAST_CACHES", 0)
+    if not known:
+        monkeypatch.setattr(host_memory, "resident_pages", lambda address, size: None)
+    memory = HostMemory(size)
+    rng = np.random.default_rng(size)
+    for turn in range(20):
+        memory.array[rng.integers(0, size, 300 if turn % 3 else 2)] = 1
+        memory.array[-1] = 7
+        memory.clear()
+        assert not memory.array.any()
+
+
+needs_resident_pages = pytest.mark.skipif(
+    resident_pages(HostMemory(1).address, mmap.PAGESIZE) is None,
+    reason="this kernel does not tell which pages are there",
+)
+
+
+@needs_resident_pages
+@pytest.mark.parametrize("most", [1, 3, 1 << 12])
+def test_resident_pages(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ranges the kernel is asked for at once."""
+    monkeypatch.setattr("vmjit.resident_pages._MOST_RANGES", most)
+    memory = HostMemory(1000 * mmap.PAGESIZE, sparse_unit=1000 * mmap.PAGESIZE)
+
+    def pages() -> list[int]:
+        found = resident_pages(memory.address, 1000 * mmap.PAGESIZE)
+        assert found is not None
+        return found.tolist()
+
+    assert pages() == []
+    written = [0, 3, 4, 5, 77, 998, 999]
+    memory.array[np.array(written) * mmap.PAGESIZE] = 1
+    assert pages() == written
+    memory.array[:] = 1
+    assert pages() == list(range(1000))
+    memory.discard()
+    assert pages() == []
+
+
+@needs_resident_pages
+def test_pages_that_are_not_written_any_more_are_given_back() -> None:
+    """What is written each time stays, what was written once does not stay for long."""
+    pages = (4 << 20) // mmap.PAGESIZE
+    memory = HostMemory(pages * mmap.PAGESIZE, sparse_unit=pages * mmap.PAGESIZE)
+
+    def count() -> int:
+        found = resident_pages(memory.address, pages * mmap.PAGESIZE)
+        assert found is not None
+        return len(found)
+
+    memory.array[:] = 1
+    for _ in range(20):
+        memory.clear()
+        assert count() == pages
+        memory.array[:] = 1
+    for few in (pages // 2, pages // 8):
+        memory.array[:] = 1
+        memory.clear()
+        turns = 0
+        while count() > few:
+            memory.array[: few * mmap.PAGESIZE] = 1
+            memory.clear()
+            turns += 1
+            assert turns < 20
+        assert (few == pages // 2) == (turns > 4)
+
+
 def test_gather_and_scatter_of_many_lanes() -> None:
     """Ragged sizes in one call, among them nothing and ranges that cannot be written."""
     pieces = (Segment(CODE, 32, bytes(range(32)), READ | EXECUTE), Segment(CODE + 32, 64, b"", READ | WRITE))
@@ -329,6 +495,32 @@ def test_gather_and_scatter_of_many_lanes() -> None:
         assert found[start : start + n].tolist() == wanted
     untouched = sorted(set(range(lanes)) - set(which.tolist()))
     assert not memory.read(CODE + 32, 64)[untouched].any()
+
+
+@pytest.mark.parametrize(("size", "step"), [(8, 4), (4, 8), (4, 1), (6, 4), (1, 1)])
+def test_gather_and_scatter_of_one_size(size: int, step: int) -> None:
+    """Whole words and others, of lanes side by side and interleaved; some lanes want nothing."""
+    layout = plan_memory(Program((Segment(CODE, 256, b"", 7),), CODE, parse_isa("rv64imac")), MEMORY)
+    lanes = 67
+    memory = LaneMemory(layout, lanes)
+    assert memory.form_groups(8)
+    rng = np.random.default_rng(size)
+    plain = np.zeros((lanes, 256), np.uint8)
+    for turn in range(12):
+        relay(memory, turn * 5 % 8)
+        which = rng.permutation(lanes)[:50].astype(np.intp)
+        offsets = rng.integers(0, 240 // step, 50) * step
+        sizes = np.where(rng.integers(0, 5, 50) == 0, 0, size) if turn % 2 else np.full(50, size)
+        wanting = np.flatnonzero(sizes)
+        data = rng.integers(0, 256, len(wanting) * size, dtype=np.uint8)
+        places = (CODE + offsets).astype(np.uint64)
+        assert memory.scatter(which, places, sizes, data).all()
+        columns = offsets[wanting, None] + np.arange(size)
+        plain[which[wanting, None], columns] = data.reshape(-1, size)
+        assert (memory.read(CODE, 256) == plain).all()
+        found, good = memory.gather(which, places, sizes)
+        assert good.all()
+        assert (found == data).all()
 
 
 @pytest.mark.parametrize("kind", ["gather", "scatter"])
