@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -253,11 +254,24 @@ class CpuEngine(Engine[CodeSpace]):
         for worker in self._workers[: 1 if first else threads] if len(groups) else ():
             worker.have_groups(self.memory)
         if first:
-            self._call(self._workers[0], *work)
+            with self._short_budgets(groups):
+                self._call(self._workers[0], *work)
             self._handle_hot()
             return
         futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
         self._supervise(futures, report, progress)
+
+    @contextmanager
+    def _short_budgets(self, groups: NDArray[np.intp]) -> Iterator[None]:
+        """A slice ends one lane's turn, but groups go on until their lanes stop: meanwhile let their budgets end too."""
+        state, end = self.state, (int(groups[-1]) + 1) * self.memory.group if len(groups) else 0
+        held = np.maximum(state.budget[:end] - _FIRST_QUANTUM, 0)
+        state.budget[:end] -= held
+        try:
+            yield
+        finally:
+            state.budget[:end] += held
+            state.stop[:end][(held > 0) & (state.stop[:end] == int(Stop.BUDGET))] = STOP_RUNNING
 
     def _groups_of(self, lanes: Lanes) -> NDArray[np.intp]:
         """The whole groups that have some of these lanes."""
