@@ -680,6 +680,8 @@ class _Groups:
         one_code = b.icmp_unsigned("==", b.and_(alike, active), active)
         found = b.call(self.find, [machine, first, pc])
         entry = b.select(one_code, found, ir.Constant(PTR, None))
+        # Lanes whose code differs have nowhere to meet: each would stop for the others at a place of its own.
+        meet = b.select(one_code, _i64(MODE_MEET), _i64(0))
         standing = b.icmp_unsigned("!=", b.ptrtoint(entry, I64), _i64(0))
         interleaved = b.icmp_unsigned("!=", load_field(b, state, GroupState.INTERLEAVED), _i64(0))
         wish = _variable(b, I64)
@@ -723,7 +725,7 @@ class _Groups:
         b.position_at_end(step)
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
-        store_field(b, frame, Frame.MODE, b.select(standing, _i64(0), _i64(MODE_MEET)))
+        store_field(b, frame, Frame.MODE, b.select(standing, _i64(0), meet))
         slice_ = b.select(standing, _i64(_COLD_SLICE >> 3), _i64(_COLD_SLICE))
         need = b.call(self.step, [machine, frame, lane, here, slice_])
         ran = self._intrinsic(
@@ -753,7 +755,7 @@ class _Groups:
         b.position_at_end(awake)
         b.cbranch(standing, one_by_one, meeting := b.append_basic_block("meeting"))
         b.position_at_end(meeting)
-        store_field(b, frame, Frame.MODE, _i64(MODE_MEET))
+        store_field(b, frame, Frame.MODE, meet)
         need = b.call(self.step, [machine, frame, lane, active, load_field(b, machine, MachineBlock.QUANTUM)])
         b.call(self.watch, [machine, lane, state])
         b.cbranch(need, out, turn)
