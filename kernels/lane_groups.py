@@ -195,10 +195,24 @@ class _Groups:
         index = b.zext(b.load(lane_array(b, machine, MachineBlock.CODE_INDEX, lane, I32), typ=I32), I64)
         space = b.load(lane_array(b, machine, MachineBlock.CODE_SPACES, index, PTR), typ=PTR)
         null = ir.Constant(PTR, None)
-        offset = b.sub(pc, load_field(b, space, CodeSpaceBlock.LO))
-        with b.if_then(b.icmp_unsigned(">=", offset, load_field(b, space, CodeSpaceBlock.SIZE))):
+        # A code space begins with its first span's fields; the rows of the others have the same.
+        span = _variable(b, PTR)
+        b.store(space, span)
+
+        def offset_in(place: Value) -> tuple[Value, Value]:
+            offset = b.sub(pc, load_field(b, place, CodeSpaceBlock.LO))
+            return offset, b.icmp_unsigned("<", offset, load_field(b, place, CodeSpaceBlock.SIZE))
+
+        with b.if_then(b.not_(offset_in(space)[1])):
+            more = load_field(b, space, CodeSpaceBlock.MORE, PTR)
+            with _counted(b, load_field(b, space, CodeSpaceBlock.MORE_COUNT)) as i:
+                row = element(b, more, b.mul(i, _i64(CodeSpaceBlock.MORE)), I8)
+                with b.if_then(offset_in(row)[1]):
+                    b.store(row, span)
+        offset, inside = offset_in(b.load(span, typ=PTR))
+        with b.if_then(b.not_(inside)):
             b.ret(null)
-        table = load_field(b, space, CodeSpaceBlock.TABLE, PTR)
+        table = load_field(b, b.load(span, typ=PTR), CodeSpaceBlock.TABLE, PTR)
         record = b.load(element(b, table, b.lshr(offset, _i64(1)), PTR), typ=PTR)
         with b.if_then(b.icmp_unsigned("==", b.ptrtoint(record, I64), _i64(0))):
             b.ret(null)
