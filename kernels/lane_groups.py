@@ -338,8 +338,11 @@ class _Groups:
         """Copy `size` bytes from `start` on of each lane to the other order: squares of as many words as lanes."""
         vector = ir.VectorType(I32, self.lanes)
         square = 4 * self.lanes
-        with _counted(b, b.udiv(size, _i64(square))) as i:
-            offset = b.add(start, b.mul(i, _i64(square)))
+        # Sizes are multiples of 64: the last of larger squares ends where the memory does, over the one before it.
+        last = b.sub(size, _i64(square))
+        with _counted(b, b.udiv(b.add(size, _i64(square - 1)), _i64(square))) as i:
+            place = b.mul(i, _i64(square))
+            offset = b.add(start, b.select(b.icmp_signed("<", place, last), place, last))
             apart = [b.add(b.mul(stride, _i64(lane)), offset) for lane in range(self.lanes)]
             together = [b.add(b.mul(offset, _i64(self.lanes)), _i64(square * word)) for word in range(self.lanes)]
             source, goal = (apart, together) if interleave else (together, apart)
