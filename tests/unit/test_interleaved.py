@@ -154,7 +154,9 @@ def group(request: pytest.FixtureRequest) -> Iterator[Group]:
     assert found.code.size > 0  # it had to stay loaded until here
 
 
-def check(group: Group, kind: tuple[str, str, int, bool], addresses: list[int], mask: int, source: random.Random) -> bool:
+def check(
+    group: Group, kind: tuple[str, str, int, bool], addresses: list[int], mask: int, source: random.Random
+) -> bool:
     """One access of all lanes against NumPy; gives whether it was made."""
     way, access, bits, masked = kind
     setup, count = group.setup, bits // 8
@@ -195,7 +197,9 @@ def test_one_address(kind: tuple[str, str, int, bool], group: Group) -> None:
     """Every address of the window and around it, aligned or not."""
     source, setup = random.Random(symbol(*kind)), group.setup
     around = range(setup.lo - 9, setup.lo + setup.size + 9)
-    made = [check(group, kind, [a] * setup.lanes, some_mask(source, setup.lanes), source) for a in [*around, *setup.wild()]]
+    made = [
+        check(group, kind, [a] * setup.lanes, some_mask(source, setup.lanes), source) for a in [*around, *setup.wild()]
+    ]
     assert any(made) == any(setup.allowed(a, kind[2]) for a in around)
 
 
@@ -232,7 +236,13 @@ def test_what_vectors_are_asked(group: Group) -> None:
     values = b.load(function.args[0], typ=lanes.type(64), align=8)
     odd = b.trunc(values, lanes.type(1))
     same, first = lanes.all_same(values)
-    answers = [lanes.all(odd), lanes.any(odd), lanes.is_none(lanes.bits(odd)), same, b.icmp_unsigned("<", first, I64(3))]
+    answers = [
+        lanes.all(odd),
+        lanes.any(odd),
+        lanes.is_none(lanes.bits(odd)),
+        same,
+        b.icmp_unsigned("<", first, I64(3)),
+    ]
     total = I64(0)
     for place, answer in enumerate(answers):
         total = b.or_(total, b.shl(b.zext(answer, I64), I64(place)))
@@ -242,7 +252,9 @@ def test_what_vectors_are_asked(group: Group) -> None:
     ask = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)(code.addresses["ask"])
     source = random.Random(setup.lanes)
     for _ in range(300):
-        row = np.array([source.choice([1, 2, 3, 5] if source.random() < 0.5 else [1]) for _ in range(setup.lanes)], np.uint64)
+        row = np.array(
+            [source.choice([1, 2, 3, 5] if source.random() < 0.5 else [1]) for _ in range(setup.lanes)], np.uint64
+        )
         if source.random() < 0.5:
             row[:] = source.randrange(4)
         mask = some_mask(source, setup.lanes)
@@ -252,5 +264,3 @@ def test_what_vectors_are_asked(group: Group) -> None:
         wanted = [all(odds), any(odds), not any(odds), len(set(part)) == 1, part[0] < 3]
         assert ask(int(row.ctypes.data), mask) == sum(w << i for i, w in enumerate(wanted)), (part, hex(mask))
     assert code.size > 0
-
-
