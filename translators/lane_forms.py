@@ -79,6 +79,8 @@ def decide(op: Op, args: Sequence[Known]) -> tuple[int, Form]:
         return (NARROW_BITS if narrow else bits), Form(uniform, narrow=True)
     if is_copy(op, args):
         narrow = args[0].form.narrow
+    elif op.name == "add" and args[0].constant == 0:  # `addi rd, zero, 5` loads a constant
+        narrow = args[1].form.narrow
     elif op.name in _BITWISE:
         masked = op.name == "and" and any(a.constant is not None and a.constant < 1 << 31 for a in args)
         narrow = narrow or masked
