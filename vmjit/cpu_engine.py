@@ -263,7 +263,7 @@ class CpuEngine(Engine[CodeSpace]):
 
     @contextmanager
     def _short_budgets(self, groups: NDArray[np.intp]) -> Iterator[None]:
-        """A slice ends one lane's turn, but groups go on until their lanes stop: meanwhile let their budgets end too."""
+        """A slice ends a lane's turn, but groups go on until their lanes stop: let their budgets end meanwhile."""
         state, end = self.state, (int(groups[-1]) + 1) * self.memory.group if len(groups) else 0
         held = np.maximum(state.budget[:end] - _FIRST_QUANTUM, 0)
         state.budget[:end] -= held
