@@ -6,15 +6,20 @@ Groups run in SIMD registers whenever they can here, whether that pays or not.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.cli.conftest import guest
 from tests.differential.oracles import EXECUTE, READ, WRITE, machine, settle
 from tests.machine.harness import (
     A0,
@@ -187,8 +192,12 @@ def ending(xlen: int) -> Assembly:
 
 
 @both
-@pytest.mark.parametrize("schedule", [(400, None, None), (0, 1, 50, 333, 1, None)], ids=["long", "short"])
-def test_lanes_that_stop_for_different_reasons(xlen: int, schedule: tuple[int | None, ...]) -> None:
+@pytest.mark.parametrize(
+    "schedule",
+    [pytest.param((400, 2000, 2000), marks=pytest.mark.slow), (0, 1, 50, 333, 1, 2000)],
+    ids=["long", "short"],
+)
+def test_lanes_that_stop_for_different_reasons(xlen: int, schedule: tuple[int, ...]) -> None:
     """Some have stopped for good while the rest of their group goes on; calls are served meanwhile."""
     lanes = 3 * LANES + 2
 
@@ -199,8 +208,7 @@ def test_lanes_that_stop_for_different_reasons(xlen: int, schedule: tuple[int | 
         m.registers[A3] = np.array(rounds, np.uint64)
         m.set_input([bytes([lane, 7, lane ^ 0x55] * 4) for lane in range(lanes)])
 
-    pieces = [p if p is not None else 2000 for p in schedule]
-    assert check(program(ending(xlen)), lanes, pieces, start=start)
+    assert check(program(ending(xlen)), lanes, schedule, start=start)
 
 
 @both
@@ -223,8 +231,7 @@ def test_one_lane_faults_while_the_others_go_on(xlen: int) -> None:
         m.registers[A2] = PLACE + 2
         m.registers[A3] = np.array([4 if lane % LANES == 5 else 0 for lane in range(m.lanes)], np.uint64)
 
-    for schedule in ((None,), (17, 100, None)):
-        assert check(program(a), 2 * LANES, schedule, start=start)
+    assert check(program(a), 2 * LANES, (17, 100, None), start=start)
 
 
 def patching(xlen: int) -> Assembly:
@@ -270,8 +277,10 @@ def test_code_that_changes_itself(xlen: int, kinds: int) -> None:
     check(program(patching(xlen), RWX), 2 * LANES + 1, start=start)
 
 
-@pytest.mark.parametrize("lanes", [LANES - 1, LANES, LANES + 1, 2 * LANES - 1, 2 * LANES, 4 * LANES + 3])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("lanes", "threads"),
+    [(LANES - 1, 2), (LANES, 1), (LANES + 1, 2), (2 * LANES - 1, 1), (2 * LANES, 2), (4 * LANES + 3, 2)],
+)
 def test_lane_counts_around_multiples_of_the_group(lanes: int, threads: int) -> None:
     a = Assembly(32)
     a.li(S1, PLACE)
@@ -284,7 +293,9 @@ def test_lane_counts_around_multiples_of_the_group(lanes: int, threads: int) -> 
 
 
 # Sizes of heap and stack around those of a page and of what is laid out at once; the data before them adds 256 bytes.
-@pytest.mark.parametrize("memory", [256, 4096 - 320, 4096, 4096 + 64, 4 * 4096 + 192, 300_000])
+@pytest.mark.parametrize(
+    "memory", [256, 4096 + 64, *(pytest.param(n, marks=pytest.mark.slow) for n in (4096 - 320, 4096, 16_576, 300_000))]
+)
 def test_memory_of_any_size_is_laid_out_and_back(memory: int) -> None:
     """Guests and host write all over it, in turns, whichever way it lies."""
     a = Assembly(32)
@@ -475,3 +486,63 @@ def test_code_in_several_places() -> None:
     )
     prog = Program(segments, CODE, parse_isa("rv32imac"), name="two places")
     assert check(prog, LANES + 1, (200, None))
+
+
+_TWICE = """
+import json, struct, sys
+import vmjit
+from vmjit import vector_tier
+from vmjit.tiering import COMPILE_THREAD
+
+path, runs = sys.argv[1:]
+vector_tier.POLICIES["auto"] = vector_tier.ALWAYS
+m = vmjit.Machine(vmjit.load(path), 40, "cpu", "auto", "16KiB", threads=1)
+simd = 0
+for _ in range(int(runs)):
+    m.reset()
+    m.set_input([struct.pack("<II", seed, 1) for seed in range(40)])
+    r = m.run()
+    simd += r.tiers["simd"]
+    COMPILE_THREAD.wait()
+s = m.statistics
+print(json.dumps([s.compiles, s.cache.compiles, simd, [r.output(i).hex() for i in range(40)]]))
+"""
+
+
+def test_a_second_process_compiles_nothing_for_groups(tmp_path: Path) -> None:
+    def run(runs: int, forbid: int) -> list[object]:
+        environment = {**os.environ, "VMJIT_CACHE_DIR": str(tmp_path), "VMJIT_FORBID_COMPILE": str(forbid)}
+        command = [sys.executable, "-c", _TWICE, guest("crc32", "rv32im"), str(runs)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        found: list[object] = json.loads(done.stdout)
+        return found
+
+    cold, warm = run(RUNS, 0), run(2, 1)
+    assert cold[0] > 0  # type: ignore[operator]
+    assert warm[:2] == [0, 0]
+    assert warm[2] > 0  # type: ignore[operator]
+    assert warm[3] == cold[3]
+
+
+_OTHER_UNIT = """
+import sys
+import vmjit.translators.vector_unit as unit
+
+found = unit.VectorUnit(int(sys.argv[1]), gathers=False)
+unit.vector_unit = lambda: found  # before anything asks
+import pytest
+
+tests = "test_memory_of_any_size or test_lanes_that_stop or share_a_read_only"
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", sys.argv[2], "-k", tests]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+def test_groups_as_on_other_computers(lanes: int, tmp_path: Path) -> None:
+    """Some of these tests with as many lanes as other vector registers have."""
+    environment = {**os.environ, "VMJIT_CACHE_DIR": str(tmp_path), "VMJIT_TEST_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", _OTHER_UNIT, str(lanes), __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout

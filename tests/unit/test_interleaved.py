@@ -210,7 +210,7 @@ def test_each_lane_an_address(kind: tuple[str, str, int, bool], group: Group) ->
     around = range(setup.lo - 9, setup.lo + setup.size + 9)
     good = [a for a in around if setup.allowed(a, bits)]
     made = 0
-    for turn in range(40):
+    for turn in range(24):
         mask = some_mask(source, setup.lanes)
         pool = good or list(around)
         addresses = [source.choice(pool) for _ in range(setup.lanes)]

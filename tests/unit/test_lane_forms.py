@@ -125,8 +125,8 @@ def _make(name: str, examples: int) -> object:
     return test
 
 
-test_rv32 = _make("rv32 all", 25)
-test_rv64 = _make("rv64 all", 40)
+test_rv32 = _make("rv32 all", 10)
+test_rv64 = _make("rv64 all", 20)
 
 
 def test_claims_were_checked() -> None:
