@@ -319,6 +319,7 @@ def test_memory_of_any_size_is_laid_out_and_back(memory: int) -> None:
         if m.tier == "auto":
             seen.update(interleaved(m).tolist())
         end = m.environment.stack_top
+        m.memory.write(end - 24, np.frombuffer(source.randbytes(24 * m.lanes), np.uint8).reshape(m.lanes, 24))
         for _ in range(6):
             size = source.choice([1, 2, 3, 4, 7, 64, 129])
             at = source.randrange(PLACE, end - size)
@@ -333,6 +334,34 @@ def test_memory_of_any_size_is_laid_out_and_back(memory: int) -> None:
     lanes = 2 * LANES + 1
     assert check(program(a), lanes, (90, 33, 200, None), start=start, between=between, memory=memory)
     assert seen == {False, True}
+
+
+def test_memory_is_laid_out_back_where_lanes_part() -> None:
+    """All lanes together, then for long in four loops, then together."""
+    a = Assembly(32)
+    loops = 4
+    a.li(S1, PLACE)
+    a.label("again")
+    a.put("addi", T0, ZERO, imm=60)
+    counted(a, "together", lambda: work(a))
+    a.put("addi", T0, ZERO, imm=400)
+    a.put("andi", A2, A0, imm=loops - 1)
+    for i in range(loops):
+        a.put("addi", T1, ZERO, imm=i)
+        a.put("beq", 0, A2, T1, to=f"own {i}")
+    for i in range(loops):
+        counted(a, f"own {i}", lambda: work(a))
+        a.put("jal", 0, to="again")
+    lay: list[list[bool]] = []
+
+    def between(m: Machine, piece: int) -> None:
+        if m.tier == "auto":
+            lay.append(interleaved(m).tolist())
+
+    assert check(program(a), 2 * LANES, (500, 600, 2000, 2000, 1500, 5000), between=between)
+    for group in range(2):
+        turns = {(was[group], now[group]) for was, now in itertools.pairwise(lay)}
+        assert {(False, True), (True, False)} <= turns
 
 
 def test_reset_of_interleaved_memory() -> None:
@@ -533,7 +562,7 @@ found = unit.VectorUnit(int(sys.argv[1]), gathers=False)
 unit.vector_unit = lambda: found  # before anything asks
 import pytest
 
-tests = "test_memory_of_any_size or test_lanes_that_stop or share_a_read_only"
+tests = "test_memory or test_lanes_that_stop or share_a_read_only"
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", sys.argv[2], "-k", tests]))
 """
 
