@@ -201,10 +201,24 @@ class _Groups:
         index = b.zext(b.load(lane_array(b, machine, MachineBlock.CODE_INDEX, lane, I32), typ=I32), I64)
         space = b.load(lane_array(b, machine, MachineBlock.CODE_SPACES, index, PTR), typ=PTR)
         null = ir.Constant(PTR, None)
-        offset = b.sub(pc, load_field(b, space, CodeSpaceBlock.LO))
-        with b.if_then(b.icmp_unsigned(">=", offset, load_field(b, space, CodeSpaceBlock.SIZE))):
+        # A code space begins with its first span's fields; the rows of the others have the same.
+        span = _variable(b, PTR)
+        b.store(space, span)
+
+        def offset_in(place: Value) -> tuple[Value, Value]:
+            offset = b.sub(pc, load_field(b, place, CodeSpaceBlock.LO))
+            return offset, b.icmp_unsigned("<", offset, load_field(b, place, CodeSpaceBlock.SIZE))
+
+        with b.if_then(b.not_(offset_in(space)[1])):
+            more = load_field(b, space, CodeSpaceBlock.MORE, PTR)
+            with _counted(b, load_field(b, space, CodeSpaceBlock.MORE_COUNT)) as i:
+                row = element(b, more, b.mul(i, _i64(CodeSpaceBlock.MORE)), I8)
+                with b.if_then(offset_in(row)[1]):
+                    b.store(row, span)
+        offset, inside = offset_in(b.load(span, typ=PTR))
+        with b.if_then(b.not_(inside)):
             b.ret(null)
-        table = load_field(b, space, CodeSpaceBlock.TABLE, PTR)
+        table = load_field(b, b.load(span, typ=PTR), CodeSpaceBlock.TABLE, PTR)
         record = b.load(element(b, table, b.lshr(offset, _i64(1)), PTR), typ=PTR)
         with b.if_then(b.icmp_unsigned("==", b.ptrtoint(record, I64), _i64(0))):
             b.ret(null)
@@ -330,8 +344,11 @@ class _Groups:
         """Copy `size` bytes from `start` on of each lane to the other order: squares of as many words as lanes."""
         vector = ir.VectorType(I32, self.lanes)
         square = 4 * self.lanes
-        with _counted(b, b.udiv(size, _i64(square))) as i:
-            offset = b.add(start, b.mul(i, _i64(square)))
+        # Sizes are multiples of 64: the last of larger squares ends where the memory does, over the one before it.
+        last = b.sub(size, _i64(square))
+        with _counted(b, b.udiv(b.add(size, _i64(square - 1)), _i64(square))) as i:
+            place = b.mul(i, _i64(square))
+            offset = b.add(start, b.select(b.icmp_signed("<", place, last), place, last))
             apart = [b.add(b.mul(stride, _i64(lane)), offset) for lane in range(self.lanes)]
             together = [b.add(b.mul(offset, _i64(self.lanes)), _i64(square * word)) for word in range(self.lanes)]
             source, goal = (apart, together) if interleave else (together, apart)
@@ -727,6 +744,8 @@ class _Groups:
         one_code = b.icmp_unsigned("==", b.and_(alike, active), active)
         found = b.call(self.find, [machine, first, pc])
         entry = b.select(one_code, found, ir.Constant(PTR, None))
+        # Lanes whose code differs have nowhere to meet: each would stop for the others at a place of its own.
+        meet = b.select(one_code, _i64(MODE_MEET), _i64(0))
         standing = b.icmp_unsigned("!=", b.ptrtoint(entry, I64), _i64(0))
         interleaved = b.icmp_unsigned("!=", load_field(b, state, GroupState.INTERLEAVED), _i64(0))
         wish = _variable(b, I64)
@@ -785,7 +804,7 @@ class _Groups:
         b.position_at_end(step)
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
-        store_field(b, frame, Frame.MODE, b.select(standing, _i64(0), _i64(MODE_MEET)))
+        store_field(b, frame, Frame.MODE, b.select(standing, _i64(0), meet))
         slice_ = b.select(standing, _i64(_COLD_SLICE >> 3), _i64(_COLD_SLICE))
         need = b.call(self.step, [machine, frame, lane, here, slice_])
         ran = self._intrinsic(
@@ -816,7 +835,7 @@ class _Groups:
         b.position_at_end(awake)
         b.cbranch(standing, one_by_one, meeting := b.append_basic_block("meeting"))
         b.position_at_end(meeting)
-        store_field(b, frame, Frame.MODE, _i64(MODE_MEET))
+        store_field(b, frame, Frame.MODE, meet)
         need = b.call(self.step, [machine, frame, lane, active, load_field(b, machine, MachineBlock.QUANTUM)])
         b.call(self.watch, [machine, lane, state])
         b.cbranch(need, out, turn)

@@ -86,6 +86,8 @@ def decide(op: Op, args: Sequence[Known], result: Range | None = None) -> tuple[
         narrow = args[0].form.narrow
     elif bounded and (op.name in _LOW_FROM_LOW or _is_short_shift(op, args)):
         narrow = True
+    elif op.name == "add" and args[0].constant == 0:  # `addi rd, zero, 5` loads a constant
+        narrow = args[1].form.narrow
     elif op.name in _BITWISE:
         masked = op.name == "and" and any(a.constant is not None and a.constant < 1 << 31 for a in args)
         narrow = narrow or masked

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +56,14 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
-@lru_cache(maxsize=1)
 def _mincore() -> int:
-    """The address of the C library's mincore, which tells which pages of memory are there; 0: there is none."""
+    """The address of the C library's mincore, which tells which pages of memory are there; 0 where it cannot be asked.
+
+    It does not tell of pages that were swapped out, so with swap all memory has to be looked at.
+    """
     try:
+        if "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text():
+            return 0
         return ctypes.cast(ctypes.CDLL(None).mincore, ctypes.c_void_p).value or 0
     except (OSError, AttributeError, TypeError):
         return 0
@@ -253,11 +259,24 @@ class CpuEngine(Engine[CodeSpace]):
         for worker in self._workers[: 1 if first else threads] if len(groups) else ():
             worker.have_groups(self.memory)
         if first:
-            self._call(self._workers[0], *work)
+            with self._short_budgets(groups):
+                self._call(self._workers[0], *work)
             self._handle_hot()
             return
         futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
         self._supervise(futures, report, progress)
+
+    @contextmanager
+    def _short_budgets(self, groups: NDArray[np.intp]) -> Iterator[None]:
+        """A slice ends a lane's turn, but groups go on until their lanes stop: let their budgets end meanwhile."""
+        state, end = self.state, (int(groups[-1]) + 1) * self.memory.group if len(groups) else 0
+        held = np.maximum(state.budget[:end] - _FIRST_QUANTUM, 0)
+        state.budget[:end] -= held
+        try:
+            yield
+        finally:
+            state.budget[:end] += held
+            state.stop[:end][(held > 0) & (state.stop[:end] == int(Stop.BUDGET))] = STOP_RUNNING
 
     def _groups_of(self, lanes: Lanes) -> NDArray[np.intp]:
         """The whole groups that have some of these lanes."""

@@ -113,8 +113,8 @@ class Machine:
             "cuda" or "hip": a GPU; "cuda:1" is the second, "cuda:all" and "cuda:0,cuda:1" split the lanes over
             several. "ptx" executes the CUDA kernels in a PTX virtual machine ("ptx:sm_75" chooses the architecture),
             "host" runs the same kernels compiled for this computer.
-        tier: "auto": what is hot is compiled, for lanes one by one and for groups of them in SIMD registers, and what is
-            quicker runs. "interpreter": tier 0 only. "scalar": everything compiled before it runs, lanes one by one.
+        tier: "auto": what is hot is compiled, for lanes one by one and for groups of them in SIMD registers, and what
+            is quicker runs. "interpreter": tier 0 only. "scalar": everything compiled before it runs, lanes one by one.
             "simd": as "auto" on the CPU, with groups in SIMD registers as soon as their lanes meet.
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
         arguments: put on every lane's stack as a C program's argc and argv.

@@ -1,16 +1,19 @@
 """The lowering table against the reference evaluator: every pure op, every type, on operands that matter.
 
-Each op and type is one function of one module, compiled for this host and called with every combination of operands.
+Each op and type is one function of one module, compiled for this host and called with every combination of operands;
+and once more for vectors of lanes.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from llvmlite import ir
 
@@ -145,6 +148,72 @@ def differences(case: Case, function: Function) -> list[str]:
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.symbol)
 def test_lowering_agrees_with_the_evaluator(case: Case, functions: dict[str, Function]) -> None:
     assert not differences(case, functions[case.symbol])[:20]
+
+
+# -- the same on vectors of lanes
+
+VECTOR_LANES = 8
+
+
+def vector_symbol(case: Case) -> str:
+    return f"vector_{case.symbol}"
+
+
+def emit_vector(module: ir.Module, case: Case) -> None:
+    """void function(i64 count, i64* operand 0, 1, 2, i64* results): the op on `count` vectors of operands."""
+    wide, pointer, lanes = int_type(64), ir.PointerType(), VECTOR_LANES
+    many = ir.VectorType(wide, lanes)
+    signature = ir.FunctionType(ir.VoidType(), [wide, *[pointer] * (ARGUMENTS + 1)])
+    function = ir.Function(module, signature, vector_symbol(case))
+    before, head, out = (function.append_basic_block(n) for n in ("entry", "head", "out"))
+    ir.IRBuilder(before).branch(head)
+    b = ir.IRBuilder(head)
+    index = b.phi(wide)
+    index.add_incoming(ir.Constant(wide, 0), before)
+    args = []
+    for type_, base in zip(case.operands, function.args[1:], strict=False):
+        value = b.load(b.gep(base, [index], source_etype=many), typ=many, align=8)
+        args.append(value if type_ is I64 else b.trunc(value, ir.VectorType(int_type(type_.bits), lanes)))
+    result = LOWERINGS[case.name](b, case.own, args)
+    result = result if case.result is I64 else b.zext(result, many)
+    b.store(result, b.gep(function.args[-1], [index], source_etype=many), align=8)
+    following = b.add(index, ir.Constant(wide, 1))
+    index.add_incoming(following, head)
+    b.cbranch(b.icmp_unsigned("<", following, function.args[0]), head, out)
+    ir.IRBuilder(out).ret_void()
+
+
+VectorFunction = Callable[[int, int, int, int, int], None]
+
+
+@pytest.fixture(scope="module")
+def vector_functions() -> Iterator[dict[str, VectorFunction]]:
+    module = ir.Module("vector lowerings")
+    for case in CASES:
+        emit_vector(module, case)
+    target = cpu_target()
+    symbols = tuple(map(vector_symbol, CASES))
+    code = target.load(target.compile(str(module)), symbols)
+    make = ctypes.CFUNCTYPE(None, ctypes.c_uint64, *[ctypes.c_uint64] * (ARGUMENTS + 1))
+    yield {case.symbol: make(code.addresses[vector_symbol(case)]) for case in CASES}
+    assert code.size > 0  # it had to stay loaded until here
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.symbol)
+def test_vectors_agree_with_the_evaluator(case: Case, vector_functions: dict[str, VectorFunction]) -> None:
+    """All combinations of operands, side by side; every vector holds many different ones."""
+    rows = list(itertools.product(*map(operands_of, case.operands)))
+    if len(rows) > 4096:
+        rows = random.Random(case.symbol).sample(rows, 4096)
+    vectors = -(-len(rows) // VECTOR_LANES)
+    columns = np.zeros((ARGUMENTS, vectors * VECTOR_LANES), np.uint64)
+    columns[: len(case.operands), : len(rows)] = np.array(rows, np.uint64).T
+    results = np.zeros(vectors * VECTOR_LANES, np.uint64)
+    addresses = [int(a.ctypes.data) for a in (*columns, results)]
+    vector_functions[case.symbol](vectors, *addresses)
+    wanted = [evaluated(case, row) for row in rows]
+    wrong = [(row, got, want) for row, got, want in zip(rows, results.tolist(), wanted, strict=False) if got != want]
+    assert not wrong[:20]
 
 
 def test_high_bits_of_arguments_do_not_matter(functions: dict[str, Function]) -> None:
