@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -62,7 +63,7 @@ def _mincore() -> int:
     It does not tell of pages that were swapped out, so with swap all memory has to be looked at.
     """
     try:
-        if "SwapTotal:              0 kB" not in Path("/proc/meminfo").read_text():
+        if not re.search(r"^SwapTotal:\s+0 kB$", Path("/proc/meminfo").read_text(), re.MULTILINE):
             return 0
         return ctypes.cast(ctypes.CDLL(None).mincore, ctypes.c_void_p).value or 0
     except (OSError, AttributeError, TypeError):
