@@ -191,11 +191,14 @@ def ending(xlen: int) -> Assembly:
     return a
 
 
-@both
 @pytest.mark.parametrize(
-    "schedule",
-    [pytest.param((400, 2000, 2000), marks=pytest.mark.slow), (0, 1, 50, 333, 1, 2000)],
-    ids=["long", "short"],
+    ("xlen", "schedule"),
+    [
+        (32, (0, 1, 50, 333, 1, 2000)),
+        pytest.param(64, (0, 1, 50, 333, 1, 2000), marks=pytest.mark.slow),
+        pytest.param(64, (400, 2000, 2000), marks=pytest.mark.slow),
+    ],
+    ids=["short32", "short64", "long64"],
 )
 def test_lanes_that_stop_for_different_reasons(xlen: int, schedule: tuple[int, ...]) -> None:
     """Some have stopped for good while the rest of their group goes on; calls are served meanwhile."""
