@@ -154,7 +154,7 @@ def test_fields_of_a_result(tier: str) -> None:
     assert result.fault_access.tolist() == [0, 1, 0, 0]
     assert result.pc.tolist() == [exits + 8, loads, breaks, loops]
     assert result.seconds > 0
-    assert set(result.tiers) == {"interpreter", "scalar"}
+    assert set(result.tiers) == {"interpreter", "scalar", "simd"}
     assert sum(result.tiers.values()) == result.instructions == 1309
     assert result.mips == pytest.approx(1309 / result.seconds / 1e6)
     assert (result.unknown_calls, result.device, result.interrupted) == ({}, "cpu", False)
