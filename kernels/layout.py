@@ -154,7 +154,6 @@ class VectorEntry(Offset):
     CONVERGENT_NUMBER = 16
     MASKED = 24  # function for any of a group's lanes, 0: none
     MASKED_NUMBER = 32
-    RECORD = 40  # of the block
     UNIFORM = 48  # registers that were the same in all lanes of every group that met here, a bit each
     NARROW = 56  # registers that were sign extensions of 32 bits in all of them
     MEETINGS = 64
@@ -210,7 +209,6 @@ class MachineBlock(Offset):
     QUANTUM = 112
     GROUP_SHIFT = 120  # log2 of the lanes of a group
     GROUPS = 128  # GroupState rows
-    ENTER_COMPILED = 136  # the handler of records that have compiled code
     MINCORE = 144  # the C library's function, 0: there is none
     HOT = 152
     MEETINGS = 160  # the VectorPolicy, see vmjit/vector_tier.py

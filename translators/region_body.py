@@ -52,10 +52,10 @@ class RegionBody:
         self.xlen = int_type(registers.type.bits)
         self.builder = builder
         self.function = builder.function
-        self.needs = _needs(region)
+        self.needs = budget_needs(region)
         self.dirty: set[int] = set()
-        self.dirty_at = _written_before(region, registers)
-        read, written = _registers_used(region, registers)
+        self.dirty_at = written_before(region, registers)
+        read, written = registers_used(region, registers)
         with builder.goto_entry_block():
             self.cells = {i: builder.alloca(self.xlen, name=registers.names[i]) for i in sorted(read | written)}
             self.remaining = builder.alloca(I64, name="remaining")
@@ -245,7 +245,7 @@ class RegionContext:
         b.position_at_end(fine)
 
 
-def _registers_used(region: Region, registers: RegisterFile) -> tuple[set[int], set[int]]:
+def registers_used(region: Region, registers: RegisterFile) -> tuple[set[int], set[int]]:
     read: set[int] = set()
     written: set[int] = set()
     for block in region.blocks.values():
@@ -257,7 +257,7 @@ def _registers_used(region: Region, registers: RegisterFile) -> tuple[set[int], 
     return read - {registers.zero}, written - {registers.zero}
 
 
-def _written_before(region: Region, registers: RegisterFile) -> dict[int, frozenset[int]]:
+def written_before(region: Region, registers: RegisterFile) -> dict[int, frozenset[int]]:
     """The registers that may have been written on the way to each block, since the region was entered."""
     own = {
         pc: frozenset(op.dest.index for op in block.ops() if isinstance(op.dest, Register)) - {registers.zero}
@@ -275,12 +275,12 @@ def _written_before(region: Region, registers: RegisterFile) -> dict[int, frozen
     return before
 
 
-def _needs(region: Region) -> dict[int, int]:
+def budget_needs(region: Region) -> dict[int, int]:
     """Where the budget is checked, and how much must be there: the longest way to the next check.
 
     Checks stand at the entries and at the targets of retreating edges of a depth-first walk: every cycle has one.
     """
-    checks, postorder = _walk(region)
+    checks, postorder = walk(region)
     longest: dict[int, int] = {}
     for pc in postorder:
         ways = [longest[s] for s in region.successors(pc) if s not in checks]
@@ -288,7 +288,7 @@ def _needs(region: Region) -> dict[int, int]:
     return {pc: longest[pc] for pc in checks}
 
 
-def _walk(region: Region) -> tuple[set[int], list[int]]:
+def walk(region: Region) -> tuple[set[int], list[int]]:
     """(entries and targets of retreating edges, all blocks in postorder)."""
     checks = set(region.entries)
     state: dict[int, int] = {}

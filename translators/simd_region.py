@@ -26,7 +26,7 @@ from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, Group
 from vmjit.translators.if_conversion import Hammock, written
 from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant
 from vmjit.translators.lowering import LOWERINGS, Builder, int_type
-from vmjit.translators.region_body import WindowPlan, _needs, _registers_used, _walk, _written_before
+from vmjit.translators.region_body import WindowPlan, budget_needs, registers_used, walk, written_before
 from vmjit.translators.regions import Region
 from vmjit.translators.value_ranges import Range, ValueRanges, anything
 from vmjit.translators.vector_unit import VectorUnit
@@ -48,11 +48,6 @@ class Held:
     @property
     def uniform(self) -> bool:
         return self.known.form.uniform
-
-
-def simd_instruction(op: Op) -> bool:
-    """Whether a group can run an op: not what depends on how many instructions a lane retired."""
-    return op.name != "retired"
 
 
 class SimdRegion:
@@ -84,9 +79,9 @@ class SimdRegion:
         shared = (windows.shared_lo, windows.shared_size)
         self.forms = LaneForms(_entered_at(region, self.entries), registers, assumed or {}, self.ranges, shared)
         self.needs = _needs_with(self.forms.hammocks, _entered_at(region, self.entries))
-        self.heads = set(_needs(region)) | set(region.entries)
-        self.dirty_at = _written_before(_entered_at(region, self.entries), registers)
-        read, written = _registers_used(region, registers)
+        self.heads = set(budget_needs(region)) | set(region.entries)
+        self.dirty_at = written_before(_entered_at(region, self.entries), registers)
+        read, written = registers_used(region, registers)
         self.used = sorted(read | written)
         self._cells: dict[tuple[int, str], Any] = {}
         b = self.builder
@@ -277,7 +272,7 @@ class SimdRegion:
         b = self.builder
         for self.index, instruction in enumerate(block.instructions):
             self.temps: dict[Temp, Held] = {}
-            if not all(map(simd_instruction, instruction.ops)):
+            if any(op.name == "retired" for op in instruction.ops):  # each lane has a count of its own
                 self.leave_here()
                 b.position_at_end(b.append_basic_block("never"))
             for op in instruction.ops:
@@ -785,8 +780,8 @@ class _ExitApart(_Exit):
 
 
 def _needs_with(hammocks: Mapping[int, Hammock], region: Region) -> dict[int, int]:
-    """As `_needs`, where a branch may be run with both of its ways, on which there are no checks then."""
-    checks, postorder = _walk(region)
+    """As `budget_needs`, where a branch may be run with both of its ways, on which there are no checks then."""
+    checks, postorder = walk(region)
     longest: dict[int, int] = {}
     for pc in postorder:
         size = len(region.blocks[pc].instructions)

@@ -220,7 +220,6 @@ class CpuEngine(Engine[CodeSpace]):
         self._bound = bound
         self.state.fill_block(self._block)
         self.memory.fill_block(self._block)
-        self._block[MachineBlock.ENTER_COMPILED // 8] = self.interpreter.enter_compiled
         self._block[MachineBlock.MINCORE // 8] = _mincore()
         self._block[MachineBlock.HOT // 8] = self._hot.ctypes.data
         while len(self._workers) < self.threads:

@@ -6,6 +6,7 @@ do is noted by the kernel (`VectorEntry`), and once it asks, the region is compi
 
 from __future__ import annotations
 
+import json
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from vmjit.cache import cache_key
 from vmjit.code_space import CodeSpace
 from vmjit.errors import CompileError, CompileForbiddenError
+from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, MachineBlock, VectorEntry
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.lane_forms import Form
@@ -58,6 +60,9 @@ POLICIES = {"auto": VectorPolicy(), "simd": VectorPolicy(meetings=1)}
 ALWAYS = VectorPolicy(meetings=1, trial_work=0, judged_work=1 << 62)
 
 
+_Seen = tuple[int, int]
+
+
 @dataclass(eq=False)
 class _Place:
     """An entry of a region. `words` is its VectorEntry."""
@@ -66,7 +71,7 @@ class _Place:
     region: Region
     pc: int
     words: NDArray[np.uint64]
-    assumed: dict[int, Form] | None = None
+    assumed: _Seen | None = None
     """What its convergent code assumes of registers."""
     pause: float = _FIRST_PAUSE
     since: float | None = None
@@ -76,15 +81,19 @@ class _Place:
     def address(self) -> int:
         return int(self.words.ctypes.data)
 
-    def forms(self, registers: int, *, xlen: int) -> dict[int, Form]:
-        """What is assumed of each register, by what groups had in common here."""
-        uniform, narrow = (int(self.words[f // 8]) for f in (VectorEntry.UNIFORM, VectorEntry.NARROW))
-        return {i: Form(bool(uniform >> i & 1), xlen == 32 or bool(narrow >> i & 1)) for i in range(registers)}
+    def seen(self) -> _Seen:
+        """What groups had in common here: registers that are uniform and that are narrow, a bit each."""
+        return int(self.words[VectorEntry.UNIFORM // 8]), int(self.words[VectorEntry.NARROW // 8])
 
     def lead(self, function: VectorEntry, address: int, number: int) -> None:
         """Have groups run a function here; the number is written first, for groups look while this happens."""
         self.words[function // 8 + 1] = number
         self.words[function // 8] = address
+
+
+def _forms(registers: RegisterFile, seen: _Seen) -> dict[int, Form]:
+    narrow = seen[1] if registers.type.bits > 32 else _ALL
+    return {i: Form(bool(seen[0] >> i & 1), bool(narrow >> i & 1)) for i in range(len(registers))}
 
 
 class VectorCompiler:
@@ -130,7 +139,7 @@ class VectorCompiler:
             return
         region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
         try:
-            assumed = place.forms(len(space.decoder.registers), xlen=space.decoder.registers.type.bits)
+            assumed = self._assumption(region, place.seen())
             if assumed == place.assumed:
                 return
             code, numbers = self._compiled(space, region, assumed)
@@ -186,24 +195,43 @@ class VectorCompiler:
         space.lead_vector(pc, place.address)
         return place
 
-    def _compiled(
-        self, space: CodeSpace, region: Region, assumed: dict[int, Form] | None
-    ) -> tuple[int, dict[int, int]]:
+    def _assumption(self, region: Region, seen: _Seen) -> _Seen:
+        """What to assume of registers: what an earlier process did if that holds here too, whose code is there."""
+        from vmjit.tiering import region_identity
+
+        key = cache_key("assumption", (region_identity(region), self._options.identity(), repr(vector_unit())))
+        data = self._cache.disk.get(key)
+        if data is not None:
+            uniform, narrow = json.loads(data)
+            if not (uniform & ~seen[0] or narrow & ~seen[1]):
+                return (uniform, narrow)
+        self._cache.disk.put(key, json.dumps(seen).encode())
+        return seen
+
+    def _compiled(self, space: CodeSpace, region: Region, assumed: _Seen | None) -> tuple[int, dict[int, int]]:
         """(address of one version of a region, its entries' numbers)."""
         from vmjit.tiering import region_identity
 
         target, unit = cpu_target(), vector_unit()
         symbol = MASKED_SYMBOL if assumed is None else CONVERGENT_SYMBOL
-        forms = "" if assumed is None else repr(sorted(assumed.items()))
-        parts = ("vector", region_identity(region), self._options.identity(), repr(unit), forms, *target.identity)
+        registers = space.decoder.registers
+        forms = None if assumed is None else _forms(registers, assumed)
+        parts = (
+            "vector",
+            region_identity(region),
+            self._options.identity(),
+            repr(unit),
+            repr(assumed),
+            *target.identity,
+        )
         key = cache_key("vector region", parts)
         entries = list(region.blocks) if assumed is None else region.entries
         code: Any = self._cache.get(key)
         if code is None:
-            registers, windows = space.decoder.registers, self._options.windows
+            windows = self._options.windows
 
             def compile_image() -> bytes:
-                return target.compile(emit_simd_region(region, registers, windows, unit, assumed).ir)
+                return target.compile(emit_simd_region(region, registers, windows, unit, forms).ir)
 
             what = f"the region at {region.entries[0]:#x} for lane groups"
             code = target.load(self._cache.image(key, what, self._statistics.counted(compile_image)), (symbol,))

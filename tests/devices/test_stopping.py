@@ -46,7 +46,7 @@ def check(m: Machine, factors: np.ndarray, iterations: int) -> None:
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("device", DEVICES[1:])
 def test_an_interrupted_run_ends_soon_and_goes_on(device: str) -> None:
-    iterations = 1 << 40
+    iterations = 1 << 30
     m, factors = spinning(iterations, device, 8)
     result, seconds = interrupted_run(m, 0.2)
     assert result.interrupted
@@ -89,7 +89,7 @@ def test_two_interrupts_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_guest_without_end_ends_in_time(device: str) -> None:
-    m, factors = spinning(1 << 40, device)
+    m, factors = spinning(1 << 30, device)
     m.run(1000)
     settle()
     started = time.perf_counter()
@@ -98,7 +98,7 @@ def test_a_guest_without_end_ends_in_time(device: str) -> None:
     assert result.timed_out
     assert not result.interrupted
     assert set(result.stops()) == {"RUNNING"}
-    check(m, factors, 1 << 40)
+    check(m, factors, 1 << 30)
     later = m.run(7, max_seconds=60)
     assert not later.timed_out
     assert (later.stop == Stop.BUDGET).all()
