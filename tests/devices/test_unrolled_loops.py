@@ -9,7 +9,7 @@ from tests.differential import asm
 from tests.differential.oracles import machine, program
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.translators.loop_unrolling import unrolled_loops
-from vmjit.translators.region_body import _needs
+from vmjit.translators.region_body import budget_needs
 from vmjit.translators.regions import Region
 
 CODE, DATA, SIZE = 0x10000, 0x20000, 512
@@ -86,7 +86,7 @@ def test_the_loops_are_unrolled(xlen: int) -> None:
             blocks[pc] = decoder.block(lambda at, size: code[at - CODE :][:size], pc)
             todo += blocks[pc].successors()
     region = Region([CODE], blocks)
-    (found,) = unrolled_loops(region, set(_needs(region))).values()
+    (found,) = unrolled_loops(region, set(budget_needs(region))).values()
     assert found.head == CODE
     assert found.copies > 1
     assert found.groups

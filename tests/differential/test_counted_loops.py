@@ -10,7 +10,7 @@ from tests.differential.oracles import machine, program
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.memory_layout import plan_memory
 from vmjit.translators.counted_loops import CountedLoop, counted_loops
-from vmjit.translators.region_body import _needs
+from vmjit.translators.region_body import budget_needs
 from vmjit.translators.regions import Region
 
 CODE, DATA, SIZE = 0x10000, 0x20000, 512
@@ -97,7 +97,7 @@ class Loop:
                 todo += blocks[pc].successors()
         region = Region([CODE], blocks)
         assert region.blocks[CODE].registers is REGISTERS[self.xlen]
-        return counted_loops(region, _needs(region))
+        return counted_loops(region, budget_needs(region))
 
     def start(self, lane: int) -> tuple[int, int]:
         """A counter and its bound, some of them where the numbers wrap or the sign changes."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.differential.asm import encode
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.ir import I1, I64, Block, Const, GuestInstruction, Register, Terminator
-from vmjit.translators.region_body import _needs
+from vmjit.translators.region_body import budget_needs
 from vmjit.translators.regions import (
     MAX_REGION_BLOCKS,
     MAX_REGION_INSTRUCTIONS,
@@ -687,7 +687,7 @@ def longest_way(region: Region, pc: int, checks: set[int]) -> int:
 @given(regions())
 @settings(max_examples=300)
 def test_every_cycle_has_a_budget_check(region: Region) -> None:
-    needs = _needs(region)
+    needs = budget_needs(region)
     assert set(region.entries) <= set(needs) <= set(region.blocks)
     unchecked = {pc: {s for s in region.successors(pc) if s not in needs} for pc in region.blocks if pc not in needs}
     assert not has_cycle(unchecked)
@@ -696,7 +696,7 @@ def test_every_cycle_has_a_budget_check(region: Region) -> None:
 @given(regions())
 @settings(max_examples=150)
 def test_a_check_asks_for_the_longest_way_to_the_next(region: Region) -> None:
-    needs = _needs(region)
+    needs = budget_needs(region)
     for pc, need in needs.items():
         assert need == longest_way(region, pc, set(needs))
 
@@ -708,7 +708,7 @@ def test_only_entries_and_loops_are_checked(region: Region) -> None:
     for _ in region.blocks:
         for following in reach.values():
             following.update(*[reach[s] for s in following])
-    for pc in _needs(region):
+    for pc in budget_needs(region):
         assert pc in region.entries or pc in reach[pc]
 
 
@@ -716,24 +716,24 @@ def test_checks_of_a_loop() -> None:
     """Entry, head, two ways through the loop: the longer one counts."""
     region = region_of({0: [1], 1: [2, 3], 2: [4], 3: [4], 4: [1, 5], 5: []}, {0: 5, 1: 2, 2: 10, 3: 20, 4: 3, 5: 7}, [0])  # fmt: skip
     head = BASE + 0x1000
-    assert _needs(region) == {BASE: 5, head: 2 + 20 + 3 + 7}
+    assert budget_needs(region) == {BASE: 5, head: 2 + 20 + 3 + 7}
 
 
 def test_checks_of_a_loop_with_two_entries() -> None:
     region = region_of({0: [1], 1: [0]}, {0: 4, 1: 6}, [0, 1])
-    assert _needs(region) == {BASE: 4, BASE + 0x1000: 6}
+    assert budget_needs(region) == {BASE: 4, BASE + 0x1000: 6}
 
 
 def test_a_block_that_leads_to_itself() -> None:
     region = region_of({0: [0]}, {0: 4}, [0])
-    assert _needs(region) == {BASE: 4}
+    assert budget_needs(region) == {BASE: 4}
 
 
 def test_checks_of_a_program_with_calls() -> None:
     """A return leads to every return point of the region, so a function called twice closes a loop."""
     code = program(CALLS)
     region = form_region(code, code["main"], visited(code))
-    needs = _needs(region)
+    needs = budget_needs(region)
     assert code["main"] in needs
     unchecked = {pc: {s for s in region.successors(pc) if s not in needs} for pc in region.blocks if pc not in needs}
     assert not has_cycle(unchecked)
