@@ -145,6 +145,8 @@ class VectorCompiler:
             code, numbers = self._compiled(space, region, assumed)
             place.assumed = assumed
             place.lead(VectorEntry.CONVERGENT, code, numbers[place.pc])
+            # What does not fit the new code is to be learned anew.
+            place.words[VectorEntry.UNFIT // 8] = 0
             place.words[VectorEntry.STATE // 8] = VECTOR_READY
             self._statistics.vector_regions += 1
             if place.words[VectorEntry.MASKED // 8]:
