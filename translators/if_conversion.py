@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vmjit.ir.values import Const, Register
+from vmjit.translators.region_body import walk
 from vmjit.translators.regions import Region
 
 # Instructions of one way, at most: parting and meeting again costs about as much as some dozens.
@@ -68,3 +69,18 @@ def hammocks(region: Region) -> dict[int, Hammock]:
 def written(region: Region, pcs: Iterable[int]) -> set[int]:
     """The registers that blocks write."""
     return {op.dest.index for pc in pcs for op in region.blocks[pc].ops() if isinstance(op.dest, Register)}
+
+
+def budget_needs_both_ways(hammocks: Mapping[int, Hammock], region: Region) -> dict[int, int]:
+    """As `budget_needs`, where a branch may be run with both of its ways, on which there are no checks then."""
+    checks, postorder = walk(region)
+    longest: dict[int, int] = {}
+    for pc in postorder:
+        size = len(region.blocks[pc].instructions)
+        ways = [longest[s] for s in region.successors(pc) if s not in checks]
+        if pc in hammocks:
+            hammock = hammocks[pc]
+            size += sum(len(region.blocks[way].instructions) for _, way in hammock.ways)
+            ways.append(0 if hammock.join in checks else longest[hammock.join])
+        longest[pc] = size + max(ways, default=0)
+    return {pc: longest[pc] for pc in checks}

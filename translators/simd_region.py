@@ -23,13 +23,14 @@ from vmjit.ir.values import Const, Op, Operand, Register, Temp
 from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
 from vmjit.kernels.interleaved import LaneVectors, PrivateWords
 from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
-from vmjit.translators.if_conversion import Hammock, written
+from vmjit.translators.if_conversion import Hammock, budget_needs_both_ways, written
 from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant
 from vmjit.translators.lowering import LOWERINGS, Builder, int_type
-from vmjit.translators.region_body import WindowPlan, budget_needs, registers_used, walk, written_before
+from vmjit.translators.region_body import WindowPlan, budget_needs, registers_used, written_before
 from vmjit.translators.regions import Region
 from vmjit.translators.value_ranges import Range, ValueRanges, anything
 from vmjit.translators.vector_unit import VectorUnit
+from vmjit.translators.ways import Join
 
 SIMD_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
 """(group frame, number of the entry, instructions that the lanes may run) -> how many of these are left."""
@@ -78,7 +79,7 @@ class SimdRegion:
         self.ranges = ValueRanges(region, registers)
         shared = (windows.shared_lo, windows.shared_size)
         self.forms = LaneForms(_entered_at(region, self.entries), registers, assumed or {}, self.ranges, shared)
-        self.needs = _needs_with(self.forms.hammocks, _entered_at(region, self.entries))
+        self.needs = budget_needs_both_ways(self.forms.hammocks, _entered_at(region, self.entries))
         self.heads = set(budget_needs(region)) | set(region.entries)
         self.dirty_at = written_before(_entered_at(region, self.entries), registers)
         read, written = registers_used(region, registers)
@@ -357,7 +358,7 @@ class SimdRegion:
         form = self.forms.loaded(op, address.known.form)
         if address.uniform and form.uniform and id(op) not in self.forms.reloads:
             return self.held(self._load_shared_once(op, address.value), op.type, form)
-        join = _Join(self.builder, self.lanes.type(op.type.bits))
+        join = Join(self.builder, self.lanes.type(op.type.bits))
         if address.uniform:
             self._load_uniform(op, address.value, join)
         else:
@@ -387,7 +388,7 @@ class SimdRegion:
             offset = b.zext(offset, I64)
         return inside, offset
 
-    def _load_uniform(self, op: Op, address: Value, join: _Join) -> None:
+    def _load_uniform(self, op: Op, address: Value, join: Join) -> None:
         b = self.builder
         if self._may_be_private(op):
             inside, place = self.memory.uniform(address, op.type.bits)
@@ -407,7 +408,7 @@ class SimdRegion:
         narrow = address.known.form.narrow and top <= 1 << 31
         return self.vector(address, min(NARROW_BITS, self.xlen.bits) if narrow else self.xlen.bits)
 
-    def _load_varying(self, op: Op, address: Held, join: _Join) -> None:
+    def _load_varying(self, op: Op, address: Held, join: Join) -> None:
         addresses = self._addresses(address)
         if self._may_be_private(op):
             same, first = self.lanes.all_same(addresses)
@@ -449,7 +450,7 @@ class SimdRegion:
             b.position_at_end(b.append_basic_block("never"))
             return
         vector = self.vector(value, op.type.bits)
-        join = _Join(b, None)
+        join = Join(b, None)
         if address.uniform:
             inside, place = self.memory.uniform(address.value, op.type.bits)
             with join.way(inside):
@@ -672,63 +673,6 @@ class SimdRegion:
         b.store(vector, pointer, align=align)
 
 
-class _Join:
-    """Ways that come together: each is taken under a condition, and gives a value (or none, for type None)."""
-
-    def __init__(self, builder: Builder, type_: Any) -> None:
-        self.builder = builder
-        self.type = type_
-        self.done = builder.append_basic_block("done")
-        self.incoming: list[tuple[Value, Any]] = []
-
-    def way(self, condition: Value, *, rare: bool | None = False) -> _Way:
-        return _Way(self, condition, rare)
-
-    def add(self, value: Value) -> None:
-        """The way that is being emitted ends here with a value."""
-        self.incoming.append((value, self.builder.block))
-        self.builder.branch(self.done)
-
-    def finish(self, otherwise: Callable[[], None]) -> Value:
-        """What happens where no way was taken; gives the value."""
-        otherwise()
-        b = self.builder
-        b.position_at_end(self.done)
-        if not self.incoming:
-            b.unreachable()
-            b.position_at_end(b.append_basic_block("never"))
-            return None if self.type is None else ir.Constant(self.type, ir.Undefined)
-        if self.type is None:
-            return None
-        value = b.phi(self.type)
-        for result, block in self.incoming:
-            value.add_incoming(result, block)
-        return value
-
-
-class _Way:
-    """`with`: what is emitted inside happens under the condition, what is emitted behind it otherwise."""
-
-    def __init__(self, join: _Join, condition: Value, rare: bool | None) -> None:
-        self.join = join
-        self.condition = condition
-        self.rare = rare
-
-    def __enter__(self) -> None:
-        b = self.join.builder
-        hit, self.miss = b.append_basic_block("hit"), b.append_basic_block("miss")
-        branch = b.cbranch(self.condition, hit, self.miss)
-        if self.rare is not None:
-            assume_rare(branch, taken_rare=self.rare)
-        b.position_at_end(hit)
-
-    def __exit__(self, *exception: object) -> None:
-        b = self.join.builder
-        if not b.block.is_terminated:
-            b.branch(self.miss)
-        b.position_at_end(self.miss)
-
-
 class _Exit:
     """One way of leaving, with one set of registers to store; its operands arrive from the places that leave."""
 
@@ -777,21 +721,6 @@ class _ExitApart(_Exit):
         region = self.region
         region.store_state(self.dirty, *self.operands)
         region.builder.ret(region.builder.load(region.remaining, typ=I64))
-
-
-def _needs_with(hammocks: Mapping[int, Hammock], region: Region) -> dict[int, int]:
-    """As `budget_needs`, where a branch may be run with both of its ways, on which there are no checks then."""
-    checks, postorder = walk(region)
-    longest: dict[int, int] = {}
-    for pc in postorder:
-        size = len(region.blocks[pc].instructions)
-        ways = [longest[s] for s in region.successors(pc) if s not in checks]
-        if pc in hammocks:
-            hammock = hammocks[pc]
-            size += sum(len(region.blocks[way].instructions) for _, way in hammock.ways)
-            ways.append(0 if hammock.join in checks else longest[hammock.join])
-        longest[pc] = size + max(ways, default=0)
-    return {pc: longest[pc] for pc in checks}
 
 
 def _entered_at(region: Region, entries: list[int]) -> Region:
