@@ -288,7 +288,6 @@ class _Groups(GroupEmitter):
             add_to(b, frame, GroupFrame.WORK, work)
             time = self._cycles(b)
             self._charge(b, there, _VECTOR, b.sub(time, b.load(began, typ=I64)), work)
-            add_to(b, there, VectorEntry.CALLS, i64(1))
             b.store(time, began)
             status = load_field(b, frame, GroupFrame.STATUS)
             misfit, fits = b.append_basic_block("misfit"), b.append_basic_block("fits")

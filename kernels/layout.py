@@ -162,7 +162,6 @@ class VectorEntry(Offset):
     VECTOR_WORK = 88  # instructions of all lanes, in these cycles
     SCALAR_CYCLES = 96
     SCALAR_WORK = 104
-    CALLS = 112  # of its code
     KEPT = 120  # times that lanes which met here met again after running one by one
     PARTED = 128  # times that they did not
     ASKED = 136  # whether code was asked for

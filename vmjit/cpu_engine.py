@@ -162,6 +162,8 @@ class CpuEngine(Engine[CodeSpace]):
             self.compiler.vectors = VectorCompiler(self.compiler)
             self._group_list = np.zeros(state.lanes // memory.group, np.int32)
             (vector_policy or POLICIES[tier]).fill_block(self._block)
+            self._block[MachineBlock.MINCORE // 8] = _mincore()
+            self._block[MachineBlock.HOT // 8] = self._hot.ctypes.data
         self._group_list_address = int(self._group_list.ctypes.data)
         self._group_cursor_address = int(self._group_cursor.ctypes.data)
         self._listed_spaces: list[int] = []
@@ -220,8 +222,6 @@ class CpuEngine(Engine[CodeSpace]):
         self._bound = bound
         self.state.fill_block(self._block)
         self.memory.fill_block(self._block)
-        self._block[MachineBlock.MINCORE // 8] = _mincore()
-        self._block[MachineBlock.HOT // 8] = self._hot.ctypes.data
         while len(self._workers) < self.threads:
             self._workers.append(_Worker())
         symbols = self.interpreter.symbols
@@ -269,7 +269,10 @@ class CpuEngine(Engine[CodeSpace]):
     @contextmanager
     def _short_budgets(self, groups: NDArray[np.intp]) -> Iterator[None]:
         """A slice ends a lane's turn, but groups go on until their lanes stop: let their budgets end meanwhile."""
-        state, end = self.state, (int(groups[-1]) + 1) * self.memory.group if len(groups) else 0
+        if not len(groups):
+            yield
+            return
+        state, end = self.state, (int(groups[-1]) + 1) * self.memory.group
         held = np.maximum(state.budget[:end] - _FIRST_QUANTUM, 0)
         state.budget[:end] -= held
         try:

@@ -102,7 +102,6 @@ class VectorCompiler:
     def __init__(self, scalar: RegionCompiler) -> None:
         self._cache = scalar.cache
         self._options = scalar.options
-        self._scalar = weakref.ref(scalar)
         self._statistics = scalar.statistics
         self._places: dict[int, _Place] = {}
         self._code: list[LoadedCode] = []

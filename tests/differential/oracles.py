@@ -117,6 +117,23 @@ def settle() -> None:
     assert COMPILE_THREAD.wait(60)
 
 
+def check_in_pieces(
+    expected: vmjit.Machine, found: vmjit.Machine, budgets: Sequence[int | None], address: int, size: int
+) -> None:
+    """Run two machines by these budgets, and compare all they have after each; `found` has to run compiled code."""
+    compiled = 0
+    for budget in budgets:
+        want, got = expected.run(budget), found.run(budget)
+        compiled += got.tiers["scalar"]
+        assert (found.pc == expected.pc).all()
+        assert (found.retired == expected.retired).all()
+        assert (got.stop == want.stop).all()
+        assert (found.registers.array() == expected.registers.array()).all()
+        assert (found.memory.read(address, size) == expected.memory.read(address, size)).all()
+        assert (got.fault_address == want.fault_address).all()
+    assert compiled > 0
+
+
 def set_registers(m: vmjit.Machine, rows: np.ndarray) -> None:
     """(32, lanes) values."""
     for i in range(1, 32):

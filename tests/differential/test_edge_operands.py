@@ -28,6 +28,7 @@ from tests.differential.oracles import (
     write_elf,
 )
 from tests.differential.reference import AMO, BRANCHES, LOADS, Instruction, Memory, Reference, compute
+from vmjit import Machine, RunResult
 
 ISA = "imacb_zbc_zicond_zcb"
 CODE, DATA = 0x10000, 0x40000
@@ -151,6 +152,19 @@ def complain(xlen: int, got: np.ndarray, who: str, leave_out: set[str] = frozens
     assert not lines, f"{who}: {len(lines)} differ\n" + "\n".join(lines[:20])
 
 
+def check_computing(m: Machine, xlen: int, tier: str) -> RunResult:
+    """Run the code of `built` with a pair of operands a lane, and compare what it stored."""
+    pairs = operands(xlen)
+    m.registers[A] = np.array([a for a, _ in pairs], np.uint64)
+    m.registers[B] = np.array([b for _, b in pairs], np.uint64)
+    m.registers[OUT] = DATA
+    result = m.run()
+    assert result.stops() == {"EBREAK": len(pairs)}
+    got = m.memory.read(DATA, len(built(xlen)[1]) * xlen // 8).view(np.uint32 if xlen == 32 else np.uint64).T
+    complain(xlen, got, tier)
+    return result
+
+
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("xlen", [32, 64])
 def test_computing_instructions(xlen: int, tier: str) -> None:
@@ -163,13 +177,7 @@ def test_computing_instructions(xlen: int, tier: str) -> None:
         if attempt:
             settle()
             m.reset()
-        m.registers[A] = np.array([a for a, _ in pairs], np.uint64)
-        m.registers[B] = np.array([b for _, b in pairs], np.uint64)
-        m.registers[OUT] = DATA
-        result = m.run()
-        assert result.stops() == {"EBREAK": len(pairs)}
-        got = m.memory.read(DATA, size).view(np.uint32 if xlen == 32 else np.uint64).T
-        complain(xlen, got, tier)
+        result = check_computing(m, xlen, tier)
     if tier != "interpreter":
         assert result.tiers["scalar"] > 0
 

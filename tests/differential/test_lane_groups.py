@@ -18,7 +18,7 @@ from tests.cli.conftest import guest
 from tests.differential.oracles import machine, program, settle
 from tests.differential.programs import DATA, Case, cases
 from tests.differential.reference import Reference
-from tests.differential.test_edge_operands import CODE, ISA, OUT, A, B, asm, built, complain, operands
+from tests.differential.test_edge_operands import CODE, ISA, asm, built, check_computing, operands
 from tests.differential.test_random_programs import CONFIGURATIONS, check_state, new_reference
 from vmjit import Machine, vector_tier
 from vmjit.decoders.riscv.isa import parse_isa
@@ -128,13 +128,7 @@ def test_computing_instructions(xlen: int) -> None:
     for _ in range(RUNS + 1):
         settle()
         m.reset()
-        m.registers[A] = np.array([a for a, _ in pairs], np.uint64)
-        m.registers[B] = np.array([b for _, b in pairs], np.uint64)
-        m.registers[OUT] = DATA
-        result = m.run()
-        assert result.stops() == {"EBREAK": len(pairs)}
-        got = m.memory.read(DATA, size).view(np.uint32 if xlen == 32 else np.uint64).T
-        complain(xlen, got, "auto")
+        result = check_computing(m, xlen, "auto")
     assert result.tiers["simd"] > len(pairs) // LANES * LANES * len(listed) // 2
 
 
