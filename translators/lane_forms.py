@@ -161,13 +161,13 @@ class LaneForms:
         hammock = self.hammocks.get(pc)
         if hammock is None or condition is None or condition.uniform:
             return [(following, state) for following in self.region.successors(pc)]
-        before = dict(state)
-        for _, way in hammock.ways:
+        for way in hammock.blocks:
+            before = dict(state)
             self._run_block(way, state)
-        # What only some lanes have written differs between lanes.
-        for index in written(self.region, (way for _, way in hammock.ways)) - {self.registers.zero}:
-            state[index] = Form(uniform=False, narrow=state[index].narrow and before[index].narrow)
-        return [(hammock.join, state)]
+            # What only some lanes have written differs between lanes.
+            for index in written(self.region, [way]) - {self.registers.zero}:
+                state[index] = Form(uniform=False, narrow=state[index].narrow and before[index].narrow)
+        return [(following, state) for following in hammock.goals(self.region)]
 
     def follow(self, pc: int, state: State) -> None:
         """Change the forms of registers to those behind a block."""

@@ -249,3 +249,29 @@ def _piece_with_end(blocks: dict[int, Block], whole: Block) -> int:
         if block.instructions[-1].pc == last and block.terminator == whole.terminator:
             return pc
     return whole.pc
+
+
+# How far a branch reaches, in bytes, whose other way is taken into a region though it never ran.
+_SHORT_REACH = 64
+
+
+def with_short_ways(code: CodeView, region: Region) -> Region:
+    """A region with the other ways of its short branches forward, which had not run when it was formed.
+
+    One lane goes there once in a while; in a group, one of many does, and all would leave for it.
+    """
+    chosen = dict(region.blocks)
+    todo = list(chosen)
+    while todo and len(chosen) < MAX_REGION_BLOCKS:
+        block = chosen[todo.pop()]
+        if block.terminator.name != "branch":
+            continue
+        for target in block.successors():
+            if target not in chosen and block.end <= target <= block.end + _SHORT_REACH:
+                chosen[target] = code.block(target)
+                todo.append(target)
+    if len(chosen) == len(region.blocks):
+        return region
+    blocks = split_blocks(chosen)
+    indirect = {_piece_with_end(blocks, chosen[pc]): goals for pc, goals in region.indirect.items()}
+    return Region(list(region.entries), blocks, set(region.returns), indirect)

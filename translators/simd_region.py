@@ -10,16 +10,16 @@ What is not plain computation leaves to the interpreter, as in the scalar tier.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 
-from vmjit.ir.block import Block
+from vmjit.ir.block import Block, GuestInstruction
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import INTEGER_BY_BITS, Type
-from vmjit.ir.values import Const, Op, Operand, Register, Temp
+from vmjit.ir.values import Const, Op, Operand, Register, Temp, Terminator
 from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
 from vmjit.kernels.interleaved import LaneVectors, PrivateWords
 from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
@@ -37,6 +37,10 @@ SIMD_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
 
 CONVERGENT_SYMBOL = "convergent"
 MASKED_SYMBOL = "masked"
+
+
+# Instructions of a way without accesses that are done without asking whether a lane takes it.
+_SHORT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class SimdRegion:
         self.remaining = b.alloca(I64, name="remaining")
         self.lag = b.alloca(self.lanes.type(32), name="lag")
         self.predicate: Value | None = None
+        self.behind: int | Held | None = None
+        self.coming: dict[int, Any] = {}
         self.body_of = {pc: function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
         self.starts = (
             {pc: function.append_basic_block(f"enter_{pc:x}") for pc in region.blocks} if self.masked else self.body_of
@@ -266,12 +272,12 @@ class SimdRegion:
             self._leave(ir.Constant(I64, pc), GROUP_INTERPRET)
             b.position_at_end(enough)
         b.store(b.sub(remaining, ir.Constant(I64, self.size)), self.remaining)
-        self._emit_instructions(block)
+        self._emit_instructions(block.instructions)
         self._emit_terminator()
 
-    def _emit_instructions(self, block: Block) -> None:
+    def _emit_instructions(self, instructions: Sequence[GuestInstruction]) -> None:
         b = self.builder
-        for self.index, instruction in enumerate(block.instructions):
+        for self.index, instruction in enumerate(instructions):
             self.temps: dict[Temp, Held] = {}
             if any(op.name == "retired" for op in instruction.ops):  # each lane has a count of its own
                 self.leave_here()
@@ -541,15 +547,16 @@ class SimdRegion:
             self.leave_here()
 
     def _emit_hammock(self, hammock: Hammock, condition: Value) -> None:
-        """Run both ways, each for the lanes that take it, if there are any."""
-        b, pc = self.builder, self.pc
+        """Run all ways, each block for the lanes that come to it, if there are any."""
+        b, pc, branch = self.builder, self.pc, self.region.blocks[self.pc].terminator
         outside = self.lanes.active
-        ways = hammock.ways
-        for number, (holds, way) in enumerate(ways):
-            mine = condition if holds else b.not_(condition)
-            if outside is not None:
-                mine = b.and_(mine, outside)
-            run, after = b.append_basic_block("way"), b.append_basic_block("after")
+        address = self._returned_to(hammock, condition)
+        self.coming = {way: self._mask_cell(way) for way in hammock.blocks}
+        for cell in self.coming.values():
+            b.store(self.lanes.number(32, 0), cell)
+        self._send_on(branch, condition, outside)
+        for way in hammock.blocks:
+            mine = b.icmp_signed("<", b.load(self.coming.pop(way), typ=self.lanes.type(32)), self.lanes.number(32, 0))
             before = dict(self.form)
             wanted = {
                 i: Form(uniform=False, narrow=before[i].narrow and self._form_after(way, before)[i].narrow)
@@ -561,20 +568,70 @@ class SimdRegion:
                 self.values[index] = self.held(self.as_form(held, form), self.xlen, form)
                 self.form[index] = form
                 b.store(self.values[index].value, self._cell(index, form))
-            b.cbranch(self.lanes.is_none(self.lanes.bits(mine)), after, run)
-            b.position_at_end(run)
-            kept = dict(self.values)
             block = self.region.blocks[way]
+            after = b.append_basic_block("after")
+            if _is_worth_skipping(block):
+                run = b.append_basic_block("way")
+                b.cbranch(self.lanes.is_none(self.lanes.bits(mine)), after, run)
+                b.position_at_end(run)
+            kept = dict(self.values)
             self.pc, self.size, self.predicate = way, len(block.instructions), mine
-            # Where the lanes are meanwhile that do not take this way: before theirs, or behind both.
-            self.meeting = ways[1][1] if len(ways) > 1 and number == 0 else hammock.join
+            # Where the lanes are meanwhile that do not take this way: before theirs, or behind all.
+            self.behind = address if hammock.join is None else hammock.join
             with self.lanes.only(mine):
                 self._emit_way(block, mine, wanted)
             b.branch(after)
             b.position_at_end(after)
             self.values = {i: v for i, v in kept.items() if i not in wanted}
             self.predicate, self.pc = None, pc
-        self._flow_to(hammock.join)
+        if hammock.join is not None:
+            self._flow_to(hammock.join)
+        else:
+            assert hammock.returning is not None
+            assert address is not None
+            self.pc = hammock.returning
+            self._emit_indirect(address)
+
+    def _mask_cell(self, pc: int) -> Any:
+        """Where it is kept which lanes come to a block of a hammock: -1 for those that do, else 0."""
+        with self.builder.goto_entry_block():
+            return self.builder.alloca(self.lanes.type(32), name=f"coming_{pc:x}")
+
+    def _send_on(self, terminator: Terminator, condition: Value | None, mine: Value | None) -> None:
+        """Note where the lanes go that are at the end of a block of a hammock."""
+        b = self.builder
+        targets = [t.value for t in terminator.targets if isinstance(t, Const)]
+        ways = [(target, None) for target in targets]
+        if condition is not None:
+            taken, other = targets
+            ways = [(taken, condition), (other, b.not_(condition))]
+        for target, goes in ways:
+            if target not in self.coming:
+                continue
+            parts = [part for part in (mine, goes) if part is not None]
+            go = parts[0] if len(parts) == 1 else b.and_(*parts)
+            cell, type_ = self.coming[target], self.lanes.type(32)
+            b.store(b.or_(b.load(cell, typ=type_), b.sext(go, type_)), cell)
+
+    def _returned_to(self, hammock: Hammock, condition: Value) -> Held | None:
+        """The address that all ways of a hammock return to, if they meet at a return; where that would trap, the lanes
+        part."""
+        if hammock.returning is None:
+            return None
+        b, block = self.builder, self.region.blocks[hammock.returning]
+        kept, self.temps = self.temps, {}
+        for op in block.instructions[-1].ops:
+            if op.name == "trap_if":
+                part, on = b.append_basic_block("part"), b.append_basic_block("on")
+                assume_rare(b.cbranch(self._any(self.operand(op.args[0])), part, on), taken_rare=True)
+                b.position_at_end(part)
+                self._part(condition)
+                b.position_at_end(on)
+            else:
+                self._run(op)
+        address = self.operand(block.terminator.args[0])
+        self.temps = kept
+        return address
 
     def _emit_way(self, block: Block, mine: Value, wanted: Mapping[int, Form]) -> None:
         """Run a block for some lanes; the others lag behind by its instructions."""
@@ -582,7 +639,13 @@ class SimdRegion:
         b.store(b.sub(b.load(self.remaining, typ=I64), ir.Constant(I64, self.size)), self.remaining)
         skipped = b.select(mine, self.lanes.number(32, 0), self.lanes.number(32, self.size))
         b.store(b.add(b.load(self.lag, typ=self.lanes.type(32)), skipped), self.lag)
-        self._emit_instructions(block)
+        returns = block.terminator.name == "indirect"
+        self._emit_instructions(block.instructions[:-1] if returns else block.instructions)
+        condition: Value | None = None
+        if block.terminator.name == "branch":
+            condition = self.vector(self.operand(block.terminator.args[0]))
+        if block.terminator.name in ("branch", "jump"):
+            self._send_on(block.terminator, condition, mine)
         for index, form in wanted.items():
             b.store(self.as_form(self.values[index], form), self._cell(index, form))
             self.form[index] = form
@@ -601,8 +664,14 @@ class SimdRegion:
         b.position_at_end(mixed)
         b.cbranch(self.lanes.is_none(holds), self._edge(other), part)
         b.position_at_end(part)
-        pcs = b.select(condition, self.lanes.number(64, taken), self.lanes.number(64, other))
-        self._leave_apart(pcs)
+        self._part(condition)
+
+    def _part(self, condition: Value) -> None:
+        """Leave, each lane for the side of the branch that it takes."""
+        lanes = self.lanes
+        targets = self.region.blocks[self.pc].terminator.targets
+        taken, other = (lanes.number(64, t.value) for t in targets if isinstance(t, Const))
+        self._leave_apart(self.builder.select(condition, taken, other))
 
     def _emit_indirect(self, address: Held) -> None:
         b = self.builder
@@ -651,7 +720,16 @@ class SimdRegion:
         back = b.select(self.predicate, lanes.number(32, 0), lanes.number(32, refund))
         b.store(b.sub(b.load(self.lag, typ=lanes.type(32)), back), self.lag)
         b.store(b.add(b.load(self.remaining, typ=I64), ir.Constant(I64, refund)), self.remaining)
-        pcs = b.select(self.predicate, lanes.number(64, pc), lanes.number(64, self.meeting))
+        if isinstance(self.behind, Held):
+            address = self.vector(self.behind, self.xlen.bits)
+            pcs = address if self.xlen.bits == 64 else b.zext(address, lanes.type(64))
+        else:
+            assert self.behind is not None
+            pcs = lanes.number(64, self.behind)
+        for way, cell in self.coming.items():
+            comes = b.icmp_signed("<", b.load(cell, typ=lanes.type(32)), lanes.number(32, 0))
+            pcs = b.select(comes, lanes.number(64, way), pcs)
+        pcs = b.select(self.predicate, lanes.number(64, pc), pcs)
         self._exit(_ExitApart).leave(pcs, ir.Constant(I64, GROUP_INTERPRET))
 
     def store_state(self, dirty: Mapping[int, Form], pcs: Value, status: Value) -> None:
@@ -721,6 +799,11 @@ class _ExitApart(_Exit):
         region = self.region
         region.store_state(self.dirty, *self.operands)
         region.builder.ret(region.builder.load(region.remaining, typ=I64))
+
+
+def _is_worth_skipping(block: Block) -> bool:
+    """Whether a way costs more than to ask whether lanes take it."""
+    return len(block.instructions) > _SHORT or any(op.name in ("load", "store") for op in block.ops())
 
 
 def _entered_at(region: Region, entries: list[int]) -> Region:

@@ -23,7 +23,7 @@ from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, MachineBlock, VectorEntry
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.lane_forms import Form
-from vmjit.translators.regions import Region
+from vmjit.translators.regions import Region, with_short_ways
 from vmjit.translators.simd_region import CONVERGENT_SYMBOL, MASKED_SYMBOL, emit_simd_region
 from vmjit.translators.vector_unit import vector_unit
 
@@ -137,6 +137,7 @@ class VectorCompiler:
         if place is None or space is None:
             return
         region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
+        region = with_short_ways(space, region)
         try:
             assumed = self._assumption(region, place.seen())
             if assumed == place.assumed:
