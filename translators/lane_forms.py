@@ -132,13 +132,17 @@ class LaneForms:
         self.shared = shared
         self.reloads: dict[int, Form] = {}
         self.hammocks = hammocks(region)
-        self._slots: dict[int, Form] = {}  # distance from the stack pointer -> what is stored there
+        # What is stored on the stack, by the distance from where the stack pointer is when the region is entered.
+        self._slots: dict[int, Form] = {}
         nothing = varying(registers.type)
         start = {i: entered.get(i, nothing) for i in range(len(registers))}
         self.at: dict[int, State] = {}
         while True:
             before = dict(self._slots)
             self.at = {pc: dict(start) for pc in region.entries}
+            # How far the stack pointer is from where it was at the first entry; None where that is not known.
+            self._depths: dict[int, int | None] = dict.fromkeys(region.entries[1:])
+            self._depths[region.entries[0]] = 0
             todo = list(region.entries)
             while todo:
                 pc = todo.pop()
@@ -150,13 +154,15 @@ class LaneForms:
 
     def _join(self, pc: int, state: State) -> bool:
         """Have `state` come to a block; whether that changes what holds there."""
-        old = self.at.get(pc)
+        old, depth = self.at.get(pc), self._depths.get(pc)
         self.at[pc] = dict(state) if old is None else {i: f.join(state[i]) for i, f in old.items()}
-        return self.at[pc] != old
+        self._depths[pc] = self._depth if old is None or self._depth == depth else None
+        return self.at[pc] != old or self._depths[pc] != depth
 
     def _flows(self, pc: int) -> list[tuple[int, State]]:
         """The blocks that follow, with the forms of registers there."""
         state = dict(self.at[pc])
+        self._depth = self._depths[pc]
         condition = self._run_block(pc, state)
         hammock = self.hammocks.get(pc)
         if hammock is None or condition is None or condition.uniform:
@@ -171,6 +177,7 @@ class LaneForms:
 
     def follow(self, pc: int, state: State) -> None:
         """Change the forms of registers to those behind a block."""
+        self._depth = self._depths.get(pc)
         self._run_block(pc, state)
 
     def _run_block(self, pc: int, state: State) -> Form | None:
@@ -238,11 +245,17 @@ class LaneForms:
         return self.reloads.get(id(op), found)
 
     def _note_place(self, op: Op, places: dict[Temp, int]) -> None:
-        """Remember addresses at constant distances from the stack pointer."""
-        if op.name != "add" or self.registers.stack is None or op.args[0] != Register(self.registers.stack):
+        """Remember addresses at constant distances from the stack pointer, and where that goes."""
+        stack = self.registers.stack
+        if stack is None or not (isinstance(op.dest, Temp) or op.dest == Register(stack)):
             return
-        if isinstance(op.dest, Temp) and isinstance(op.args[1], Const):
-            places[op.dest] = self.registers.type.signed(op.args[1].value)
+        place: int | None = None
+        if op.name == "add" and op.args[0] == Register(stack) and isinstance(op.args[1], Const):
+            place = None if self._depth is None else self._depth + self.registers.type.signed(op.args[1].value)
+        if op.dest == Register(stack):
+            self._depth = place
+        elif isinstance(op.dest, Temp) and place is not None:
+            places[op.dest] = place
 
     def _note_store(self, op: Op, value: Form, places: Mapping[Temp, int]) -> None:
         place = places.get(op.args[0]) if isinstance(op.args[0], Temp) else None

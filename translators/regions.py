@@ -34,12 +34,17 @@ class CodeView(Protocol):
 
 @dataclass
 class Region:
-    """Blocks by address. Lanes may enter at `entries`; `returns` are the return points of calls made inside."""
+    """Blocks by address. Lanes may enter at `entries`; `returns` are the return points of calls made inside.
+
+    `returning` has, by block that returns, those of its function's calls (`return_points.py`); None if that is not
+    known, and any return may lead to any of them.
+    """
 
     entries: list[int]
     blocks: dict[int, Block]
     returns: set[int] = field(default_factory=set)
     indirect: dict[int, list[int]] = field(default_factory=dict)
+    returning: dict[int, list[int]] | None = None
 
     @property
     def size(self) -> int:
@@ -64,6 +69,8 @@ class Region:
     def indirect_goals(self, pc: int) -> list[int]:
         """Blocks of the region that the computed jump at the end of block `pc` is compared with."""
         if self.blocks[pc].terminator.data == "return":
+            if self.returning is not None:
+                return self.returning.get(pc, [])
             return sorted(r for r in self.returns if r in self.blocks)
         return self.indirect.get(pc, [])
 

@@ -11,7 +11,7 @@ What is not plain computation leaves to the interpreter, as in the scalar tier.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llvmlite import ir
@@ -28,6 +28,7 @@ from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, de
 from vmjit.translators.lowering import LOWERINGS, Builder, int_type
 from vmjit.translators.region_body import WindowPlan, budget_needs, registers_used, written_before
 from vmjit.translators.regions import Region
+from vmjit.translators.return_points import return_points
 from vmjit.translators.value_ranges import Range, ValueRanges, anything
 from vmjit.translators.vector_unit import VectorUnit
 from vmjit.translators.ways import Join
@@ -69,7 +70,7 @@ class SimdRegion:
         unit: VectorUnit,
         assumed: Mapping[int, Form] | None,
     ) -> None:
-        self.region = region
+        self.region = region = replace(region, returning=return_points(region))
         self.registers = registers
         self.windows = windows
         self.xlen = registers.type
@@ -807,7 +808,7 @@ def _is_worth_skipping(block: Block) -> bool:
 
 
 def _entered_at(region: Region, entries: list[int]) -> Region:
-    return Region(list(entries), region.blocks, region.returns, region.indirect)
+    return Region(list(entries), region.blocks, region.returns, region.indirect, region.returning)
 
 
 @dataclass(frozen=True)
