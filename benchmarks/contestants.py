@@ -20,7 +20,7 @@ QEMU = {"rv32im": "qemu-riscv32", "rv64imac": "qemu-riscv64"}
 LANE_MEMORY = "64KiB"
 
 # Runs after which a vmjit contestant is measured even if the compiler still finds something to do.
-_WARM_RUNS = 12
+_WARM_RUNS = 16
 
 Inputs = Sequence[bytes]
 
@@ -78,17 +78,18 @@ class VmjitContestant:
         self._machine = vmjit.Machine(vmjit.load(elf), lanes, tier=tier, memory=LANE_MEMORY, threads=threads)
 
     def warm(self, inputs: Inputs) -> None:
-        """Run until all hot code is compiled: until two runs in a row have the same share of each tier."""
+        """Run until two runs in a row compile nothing and have the same share of each tier."""
         from vmjit.tiering import COMPILE_THREAD
 
         last = None
         for _ in range(_WARM_RUNS):
             run = self.measure(inputs)
             COMPILE_THREAD.wait()
-            share = round(run.tiers["interpreter"] / max(run.instructions, 1), 3)
-            if share == last:
+            shares = [round(retired / max(run.instructions, 1), 2) for retired in run.tiers.values()]
+            settled = (shares, self._machine.statistics.compiles)
+            if settled == last:
                 return
-            last = share
+            last = settled
 
     def measure(self, inputs: Inputs) -> Run:
         machine = self._machine

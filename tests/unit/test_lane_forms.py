@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from tests.differential.programs import CODE as CASE_CODE
 from tests.differential.programs import Case, cases
 from tests.differential.test_random_programs import CONFIGURATIONS, new_reference
-from tests.machine.harness import A0, A1, A2, A3, A4, A5, CODE, S0, S1, SP, T0, T1, T2, ZERO, Assembly
+from tests.machine.harness import A0, A1, A2, A3, A4, A5, CODE, RA, S0, S1, SP, T0, T1, T2, ZERO, Assembly
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.ir import I64
 from vmjit.ir.block import Block
@@ -253,6 +253,26 @@ def test_a_place_on_the_stack_with_two_values() -> None:
         ("sd", 0, SP, A0, 8), ("ld", T0, SP, 0, 8), ("sd", 0, SP, A3, 8), ("ld", T1, SP, 0, 8), assumed=GIVEN
     )
     assert (found[T0], found[T1]) == (VARYING, VARYING)
+
+
+def test_frames_of_callee_and_caller_are_told_apart() -> None:
+    """Both store at 8 from the stack pointer, which stands elsewhere: one what differs, one what is the same."""
+    a = Assembly(64)
+    a.put("addi", SP, SP, imm=-32)
+    a.put("sd", 0, SP, A1, 8)
+    a.put("jal", RA, to="callee")
+    a.label("back")
+    a.put("ld", T0, SP, imm=8)
+    a.label("end")
+    a.put("jal", 0, to="end")
+    a.label("callee")
+    a.put("addi", SP, SP, imm=-32)
+    a.put("sd", 0, SP, A3, 8)
+    a.put("ld", T1, SP, imm=8)
+    a.put("addi", SP, SP, imm=32)
+    a.put("jalr", 0, RA)
+    found = forms_at(a, "end", GIVEN)
+    assert (found[T0], found[T1]) == (UNIFORM, VARYING)
 
 
 def test_reloads_are_told_from_other_loads() -> None:
