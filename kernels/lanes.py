@@ -57,7 +57,8 @@ def lane_array(b: Builder, machine: Value, field: MachineBlock, index: Value, ty
 
 
 def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: Any) -> Any:
-    """Define `run_lane(machine, frame, lane, quantum) -> stop`: a slice of at most `quantum` instructions of one lane.
+    """Define `run_lane(machine, frame, lane, quantum) -> stop`: a slice of about `quantum` instructions of one lane, at
+    most these.
 
     `register_indices` are the rows of the registers array that hold state (not the zero register); `enter` is the
     handler that starts a lane at the pc given as its ip. A lane whose slice ended, but not its budget, is RUNNING.
@@ -74,6 +75,8 @@ def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: An
     slice_ = b.select(b.icmp_signed("<", budget, quantum), budget, quantum)
     interleaved = _load_lane(b, machine, frame, lane, xlen, register_indices)
     store_field(b, frame, Frame.LIMIT, b.add(retired, slice_))
+    by_budget = b.icmp_signed("<=", budget, quantum)
+    store_field(b, frame, Frame.SLICE, b.select(by_budget, ir.Constant(I64, 0), slice_))
     window_base = load_field(b, frame, Frame.WINDOW0_BASE, PTR)
     lo, limit = (_as_xlen(b, load_field(b, frame, f), xlen) for f in (Frame.WINDOW0_LO, Frame.WINDOW0_LIMIT))
     # Interleaved memory has no window: its accesses go byte by byte.

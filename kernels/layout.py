@@ -102,7 +102,9 @@ class Frame(Offset):
     ENTRY = 304  # the entry that the lane came in by
     MODE = 312  # MODE_ bits; 0: run on as fast as can be
     WORD_SHIFT = 320  # byte a of private memory lies at (a / 4 << WORD_SHIFT) + a % 4: 2 if not interleaved
-    REGISTERS = 328
+    SLICE = 328  # instructions that the lane was given, if it may stop before, at the start of a block; else 0
+    GOTO_SLOT = 336
+    REGISTERS = 344
     SCRATCH = 1024
     BYTES = 4096
 

@@ -30,7 +30,6 @@ from vmjit.kernels.layout import (
     ENTRY_NUMBER,
     RECORD_SIZE,
     SLOT_BYTES,
-    SLOT_HANDLER,
     Frame,
     register_offset,
 )
@@ -289,14 +288,8 @@ class _ExitToSlot(_Exit):
         executed = b.lshr(offset, ir.Constant(I64, 5))
         e.store_state(self.dirty, b.sub(refunded, executed))
         left = b.sub(refunded, e.record_size(record))
-        short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
-        b.cbranch(b.icmp_signed("<", left, ir.Constant(I64, 0)), short, enough)
-        b.position_at_end(short)
         store_field(b, frame, Frame.TAIL_START, offset)
-        handler.leave(load_field(b, frame, Frame.GOTO_TAIL, PTR), ip=record, remaining=left)
-        b.position_at_end(enough)
-        slot = element(b, field_pointer(b, record, SLOT_BYTES), offset, int_type(8))
-        handler.leave(load_field(b, slot, SLOT_HANDLER, PTR), ip=slot, remaining=left)
+        handler.leave(load_field(b, frame, Frame.GOTO_SLOT, PTR), ip=record, remaining=left)
 
 
 class _CpuRegionContext(RegionContext):

@@ -134,6 +134,7 @@ EXPORTED = (
     "run_lanes",
     "run_groups",
     "goto_tail",
+    "goto_slot",
     "goto_count",
     "goto_indirect",
     "goto_computed",
@@ -294,6 +295,7 @@ class _Shared:
         self.slow_load, self.slow_store = emit_slow_access(module)
         self.handlers = ir.GlobalVariable(module, ir.ArrayType(PTR, handlers), "handlers")
         self.goto_tail = self._emit_goto_tail()
+        self._emit_goto_slot()
         self.goto_count = self._emit_goto_count()
         self.goto_indirect = self._emit_goto_indirect()
         self.goto_computed = self._emit_goto_computed()
@@ -316,6 +318,7 @@ class _Shared:
         handler = self.handler("goto_tail", "external")
         handler.function.attributes.add("noinline")
         b = handler.builder
+        self._end_slice(handler)
         size = b.zext(load_field(b, handler.ip, RECORD_SIZE, I32), I64)
         instructions = b.add(handler.remaining, size)
         store_field(b, handler.frame, Frame.TAIL_RECORD, b.ptrtoint(handler.ip, I64))
@@ -346,6 +349,41 @@ class _Shared:
         # The first slot's handler is its own, not the record's: the record may lead to compiled code.
         handler.leave(load_field(b, first, SLOT_HANDLER, PTR), ip=first)
         return handler.function
+
+    def _end_slice(self, handler: Handler) -> None:
+        """A slice that is no budget ends at the start of a block (ip is its record) that is not run to its end, or that
+        compiled code gives back: a lane that went on from the middle of a block would be looking for code there."""
+        b, frame = handler.builder, handler.frame
+        slice_ = load_field(b, frame, Frame.SLICE)
+        at_start = b.icmp_unsigned("==", load_field(b, frame, Frame.TAIL_START), ir.Constant(I64, 0))
+        may = b.and_(b.icmp_unsigned("!=", slice_, ir.Constant(I64, 0)), at_start)
+        pause, on = b.append_basic_block("pause"), b.append_basic_block("on")
+        size = b.zext(load_field(b, handler.ip, RECORD_SIZE, I32), I64)
+        # A lane that has not moved goes on, or it never would.
+        moved = b.icmp_unsigned("!=", b.add(handler.remaining, size), slice_)
+        b.cbranch(b.and_(may, moved), pause, on)
+        b.position_at_end(pause)
+        record = handler.ip
+        handler.advance()
+        handler.stop(Stop.BUDGET)
+        handler.ip = record
+        b.position_at_end(on)
+
+    def _emit_goto_slot(self) -> None:
+        """Run a block (ip is its record, already paid for) from the slot at TAIL_START on."""
+        handler = self.handler("goto_slot", "external")
+        handler.function.attributes.add("noinline")
+        b, frame = handler.builder, handler.frame
+        short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
+        b.cbranch(b.icmp_signed("<", handler.remaining, ir.Constant(I64, 0)), short, enough)
+        b.position_at_end(short)
+        handler.leave(self.goto_tail)
+        b.position_at_end(enough)
+        self._end_slice(handler)
+        start = load_field(b, frame, Frame.TAIL_START)
+        store_field(b, frame, Frame.TAIL_START, ir.Constant(I64, 0))
+        slot = element(b, field_pointer(b, handler.ip, SLOT_BYTES), start, int_type(8))
+        handler.leave(load_field(b, slot, SLOT_HANDLER, PTR), ip=slot)
 
     def _emit_goto_count(self) -> Any:
         """Count a visit of the block (ip is its record, already paid for); at the last one, report it as hot."""

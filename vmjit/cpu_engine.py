@@ -230,6 +230,7 @@ class CpuEngine(Engine[CodeSpace]):
             worker.frame[Frame.HOT // 8] = self._hot.ctypes.data
             for place, name in (
                 (Frame.GOTO_TAIL, "goto_tail"),
+                (Frame.GOTO_SLOT, "goto_slot"),
                 (Frame.GOTO_COUNT, "goto_count"),
                 (Frame.GOTO_INDIRECT, "goto_indirect"),
                 (Frame.GOTO_COMPUTED, "goto_computed"),
