@@ -169,7 +169,7 @@ class _Groups(GroupEmitter):
         self.sample = function
         machine, lane, entry, interleaved = function.args
         rows = element(b, load_field(b, machine, MachineBlock.REGISTERS, PTR), lane, self.xlen)
-        b.call(self.note, [rows, load_field(b, machine, MachineBlock.LANES), entry])
+        b.call(self.note, [rows, load_field(b, machine, MachineBlock.REGISTER_STRIDE), entry])
         meetings = add_to(b, entry, VectorEntry.MEETINGS, i64(1))
         # Lanes that come here in SIMD registers need no further proof that they agree.
         enough = b.icmp_unsigned(">=", meetings, load_field(b, machine, MachineBlock.MEETINGS))
@@ -346,7 +346,7 @@ class _Groups(GroupEmitter):
     def _move_registers(self, b: Builder, machine: Value, frame: Value, lane: Value, *, into_frame: bool) -> None:
         vector, align = ir.VectorType(self.xlen, self.lanes), self.xlen.width // 8
         rows = load_field(b, machine, MachineBlock.REGISTERS, PTR)
-        lanes = load_field(b, machine, MachineBlock.LANES)
+        lanes = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
         for index in self.registers:
             place = element(b, rows, b.add(b.mul(lanes, i64(index)), lane), self.xlen)
             held = element(b, frame, i64(GroupFrame.REGISTERS + index * self.lanes * align), I8)
