@@ -23,6 +23,7 @@ from vmjit.kernels.layout import (
     GROUP_UNFIT,
     MODE_MEET,
     RECORD_ENTRY,
+    RECORD_SIZE,
     STOP_NEED_CODE,
     STOP_RUNNING,
     VECTOR_OFF,
@@ -85,10 +86,10 @@ class _Groups(GroupEmitter):
 
     # -- functions
 
-    def emit_find(self) -> None:
-        """`find_vector(machine, lane, pc)`: the VectorEntry of a block in the lane's code, or null."""
-        function, b = self._function("find_vector", ir.FunctionType(PTR, [PTR, I64, I64]))
-        self.find = function
+    def emit_find_block(self) -> None:
+        """`find_block(machine, lane, pc)`: the record of a block in the lane's code, or null."""
+        function, b = self._function("find_block", ir.FunctionType(PTR, [PTR, I64, I64]))
+        self.find_block = function
         machine, lane, pc = function.args
         index = b.zext(b.load(lane_array(b, machine, MachineBlock.CODE_INDEX, lane, I32), typ=I32), I64)
         space = b.load(lane_array(b, machine, MachineBlock.CODE_SPACES, index, PTR), typ=PTR)
@@ -111,7 +112,14 @@ class _Groups(GroupEmitter):
         with b.if_then(b.not_(inside)):
             b.ret(null)
         table = load_field(b, b.load(span, typ=PTR), CodeSpaceBlock.TABLE, PTR)
-        record = b.load(element(b, table, b.lshr(offset, i64(1)), PTR), typ=PTR)
+        b.ret(b.load(element(b, table, b.lshr(offset, i64(1)), PTR), typ=PTR))
+
+    def emit_find(self) -> None:
+        """`find_vector(machine, lane, pc)`: the VectorEntry of a block in the lane's code, or null."""
+        function, b = self._function("find_vector", ir.FunctionType(PTR, [PTR, I64, I64]))
+        self.find = function
+        null = ir.Constant(PTR, None)
+        record = b.call(self.find_block, list(function.args))
         with b.if_then(b.icmp_unsigned("==", b.ptrtoint(record, I64), i64(0))):
             b.ret(null)
         entry = load_field(b, record, RECORD_ENTRY, PTR)
@@ -543,7 +551,14 @@ class _Groups(GroupEmitter):
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
         store_field(b, frame, Frame.MODE, b.select(standing, i64(0), meet))
-        slice_ = b.select(standing, i64(_COLD_SLICE >> 3), i64(_COLD_SLICE))
+        slice_ = variable(b, I64)
+        b.store(i64(_COLD_SLICE), slice_)
+        with b.if_then(standing):
+            # First only the block: the group may go on together behind it.
+            size = load_field(b, b.call(self.find_block, [machine, first, pc]), RECORD_SIZE, I32)
+            few = b.icmp_signed("<", load_field(b, state, GroupState.COLD), i64(_COLD_LIMIT >> 2))
+            b.store(b.select(few, b.zext(size, I64), i64(_COLD_SLICE >> 3)), slice_)
+        slice_ = b.load(slice_, typ=I64)
         need = b.call(self.step, [machine, frame, lane, here, slice_])
         ran = self._intrinsic(
             b,
@@ -614,6 +629,7 @@ class _Groups(GroupEmitter):
 def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lane: Any, lanes: int) -> None:
     """Define `run_groups(machine, frame, group frame, groups, count, cursor)`: as `run_lanes`, for lane groups."""
     groups = _Groups(module, xlen, register_indices, run_lane, lanes)
+    groups.emit_find_block()
     groups.emit_find()
     groups.memory.emit()
     groups.emit_step()
