@@ -442,7 +442,8 @@ class _Groups(GroupEmitter):
     def emit_run_groups(self) -> None:
         function, b = self._function("run_groups", RUN_GROUPS_TYPE, internal=False)
         machine, frame, group_frame, groups, count, cursor = function.args
-        last = variable(b, PTR)
+        # The VectorEntry whose code ran last, and whether none of the group's lanes has run one by one since.
+        last, fresh = variable(b, PTR), variable(b, I1)
         out = b.append_basic_block("out")
         with loop(b) as (next_group, _):
             take = b.append_basic_block("take")
@@ -456,8 +457,9 @@ class _Groups(GroupEmitter):
             lane = b.shl(group, load_field(b, machine, MachineBlock.GROUP_SHIFT))
             state = group_state(b, machine, group)
             b.store(ir.Constant(PTR, None), last)
+            b.store(ir.Constant(I1, 1), fresh)
             with loop(b) as (turn, _):
-                self._emit_turn(b, machine, frame, group_frame, group, lane, state, last, turn, next_group, out)
+                self._emit_turn(b, machine, frame, group_frame, group, lane, state, last, fresh, turn, next_group, out)
         b.unreachable()
         b.position_at_end(out)
         b.ret_void()
@@ -472,6 +474,7 @@ class _Groups(GroupEmitter):
         lane: Value,
         state: Value,
         last: Value,
+        fresh: Value,
         turn: Any,
         next_group: Any,
         out: Any,
@@ -521,6 +524,7 @@ class _Groups(GroupEmitter):
         work = load_field(b, group_frame, GroupFrame.WORK)
         self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), work)
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
+        b.store(ir.Constant(I1, 1), fresh)
         # What ran together pays off what lanes ran one by one.
         paid = b.sub(load_field(b, state, GroupState.COLD), b.lshr(load_field(b, group_frame, GroupFrame.WORK), i64(4)))
         store_field(b, state, GroupState.COLD, b.select(b.icmp_signed("<", paid, i64(0)), i64(0), paid))
@@ -554,10 +558,11 @@ class _Groups(GroupEmitter):
         slice_ = variable(b, I64)
         b.store(i64(_COLD_SLICE), slice_)
         with b.if_then(standing):
-            # First only the block: the group may go on together behind it.
+            # A group that was together may be so again behind the block; one that parted takes longer.
             size = load_field(b, b.call(self.find_block, [machine, first, pc]), RECORD_SIZE, I32)
-            few = b.icmp_signed("<", load_field(b, state, GroupState.COLD), i64(_COLD_LIMIT >> 2))
-            b.store(b.select(few, b.zext(size, I64), i64(_COLD_SLICE >> 3)), slice_)
+            once = b.and_(b.load(fresh, typ=I1), b.icmp_unsigned("==", here, active))
+            b.store(b.select(once, b.zext(size, I64), i64(_COLD_SLICE >> 3)), slice_)
+            b.store(ir.Constant(I1, 0), fresh)
         slice_ = b.load(slice_, typ=I64)
         need = b.call(self.step, [machine, frame, lane, here, slice_])
         ran = self._intrinsic(

@@ -44,10 +44,11 @@ VECTOR_TIERS = ("auto", "simd")
 
 _PAGE = 4096
 
-# While workers run, hot blocks are looked for, less and less often where none are found. To try again what was slow for
-# groups has even more time.
+# While workers run, hot blocks are looked for, less often once there were none for so many times. To try again what was
+# slow for groups has even more time.
 _POLL_SECONDS = 0.002
-_LONGEST_POLL_SECONDS = 0.016
+_QUIET_POLLS = 50
+_QUIET_POLL_SECONDS = 0.016
 _RECONSIDER_SECONDS = 0.1
 _HOT_ENTRIES = 1024
 
@@ -154,6 +155,7 @@ class CpuEngine(Engine[CodeSpace]):
         self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
         self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
         self._hot_seen = 0
+        self._quiet_polls = 0
         self._reconsidered = 0.0
         self._workers = [_Worker()]
         # Taking an array's address costs as much as a short run, so what never moves has its address beside it.
@@ -317,10 +319,9 @@ class CpuEngine(Engine[CodeSpace]):
     ) -> None:
         """Wait for the workers; meanwhile have hot blocks compiled, and bring everything to a stop on Ctrl-C."""
         last = time.perf_counter()
-        pause = _POLL_SECONDS
         try:
-            while wait(futures, timeout=pause).not_done:
-                pause = _POLL_SECONDS if self._handle_hot() else min(2 * pause, _LONGEST_POLL_SECONDS)
+            while wait(futures, timeout=self._poll_seconds()).not_done:
+                self._quiet_polls = 0 if self._handle_hot() else self._quiet_polls + 1
                 if self.compiler.vectors is not None and time.perf_counter() - self._reconsidered > _RECONSIDER_SECONDS:
                     self._reconsidered = time.perf_counter()
                     self.compiler.vectors.reconsider()
@@ -336,6 +337,9 @@ class CpuEngine(Engine[CodeSpace]):
         for future in futures:
             future.result()
         self._handle_hot()
+
+    def _poll_seconds(self) -> float:
+        return _POLL_SECONDS if self._quiet_polls < _QUIET_POLLS else _QUIET_POLL_SECONDS
 
     def _handle_hot(self) -> bool:
         """Have compiled what became hot; whether there was something."""
