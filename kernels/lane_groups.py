@@ -23,6 +23,7 @@ from vmjit.kernels.layout import (
     GROUP_UNFIT,
     MODE_MEET,
     RECORD_ENTRY,
+    RECORD_SIZE,
     STOP_NEED_CODE,
     STOP_RUNNING,
     VECTOR_OFF,
@@ -85,10 +86,10 @@ class _Groups(GroupEmitter):
 
     # -- functions
 
-    def emit_find(self) -> None:
-        """`find_vector(machine, lane, pc)`: the VectorEntry of a block in the lane's code, or null."""
-        function, b = self._function("find_vector", ir.FunctionType(PTR, [PTR, I64, I64]))
-        self.find = function
+    def emit_find_block(self) -> None:
+        """`find_block(machine, lane, pc)`: the record of a block in the lane's code, or null."""
+        function, b = self._function("find_block", ir.FunctionType(PTR, [PTR, I64, I64]))
+        self.find_block = function
         machine, lane, pc = function.args
         index = b.zext(b.load(lane_array(b, machine, MachineBlock.CODE_INDEX, lane, I32), typ=I32), I64)
         space = b.load(lane_array(b, machine, MachineBlock.CODE_SPACES, index, PTR), typ=PTR)
@@ -111,7 +112,14 @@ class _Groups(GroupEmitter):
         with b.if_then(b.not_(inside)):
             b.ret(null)
         table = load_field(b, b.load(span, typ=PTR), CodeSpaceBlock.TABLE, PTR)
-        record = b.load(element(b, table, b.lshr(offset, i64(1)), PTR), typ=PTR)
+        b.ret(b.load(element(b, table, b.lshr(offset, i64(1)), PTR), typ=PTR))
+
+    def emit_find(self) -> None:
+        """`find_vector(machine, lane, pc)`: the VectorEntry of a block in the lane's code, or null."""
+        function, b = self._function("find_vector", ir.FunctionType(PTR, [PTR, I64, I64]))
+        self.find = function
+        null = ir.Constant(PTR, None)
+        record = b.call(self.find_block, list(function.args))
         with b.if_then(b.icmp_unsigned("==", b.ptrtoint(record, I64), i64(0))):
             b.ret(null)
         entry = load_field(b, record, RECORD_ENTRY, PTR)
@@ -169,7 +177,7 @@ class _Groups(GroupEmitter):
         self.sample = function
         machine, lane, entry, interleaved = function.args
         rows = element(b, load_field(b, machine, MachineBlock.REGISTERS, PTR), lane, self.xlen)
-        b.call(self.note, [rows, load_field(b, machine, MachineBlock.LANES), entry])
+        b.call(self.note, [rows, load_field(b, machine, MachineBlock.REGISTER_STRIDE), entry])
         meetings = add_to(b, entry, VectorEntry.MEETINGS, i64(1))
         # Lanes that come here in SIMD registers need no further proof that they agree.
         enough = b.icmp_unsigned(">=", meetings, load_field(b, machine, MachineBlock.MEETINGS))
@@ -346,7 +354,7 @@ class _Groups(GroupEmitter):
     def _move_registers(self, b: Builder, machine: Value, frame: Value, lane: Value, *, into_frame: bool) -> None:
         vector, align = ir.VectorType(self.xlen, self.lanes), self.xlen.width // 8
         rows = load_field(b, machine, MachineBlock.REGISTERS, PTR)
-        lanes = load_field(b, machine, MachineBlock.LANES)
+        lanes = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
         for index in self.registers:
             place = element(b, rows, b.add(b.mul(lanes, i64(index)), lane), self.xlen)
             held = element(b, frame, i64(GroupFrame.REGISTERS + index * self.lanes * align), I8)
@@ -434,7 +442,8 @@ class _Groups(GroupEmitter):
     def emit_run_groups(self) -> None:
         function, b = self._function("run_groups", RUN_GROUPS_TYPE, internal=False)
         machine, frame, group_frame, groups, count, cursor = function.args
-        last = variable(b, PTR)
+        # The VectorEntry whose code ran last, and whether none of the group's lanes has run one by one since.
+        last, fresh = variable(b, PTR), variable(b, I1)
         out = b.append_basic_block("out")
         with loop(b) as (next_group, _):
             take = b.append_basic_block("take")
@@ -448,8 +457,9 @@ class _Groups(GroupEmitter):
             lane = b.shl(group, load_field(b, machine, MachineBlock.GROUP_SHIFT))
             state = group_state(b, machine, group)
             b.store(ir.Constant(PTR, None), last)
+            b.store(ir.Constant(I1, 1), fresh)
             with loop(b) as (turn, _):
-                self._emit_turn(b, machine, frame, group_frame, group, lane, state, last, turn, next_group, out)
+                self._emit_turn(b, machine, frame, group_frame, group, lane, state, last, fresh, turn, next_group, out)
         b.unreachable()
         b.position_at_end(out)
         b.ret_void()
@@ -464,6 +474,7 @@ class _Groups(GroupEmitter):
         lane: Value,
         state: Value,
         last: Value,
+        fresh: Value,
         turn: Any,
         next_group: Any,
         out: Any,
@@ -513,6 +524,7 @@ class _Groups(GroupEmitter):
         work = load_field(b, group_frame, GroupFrame.WORK)
         self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), work)
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
+        b.store(ir.Constant(I1, 1), fresh)
         # What ran together pays off what lanes ran one by one.
         paid = b.sub(load_field(b, state, GroupState.COLD), b.lshr(load_field(b, group_frame, GroupFrame.WORK), i64(4)))
         store_field(b, state, GroupState.COLD, b.select(b.icmp_signed("<", paid, i64(0)), i64(0), paid))
@@ -543,7 +555,15 @@ class _Groups(GroupEmitter):
         before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
         store_field(b, frame, Frame.MODE, b.select(standing, i64(0), meet))
-        slice_ = b.select(standing, i64(_COLD_SLICE >> 3), i64(_COLD_SLICE))
+        slice_ = variable(b, I64)
+        b.store(i64(_COLD_SLICE), slice_)
+        with b.if_then(standing):
+            # A group that was together may be so again behind the block; one that parted takes longer.
+            size = load_field(b, b.call(self.find_block, [machine, first, pc]), RECORD_SIZE, I32)
+            once = b.and_(b.load(fresh, typ=I1), b.icmp_unsigned("==", here, active))
+            b.store(b.select(once, b.zext(size, I64), i64(_COLD_SLICE >> 3)), slice_)
+            b.store(ir.Constant(I1, 0), fresh)
+        slice_ = b.load(slice_, typ=I64)
         need = b.call(self.step, [machine, frame, lane, here, slice_])
         ran = self._intrinsic(
             b,
@@ -614,6 +634,7 @@ class _Groups(GroupEmitter):
 def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lane: Any, lanes: int) -> None:
     """Define `run_groups(machine, frame, group frame, groups, count, cursor)`: as `run_lanes`, for lane groups."""
     groups = _Groups(module, xlen, register_indices, run_lane, lanes)
+    groups.emit_find_block()
     groups.emit_find()
     groups.memory.emit()
     groups.emit_step()

@@ -143,7 +143,7 @@ def _as_xlen(b: Builder, value: Value, xlen: Any) -> Value:
 
 def _registers(b: Builder, machine: Value, lane: Value, xlen: Any, indices: list[int]) -> list[tuple[int, Value]]:
     base = load_field(b, machine, MachineBlock.REGISTERS, PTR)
-    lanes = load_field(b, machine, MachineBlock.LANES)
+    lanes = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
     return [(i, element(b, base, b.add(b.mul(lanes, ir.Constant(I64, i)), lane), xlen)) for i in indices]
 
 

@@ -194,7 +194,7 @@ class MachineBlock(Offset):
     """Offsets in the machine block."""
 
     REGISTERS = 0
-    LANES = 8
+    REGISTER_STRIDE = 8  # from a register of one lane to the next register, in registers
     PC = 16
     STOP = 24
     BUDGET = 32

@@ -34,7 +34,8 @@ from vmjit.vector_tier import POLICIES, VectorCompiler, VectorPolicy
 QUANTUM = 1 << 26
 
 # The first pass of a run is made by the calling thread, over a few lanes and with a short slice: a short run needs no
-# other thread, and a long one has its first code decoded before many threads ask for it.
+# other thread, and a long one has its first code decoded before many threads ask for it. Not where many lanes run what
+# has been run before: those few would make each system call by themselves from then on.
 _FIRST_QUANTUM = 1 << 18
 _FIRST_LANES = 16
 
@@ -42,7 +43,13 @@ _FIRST_LANES = 16
 VECTOR_TIERS = ("auto", "simd")
 
 _PAGE = 4096
+
+# While workers run, hot blocks are looked for, less often once there were none for so many times. To try again what was
+# slow for groups has even more time.
 _POLL_SECONDS = 0.002
+_QUIET_POLLS = 50
+_QUIET_POLL_SECONDS = 0.016
+_RECONSIDER_SECONDS = 0.1
 _HOT_ENTRIES = 1024
 
 
@@ -148,6 +155,8 @@ class CpuEngine(Engine[CodeSpace]):
         self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
         self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
         self._hot_seen = 0
+        self._quiet_polls = 0
+        self._reconsidered = 0.0
         self._workers = [_Worker()]
         # Taking an array's address costs as much as a short run, so what never moves has its address beside it.
         self._block = np.zeros(MachineBlock.BYTES // 8, np.uint64)
@@ -240,12 +249,12 @@ class CpuEngine(Engine[CodeSpace]):
                 worker.frame[place // 8] = symbols[name]
 
     def _pass(self, lanes: Lanes, report: RunReport, progress: Callable[[int, int], None] | None) -> None:
-        first = report.passes == 0
+        spaces = [s.descriptor_address for s in self.spaces]
+        first = report.passes == 0 and (len(lanes) <= _FIRST_LANES or spaces != self._listed_spaces)
         report.passes += 1
         if first:
             lanes = lanes[:_FIRST_LANES]
         self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else QUANTUM
-        spaces = [s.descriptor_address for s in self.spaces]
         if spaces != self._listed_spaces:
             self._listed_spaces = spaces
             self._spaces_table = np.array(spaces, np.uint64)
@@ -286,8 +295,10 @@ class CpuEngine(Engine[CodeSpace]):
         """The whole groups that have some of these lanes."""
         if not len(self._group_list):
             return np.zeros(0, np.intp)
-        groups = np.unique(lanes // self.memory.group)
-        return groups[groups < len(self._group_list)]
+        groups = lanes // self.memory.group  # ascending, as the lanes are
+        new = np.ones(len(groups), bool)
+        np.not_equal(groups[1:], groups[:-1], out=new[1:])
+        return groups[new & (groups < len(self._group_list))]
 
     def _call(self, worker: _Worker, groups: int, lanes: int) -> None:
         if groups:
@@ -310,9 +321,10 @@ class CpuEngine(Engine[CodeSpace]):
         """Wait for the workers; meanwhile have hot blocks compiled, and bring everything to a stop on Ctrl-C."""
         last = time.perf_counter()
         try:
-            while wait(futures, timeout=_POLL_SECONDS).not_done:
-                self._handle_hot()
-                if self.compiler.vectors is not None:
+            while wait(futures, timeout=self._poll_seconds()).not_done:
+                self._quiet_polls = 0 if self._handle_hot() else self._quiet_polls + 1
+                if self.compiler.vectors is not None and time.perf_counter() - self._reconsidered > _RECONSIDER_SECONDS:
+                    self._reconsidered = time.perf_counter()
                     self.compiler.vectors.reconsider()
                 if self.out_of_time():
                     self.state.attention[0] = 1
@@ -327,12 +339,16 @@ class CpuEngine(Engine[CodeSpace]):
             future.result()
         self._handle_hot()
 
-    def _handle_hot(self) -> None:
+    def _poll_seconds(self) -> float:
+        return _POLL_SECONDS if self._quiet_polls < _QUIET_POLLS else _QUIET_POLL_SECONDS
+
+    def _handle_hot(self) -> bool:
+        """Have compiled what became hot; whether there was something."""
         if self.compiler.refused is not None:
             raise self.compiler.refused
         head = int(self._hot[Hot.HEAD // 8])
         if head == self._hot_seen:
-            return
+            return False
         for worker in self._workers:
             if (jumps := worker.new_jumps()) is not None:
                 for site, target in jumps.tolist():
@@ -350,6 +366,7 @@ class CpuEngine(Engine[CodeSpace]):
                 if pc is not None:
                     compile_later(self.compiler, space, pc)
         self._hot_seen = head
+        return True
 
     def _finish(self, report: RunReport) -> None:
         report.vector_instructions = sum(w.take_vectored() for w in self._workers)

@@ -22,7 +22,7 @@ from vmjit.errors import CompileForbiddenError
 from vmjit.guest_code import CodeSpan
 from vmjit.interrupts import DeferredInterrupt
 from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
-from vmjit.lane_state import UNLIMITED, LaneState
+from vmjit.lane_state import UNLIMITED, LaneState, index_of
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 from vmjit.stops import Access, Stop
 
@@ -314,9 +314,7 @@ class Engine(ABC, Generic[Space]):
     def _serve_fence(self, lanes: Lanes) -> None:
         if self._code_can_change:
             self.assign_code(lanes)
-        self.state.pc[lanes] += np.uint64(4)
-        self._wrap_pc(lanes)
-        self.state.stop[lanes] = STOP_RUNNING
+        self._go_on_behind(lanes)
 
     def _serve_calls(self, lanes: Lanes) -> None:
         state = self.state
@@ -327,9 +325,10 @@ class Engine(ABC, Generic[Space]):
             state.budget[lanes] += 1
             return
         going_on = self.environment.serve(state, self.lane_memory, lanes)
-        state.pc[going_on] += np.uint64(4)
-        self._wrap_pc(going_on)
-        state.stop[going_on] = STOP_RUNNING
+        self._go_on_behind(going_on)
 
-    def _wrap_pc(self, lanes: Lanes) -> None:
-        self.state.pc[lanes] &= np.uint64(self.decoder.registers.type.mask)
+    def _go_on_behind(self, lanes: Lanes) -> None:
+        """Let lanes go on behind the instruction that they stopped at."""
+        these = index_of(lanes)
+        self.state.pc[these] = (self.state.pc[these] + np.uint64(4)) & np.uint64(self.decoder.registers.type.mask)
+        self.state.stop[these] = STOP_RUNNING

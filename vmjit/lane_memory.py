@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vmjit.errors import ArgumentError, GuestAddressError
 from vmjit.host_memory import HostMemory
 from vmjit.kernels.layout import Frame, GroupFrame, GroupState, MachineBlock, Span
+from vmjit.lane_state import index_of
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 
 Bytes = NDArray[np.uint8]
@@ -165,14 +166,17 @@ class SpanMemory(ABC):
     def _ragged(
         self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int, data: Bytes | None
     ) -> tuple[Bytes, NDArray[np.bool_]]:
-        good, offsets, in_shared = self._inside_one_run(addresses, sizes, permission)
         some = np.flatnonzero(sizes > 0)
-        if len(some) and good.all() and not in_shared.any() and (sizes[some] == sizes[some[0]]).all():
+        if not len(some):
+            return np.zeros(0, np.uint8), np.ones(len(sizes), bool)
+        good, offsets, in_shared = self._inside_one_run(addresses, sizes, permission)
+        if good.all() and not in_shared.any() and (sizes[some] == sizes[some[0]]).all():
             # As lanes that do the same have it; some may have come to the end of their input.
-            size, these = int(sizes[some[0]]), np.asarray(lanes, np.int64)[some]
+            size, having = int(sizes[some[0]]), index_of(some)
+            these = np.asarray(lanes, np.int64)[having]
             if data is None:
-                return self._take_rows(these, offsets[some], size).reshape(-1), good
-            self._put_rows(these, offsets[some], data.reshape(len(these), size))
+                return self._take_rows(these, offsets[having], size).reshape(-1), good
+            self._put_rows(these, offsets[having], data.reshape(len(these), size))
             return data, good
         lengths = np.where(good, sizes, 0).clip(0)
         starts = np.cumsum(lengths) - lengths
@@ -207,6 +211,8 @@ class SpanMemory(ABC):
         self, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]:
         """(which ranges lie in one run of memory or are empty, their offsets there, whether that is shared)."""
+        if (addresses == addresses[0]).all() and (sizes == sizes[0]).all():
+            return self._inside_at(int(addresses[0]), int(sizes[0]), permission, len(addresses))
         good = sizes <= 0
         offsets = np.zeros(len(addresses), np.int64)
         in_shared = np.zeros(len(addresses), bool)
@@ -219,6 +225,16 @@ class SpanMemory(ABC):
             in_shared[inside] = shared
             good |= inside
         return good, offsets, in_shared
+
+    def _inside_at(
+        self, address: int, size: int, permission: int, count: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_]]:
+        """The same for `count` times one range that is not empty."""
+        for lo, end, shared, offset in self._runs(permission):
+            if lo <= address and address + size <= end:
+                found = np.full(count, address - lo + offset, np.int64)
+                return np.ones(count, bool), found, np.full(count, shared)
+        return np.zeros(count, bool), np.zeros(count, np.int64), np.zeros(count, bool)
 
     def _across_runs(self, address: int, size: int, permission: int) -> NDArray[np.int64] | None:
         """(2, size): the offset of each byte of a range, and 1 where it is shared; None if some of it is not there."""
@@ -416,9 +432,30 @@ class LaneMemory(SpanMemory):
         """(len(lanes), words): where the words of ranges are, counted in words."""
         return self._word_places(lanes[:, None], (offsets >> 2)[:, None] + np.arange(size >> 2)) >> 2
 
+    def _block(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], size: int) -> NDArray[np.uint32] | None:
+        """A view of the words of ranges, (groups, lanes of a group, words), where consecutive lanes have them at one
+        offset and in one order; else None."""
+        these = index_of(lanes)
+        if not isinstance(these, slice) or (offsets != offsets[0]).any():
+            return None
+        wanted = slice(int(offsets[0]) >> 2, (int(offsets[0]) + size) >> 2)
+        rows = self._bytes.view(np.uint32).reshape(self.lanes, -1)[these]
+        groups = self.groups[these.start // self.group : -(-these.stop // self.group), GroupState.INTERLEAVED // 8] != 0
+        if groups.any():
+            if not groups.all() or (these.start | these.stop) % self.group:
+                return None
+            words: NDArray[np.uint32] = rows.reshape(len(groups), -1, self.group).transpose(0, 2, 1)
+        else:
+            words = rows[None]
+        return words[..., wanted]
+
     def _take_rows(self, lanes: NDArray[np.int64], offsets: NDArray[np.int64], size: int) -> Bytes:
         if not self._whole_words(offsets, size):
             return super()._take_rows(lanes, offsets, size)
+        block = self._block(lanes, offsets, size)
+        if block is not None:
+            copied: Bytes = block.copy().view(np.uint8).reshape(len(lanes), size)
+            return copied
         found: Bytes = self._bytes.view(np.uint32)[self._row_words(lanes, offsets, size)].view(np.uint8)
         return found
 
@@ -427,6 +464,10 @@ class LaneMemory(SpanMemory):
         if not self._whole_words(offsets, size):
             return super()._put_rows(lanes, offsets, rows)
         words = np.ascontiguousarray(rows).view(np.uint32)
+        block = self._block(lanes, offsets, size)
+        if block is not None:
+            block[...] = words.reshape(block.shape)
+            return None
         self._bytes.view(np.uint32)[self._row_words(lanes, offsets, size)] = words
         return None
 

@@ -11,6 +11,30 @@ from vmjit.kernels.layout import MachineBlock
 
 UNLIMITED = np.iinfo(np.int64).max
 
+_LINE = 64
+# Rows of so many bytes are a power of two apart where there are thousands of lanes: then a lane's registers fall into
+# one set of a cache, which does not hold them.
+_LONG_ROW = 1024
+
+
+def _register_rows(count: int, lanes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """(count, lanes) zeros; long rows begin at cache lines, an odd number of them apart."""
+    size = lanes * dtype.itemsize
+    if size < _LONG_ROW:
+        return np.zeros((count, lanes), dtype)
+    stride = (-(-size // _LINE) | 1) * _LINE
+    room = np.zeros(count * stride + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    rows: NDArray[Any] = room[start : start + count * stride].view(dtype).reshape(count, -1)[:, :lanes]
+    return rows
+
+
+def index_of(lanes: NDArray[np.integer]) -> slice | NDArray[np.integer]:
+    """What selects these lanes of an array: a slice where they are consecutive, which takes a fraction of the time."""
+    if not len(lanes) or lanes[-1] - lanes[0] != len(lanes) - 1 or not (lanes[1:] - lanes[:-1] == 1).all():
+        return lanes
+    return slice(int(lanes[0]), int(lanes[-1]) + 1)
+
 
 class LaneState:
     """The arrays of `lanes` lanes.
@@ -20,10 +44,9 @@ class LaneState:
     fault_access: (lanes,) uint8. code_index: (lanes,) uint32, the lane's code space.
     """
 
-    def __init__(self, lanes: int, registers: int, xlen: int, rows: NDArray[np.unsignedinteger] | None = None) -> None:
-        dtype = np.uint32 if xlen == 32 else np.uint64
+    def __init__(self, lanes: int, registers: int, xlen: int) -> None:
         self.lanes = lanes
-        self.registers: NDArray[Any] = np.zeros((registers, lanes), dtype) if rows is None else rows
+        self.registers = _register_rows(registers, lanes, np.dtype(np.uint32 if xlen == 32 else np.uint64))
         self.pc = np.zeros(lanes, np.uint64)
         self.stop = np.zeros(lanes, np.int32)
         self.budget = np.zeros(lanes, np.int64)
@@ -71,4 +94,4 @@ class LaneState:
             (MachineBlock.ATTENTION, self.attention),
         ):
             block[place // 8] = array.ctypes.data
-        block[MachineBlock.LANES // 8] = self.lanes
+        block[MachineBlock.REGISTER_STRIDE // 8] = self.registers.strides[0] // self.registers.itemsize

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vmjit.engine import GuestMemory
 from vmjit.environment.streams import InputStreams, OutputStreams
-from vmjit.lane_state import LaneState
+from vmjit.lane_state import LaneState, index_of
 from vmjit.stops import Stop
 
 Lanes = NDArray[np.intp]
@@ -25,6 +25,8 @@ _EBADF, _EFAULT, _EINVAL, _ENOSYS, _ESPIPE = 9, 14, 22, 38, 29
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 _A0, _A1, _A2, _A7, _SP = 10, 11, 12, 17, 2
+
+_EXITED = int(Stop.EXIT)
 
 _NANOSECONDS = 1_000_000_000
 
@@ -97,9 +99,11 @@ class BareMetal:
 
     def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes:
         """Serve the lanes' calls; gives those that go on."""
-        numbers = state.registers[_A7, lanes]
-        for number in numbers[:1] if (numbers == numbers[:1]).all() else np.unique(numbers):
-            these = lanes[numbers == number]
+        index = index_of(lanes)
+        numbers = state.registers[_A7, index].copy()  # handlers write registers
+        alike = bool((numbers == numbers[:1]).all())
+        for number in numbers[:1] if alike else np.unique(numbers):
+            these = lanes if alike else lanes[numbers == number]
             call = _Call(self, state, memory, these)
             handler = SYSTEM_CALLS.get(int(number))
             if handler is None:
@@ -109,8 +113,8 @@ class BareMetal:
                 result = handler(call)
                 if result is not None:
                     call.give(result)
-        going_on: Lanes = lanes[state.stop[lanes] != Stop.EXIT]
-        return going_on
+        exited = state.stop[index] == _EXITED
+        return lanes[~exited] if exited.any() else lanes
 
     def output(self, lane: int, descriptor: int = _STDOUT) -> bytes:
         return self.outputs[descriptor].of(lane)
@@ -124,25 +128,27 @@ class _Call:
         self.state = state
         self.memory = memory
         self.lanes = lanes
+        self.index = index_of(lanes)
 
     def signed(self, index: int) -> Values:
-        register = self.state.registers[_A0 + index, self.lanes]
+        register = self.state.registers[_A0 + index, self.index]
         values: Values = register.view(np.int32 if self.environment.xlen == 32 else np.int64).astype(np.int64)
         return values
 
     def address(self, index: int) -> NDArray[np.uint64]:
-        values: NDArray[np.uint64] = self.state.registers[_A0 + index, self.lanes].astype(np.uint64)
+        values: NDArray[np.uint64] = self.state.registers[_A0 + index, self.index].astype(np.uint64)
         return values
 
     def descriptor(self) -> Values:
         """The descriptors, -1 where there is none open under the number. File descriptors are 32-bit ints in C."""
         given = self.signed(0).astype(np.int32).astype(np.int64)
         known = (given >= 0) & (given <= _STDERR)
-        closed = self.environment.closed[np.where(known, given, 0), self.lanes]
-        return np.where(known & ~closed, given, -1)
+        if self.environment.closed.any():
+            known &= ~self.environment.closed[np.where(known, given, 0), self.lanes]
+        return np.where(known, given, -1)
 
     def give(self, result: Values) -> None:
-        self.state.registers[_A0, self.lanes] = result.astype(self.state.registers.dtype)
+        self.state.registers[_A0, self.index] = result.astype(self.state.registers.dtype)
 
     def write_struct(self, pointers: NDArray[np.uint64], rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Write one row of bytes for each lane; which lanes could take it."""
@@ -150,39 +156,43 @@ class _Call:
         return self.memory.scatter(self.lanes, pointers, sizes, rows.reshape(-1))
 
     def nanoseconds(self) -> NDArray[np.uint64]:
-        return self.state.retired[self.lanes]
+        return self.state.retired[self.index]
 
 
 def _exit(call: _Call) -> None:
     code = call.signed(0) & 0xFF
-    call.environment.exit_code[call.lanes] = code
-    call.state.stop[call.lanes] = Stop.EXIT
+    call.environment.exit_code[call.index] = code
+    call.state.stop[call.index] = _EXITED
 
 
 def _read(call: _Call) -> Values:
     stdin = call.environment.stdin
     good = call.descriptor() == _STDIN
-    wanted = np.where(good, call.signed(2), 0)
-    valid = wanted >= 0
-    data, counts = stdin.take(call.lanes, np.clip(wanted, 0, _MAX_TRANSFER))
+    wanted = call.signed(2)
+    data, counts = stdin.take(call.lanes, np.where(good, np.minimum(wanted, _MAX_TRANSFER), 0))
     stored = call.memory.scatter(call.lanes, call.address(1), counts, data)
-    stdin.position[call.lanes] += np.where(stored, counts, 0)
-    return np.where(good, np.where(valid, np.where(stored, counts, -_EFAULT), -_EINVAL), -_EBADF)
+    stdin.position[call.index] += counts * stored
+    result = np.where(stored, counts, -_EFAULT)
+    result[wanted < 0] = -_EINVAL
+    result[~good] = -_EBADF
+    return result
 
 
 def _write(call: _Call) -> Values:
     descriptors = call.descriptor()
     result = np.full(len(call.lanes), -_EBADF, np.int64)
     for number, stream in call.environment.outputs.items():
-        these = np.flatnonzero(descriptors == number)
-        if not len(these):
+        found = np.flatnonzero(descriptors == number)
+        if not len(found):
             continue
+        these = index_of(found)
         sizes = np.minimum(call.signed(2)[these], _MAX_TRANSFER)
         lanes = call.lanes[these]
         data, good = call.memory.gather(lanes, call.address(1)[these], sizes)
-        good &= sizes >= 0
+        valid = sizes >= 0
+        good &= valid
+        result[these] = np.where(good, sizes, np.where(valid, -_EFAULT, -_EINVAL))
         stream.append(lanes[good], sizes[good], data)
-        result[these] = np.where(good, sizes, np.where(sizes < 0, -_EINVAL, -_EFAULT))
     return result
 
 

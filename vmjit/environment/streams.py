@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vmjit.checks import shown
 from vmjit.errors import ArgumentError
+from vmjit.lane_state import index_of
 
 Bytes = NDArray[np.uint8]
 Lanes = NDArray[np.intp]
@@ -72,15 +73,27 @@ class InputStreams:
 
     def take(self, lanes: Lanes, wanted: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
         """(bytes of the lanes one after the other, how many each lane gets). Does not move the positions."""
-        left = self.size[lanes] - self.position[lanes]
-        counts = np.clip(np.minimum(left, wanted), 0, None)
+        these = index_of(lanes)
+        position = self.position[these]
+        counts = np.maximum(np.minimum(self.size[these] - position, wanted), 0)
         some = np.flatnonzero(counts)
-        if len(some) and (counts[some] == counts[some[0]]).all():  # as lanes that do the same have it
-            first = (self.start[lanes] + self.position[lanes])[some]
-            return self.data[first[:, None] + np.arange(counts[some[0]])].reshape(-1), counts
+        if not len(some):
+            return self.data[:0], counts
+        first = self.start[these] + position
+        if (counts[some] == counts[some[0]]).all():  # as lanes that do the same have it
+            return self._rows(first[some], int(counts[some[0]])).reshape(-1), counts
         starts = np.cumsum(counts) - counts
-        source = np.repeat(self.start[lanes] + self.position[lanes], counts)
+        source = np.repeat(first, counts)
         return self.data[source + np.arange(int(counts.sum())) - np.repeat(starts, counts)], counts
+
+    def _rows(self, first: NDArray[np.int64], count: int) -> Bytes:
+        """(len(first), count): as many bytes from each place on."""
+        step = int(first[1] - first[0]) if len(first) > 1 else 0
+        if (first[1:] - first[:-1] == step).all():  # inputs of one size, one after the other
+            rows: Bytes = np.lib.stride_tricks.as_strided(self.data[first[0] :], (len(first), count), (step, 1))
+            return rows
+        found: Bytes = self.data[first[:, None] + np.arange(count)]
+        return found
 
 
 class OutputStreams:
