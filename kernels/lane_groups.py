@@ -49,6 +49,8 @@ _COLD_LIMIT = 8_192
 # Instructions that lanes run one by one past a place where they do not go on together.
 _APART_FIRST = 2_000
 _APART_LAST = 1 << 22
+# Instructions of a group's lanes one by one from which it is told what that costs.
+_LONG = 16 * _APART_FIRST
 # Times in a row that going on together did not pay, until groups do not begin at a place any more.
 _LOSSES = 2
 # Calls of SIMD code after which it is judged whether going on so pays.
@@ -64,6 +66,8 @@ _UNFIT_ASKED = 8
 _VECTOR = (VectorEntry.VECTOR_CYCLES, VectorEntry.VECTOR_WORK)
 _GROUP = (GroupState.CYCLES, GroupState.WORK)
 _SCALAR = (VectorEntry.SCALAR_CYCLES, VectorEntry.SCALAR_WORK)
+_ALL_SCALAR = (MachineBlock.SCALAR_CYCLES, MachineBlock.SCALAR_WORK)
+_ALL_GROUPS = (MachineBlock.GROUP_CYCLES, MachineBlock.GROUP_WORK)
 
 
 class _Groups(GroupEmitter):
@@ -83,6 +87,12 @@ class _Groups(GroupEmitter):
         with b.if_then(b.not_(b.and_(long, each))):
             add_to(b, entry, fields[0], cycles)
             add_to(b, entry, fields[1], work)
+
+    def _charge_group(self, b: Builder, machine: Value, state: Value, started: Value, work: Value) -> None:
+        """Charge what was begun at a time to the group's going on together, and to that of all groups."""
+        cycles = b.sub(self._cycles(b), started)
+        self._charge(b, state, _GROUP, cycles, work)
+        self._charge(b, machine, _ALL_GROUPS, cycles, work)
 
     # -- functions
 
@@ -497,11 +507,12 @@ class _Groups(GroupEmitter):
         entry = b.select(one_code, found, ir.Constant(PTR, None))
         # Lanes whose code differs have nowhere to meet: each would stop for the others at a place of its own.
         meet = b.select(one_code, i64(MODE_MEET), i64(0))
+        parted = b.icmp_unsigned("!=", load_field(b, machine, MachineBlock.ALONE), i64(0))
         standing = b.icmp_unsigned("!=", b.ptrtoint(entry, I64), i64(0))
         interleaved = b.icmp_unsigned("!=", load_field(b, state, GroupState.INTERLEAVED), i64(0))
         wish = variable(b, I64)
         b.store(i64(0), wish)
-        with b.if_then(standing):
+        with b.if_then(b.and_(standing, b.not_(parted))):
             b.store(b.call(self.wish, [machine, lane, active, here, entry, interleaved]), wish)
         together, alone, one_by_one = (b.append_basic_block(n) for n in ("together", "alone", "one_by_one"))
         wanted = b.load(wish, typ=I64)
@@ -517,12 +528,12 @@ class _Groups(GroupEmitter):
                 store_field(b, state, field, value)
             started = self._cycles(b)
             b.call(self.memory.interleave, [machine, group_frame, group])
-            self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), i64(0))
+            self._charge_group(b, machine, state, started, i64(0))
             b.store(entry, last)
         started = self._cycles(b)
         interpret = b.call(self.run_vector, [machine, group_frame, lane, active, here, entry])
         work = load_field(b, group_frame, GroupFrame.WORK)
-        self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), work)
+        self._charge_group(b, machine, state, started, work)
         b.store(load_field(b, group_frame, GroupFrame.LAST, PTR), last)
         b.store(ir.Constant(I1, 1), fresh)
         # What ran together pays off what lanes ran one by one.
@@ -541,18 +552,17 @@ class _Groups(GroupEmitter):
         cold, rows = b.append_basic_block("cold"), b.append_basic_block("rows")
         b.cbranch(interleaved, cold, rows)
         b.position_at_end(cold)
-        limit = b.icmp_signed(">", load_field(b, state, GroupState.COLD), i64(_COLD_LIMIT))
+        limit = b.or_(b.icmp_signed(">", load_field(b, state, GroupState.COLD), i64(_COLD_LIMIT)), parted)
         relay, step = b.append_basic_block("relay"), b.append_basic_block("step")
         b.cbranch(limit, relay, step)
         b.position_at_end(relay)
         started = self._cycles(b)
         b.call(self.memory.separate, [machine, group_frame, group])
-        self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), i64(0))
+        self._charge_group(b, machine, state, started, i64(0))
         b.call(self.judge, [machine, state])
         store_field(b, state, GroupState.REST, i64(1))
         b.branch(turn)
         b.position_at_end(step)
-        before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
         started = self._cycles(b)
         store_field(b, frame, Frame.MODE, b.select(standing, i64(0), meet))
         slice_ = variable(b, I64)
@@ -564,21 +574,23 @@ class _Groups(GroupEmitter):
             b.store(b.select(once, b.zext(size, I64), i64(_COLD_SLICE >> 3)), slice_)
             b.store(ir.Constant(I1, 0), fresh)
         slice_ = b.load(slice_, typ=I64)
-        need = b.call(self.step, [machine, frame, lane, here, slice_])
-        ran = self._intrinsic(
-            b,
-            f"llvm.vector.reduce.add.v{self.lanes}i64",
-            I64,
-            [b.sub(self._row(b, machine, MachineBlock.RETIRED, lane, I64), before)],
-        )
+        need, ran = self._counted_step(b, machine, frame, lane, here, slice_)
         add_to(b, state, GroupState.COLD, ran)
-        self._charge(b, state, _GROUP, b.sub(self._cycles(b), started), ran)
+        self._charge_group(b, machine, state, started, ran)
         blamed = b.load(last, typ=PTR)
         with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(blamed, I64), i64(0))):
             self._charge(b, blamed, _VECTOR, b.sub(self._cycles(b), started), ran)
         b.cbranch(need, out, turn)
 
         b.position_at_end(rows)
+        forever, looking = b.append_basic_block("forever"), b.append_basic_block("looking")
+        b.cbranch(parted, forever, looking)
+        b.position_at_end(forever)
+        quantum = load_field(b, machine, MachineBlock.QUANTUM)
+        store_field(b, frame, Frame.MODE, i64(0))
+        b.cbranch(self._lone_step(b, machine, frame, lane, active, quantum), out, turn)
+        b.position_at_end(looking)
+        b.call(self.watch, [machine, lane, state])
         apart = load_field(b, state, GroupState.APART)
         apart = b.select(b.icmp_signed("<", apart, i64(_APART_FIRST)), i64(_APART_FIRST), apart)
         longer = b.shl(apart, i64(1))
@@ -589,13 +601,12 @@ class _Groups(GroupEmitter):
         store_field(b, state, GroupState.REST, i64(0))
         store_field(b, state, GroupState.APART, longer)
         store_field(b, frame, Frame.MODE, i64(0))
-        self._step(b, machine, frame, lane, active, apart, turn, out)
+        b.cbranch(self._lone_step(b, machine, frame, lane, active, apart), out, turn)
         b.position_at_end(awake)
         b.cbranch(standing, one_by_one, meeting := b.append_basic_block("meeting"))
         b.position_at_end(meeting)
         store_field(b, frame, Frame.MODE, meet)
-        need = b.call(self.step, [machine, frame, lane, active, load_field(b, machine, MachineBlock.QUANTUM)])
-        b.call(self.watch, [machine, lane, state])
+        need = self._lone_step(b, machine, frame, lane, active, load_field(b, machine, MachineBlock.QUANTUM))
         b.cbranch(need, out, turn)
 
         # Past a place where the group could go on together, but does not.
@@ -608,21 +619,43 @@ class _Groups(GroupEmitter):
         watched = b.select(b.and_(sampling, whole), b.ptrtoint(entry, I64), i64(0))
         store_field(b, state, GroupState.WATCHED, watched)
         slice_ = b.select(trial, i64(_TRIAL), apart)
-        before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
-        started = self._cycles(b)
         store_field(b, frame, Frame.MODE, i64(0))
-        need = b.call(self.step, [machine, frame, lane, here, slice_])
-        with b.if_then(trial):
-            ran = self._intrinsic(
-                b,
-                f"llvm.vector.reduce.add.v{self.lanes}i64",
-                I64,
-                [b.sub(self._row(b, machine, MachineBlock.RETIRED, lane, I64), before)],
-            )
-            took = b.sub(self._cycles(b), started)
-            self._charge(b, entry, _SCALAR, took, ran)
-            self._charge(b, machine, (MachineBlock.SCALAR_CYCLES, MachineBlock.SCALAR_WORK), took, ran)
+        need = self._lone_step(b, machine, frame, lane, here, slice_, b.select(trial, entry, ir.Constant(PTR, None)))
         b.cbranch(need, out, turn)
+
+    def _counted_step(
+        self, b: Builder, machine: Value, frame: Value, lane: Value, lanes: Value, quantum: Value
+    ) -> tuple[Value, Value]:
+        """Run lanes one by one; gives whether one of them needs code, and the instructions that they ran."""
+        before = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
+        need = b.call(self.step, [machine, frame, lane, lanes, quantum])
+        after = self._row(b, machine, MachineBlock.RETIRED, lane, I64)
+        total = f"llvm.vector.reduce.add.v{self.lanes}i64"
+        return need, self._intrinsic(b, total, I64, [b.sub(after, before)])
+
+    def _lone_step(
+        self,
+        b: Builder,
+        machine: Value,
+        frame: Value,
+        lane: Value,
+        lanes: Value,
+        quantum: Value,
+        tried: Value | None = None,
+    ) -> Value:
+        """Run lanes one by one in memory that is laid out for that, and charge for it; gives whether one needs code.
+
+        `tried` is the VectorEntry, or null, for which this tells what running lanes one by one costs there.
+        """
+        started = self._cycles(b)
+        need, ran = self._counted_step(b, machine, frame, lane, lanes, quantum)
+        took = b.sub(self._cycles(b), started)
+        with b.if_then(b.icmp_unsigned(">=", ran, i64(_LONG))):
+            self._charge(b, machine, _ALL_SCALAR, took, ran)
+        if tried is not None:
+            with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(tried, I64), i64(0))):
+                self._charge(b, tried, _SCALAR, took, ran)
+        return need
 
     def _step(
         self, b: Builder, machine: Value, frame: Value, lane: Value, lanes: Value, quantum: Value, turn: Any, out: Any

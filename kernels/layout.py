@@ -215,9 +215,12 @@ class MachineBlock(Offset):
     MEETINGS = 160  # the VectorPolicy, see vmjit/vector_tier.py
     TRIAL_WORK = 168
     JUDGED_WORK = 176
-    SCALAR_CYCLES = 184  # of all trials of running lanes one by one
+    SCALAR_CYCLES = 184  # of running lanes one by one for long
     SCALAR_WORK = 192
-    BYTES = 200
+    GROUP_CYCLES = 200  # of running together, with all that this costs beside
+    GROUP_WORK = 208
+    ALONE = 216  # whether groups shall not go on together anywhere for now
+    BYTES = 224
 
 
 class CodeSpaceBlock(Offset):

@@ -28,7 +28,7 @@ from vmjit.lane_state import LaneState
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
 from vmjit.translators.vector_unit import vector_unit
-from vmjit.vector_tier import POLICIES, VectorCompiler, VectorPolicy
+from vmjit.vector_tier import POLICIES, GroupGovernor, VectorCompiler, VectorPolicy
 
 # Instructions a lane runs before the next lane has its turn: long against the cost of a change, short against Ctrl-C.
 QUANTUM = 1 << 26
@@ -166,11 +166,15 @@ class CpuEngine(Engine[CodeSpace]):
         self._lane_list = np.zeros(state.lanes, np.int32)
         self._lane_list_address = int(self._lane_list.ctypes.data)
         self._group_cursor = np.zeros(1, np.int64)
+        self._governor: GroupGovernor | None = None
         self._group_list = np.zeros(0, np.int32)
         if tier in VECTOR_TIERS and memory.form_groups(vector_unit().lanes):
             self.compiler.vectors = VectorCompiler(self.compiler)
             self._group_list = np.zeros(state.lanes // memory.group, np.int32)
-            (vector_policy or POLICIES[tier]).fill_block(self._block)
+            policy = vector_policy or POLICIES[tier]
+            policy.fill_block(self._block)
+            if policy.trial_work:
+                self._governor = GroupGovernor(self._block)
             self._block[MachineBlock.MINCORE // 8] = _mincore()
             self._block[MachineBlock.HOT // 8] = self._hot.ctypes.data
         self._group_list_address = int(self._group_list.ctypes.data)
@@ -275,6 +279,11 @@ class CpuEngine(Engine[CodeSpace]):
             return
         futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
         self._supervise(futures, report, progress)
+        self._govern()
+
+    def _govern(self) -> None:
+        if self._governor is not None:
+            self._governor.look(time.perf_counter(), self.compiler.statistics.vector_regions)
 
     @contextmanager
     def _short_budgets(self, groups: NDArray[np.intp]) -> Iterator[None]:
@@ -326,6 +335,7 @@ class CpuEngine(Engine[CodeSpace]):
                 if self.compiler.vectors is not None and time.perf_counter() - self._reconsidered > _RECONSIDER_SECONDS:
                     self._reconsidered = time.perf_counter()
                     self.compiler.vectors.reconsider()
+                    self._govern()
                 if self.out_of_time():
                     self.state.attention[0] = 1
                 if progress is not None and time.perf_counter() - last > 0.1:

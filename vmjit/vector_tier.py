@@ -35,6 +35,11 @@ _ALL = (1 << 64) - 1
 # Seconds until what was judged slow is tried again; twice as many each time.
 _FIRST_PAUSE = 0.25
 
+# The same for running together at all, and its bound; and the cycles of all groups after which that is judged.
+_FIRST_REST = 0.1
+_LAST_REST = 60.0
+_JUDGED_CYCLES = 20_000_000
+
 
 @dataclass(frozen=True)
 class VectorPolicy:
@@ -59,6 +64,54 @@ POLICIES = {"auto": VectorPolicy(), "simd": VectorPolicy(meetings=1)}
 # Whatever it costs, for tests: what meets runs in SIMD registers.
 ALWAYS = VectorPolicy(meetings=1, trial_work=0, judged_work=1 << 62)
 
+
+class GroupGovernor:
+    """Has all lanes of a machine run one by one for a while where running together has cost more than that does.
+
+    Places are judged each for itself (`kernels/lane_groups.py`); this bounds what is lost where that is not enough, as
+    with many places that are each tried for a while.
+    """
+
+    def __init__(self, block: NDArray[np.uint64]) -> None:
+        self._block = block
+        self._rest = _FIRST_REST
+        self._until = 0.0
+        self._compiled = 0
+
+    def look(self, now: float, compiled: int) -> None:
+        """Decide anew; `now` is a time in seconds, `compiled` counts the code for groups that there is."""
+        block = self._block
+        learning, self._compiled = compiled != self._compiled, compiled
+        if block[MachineBlock.ALONE // 8]:
+            if now < self._until:
+                return
+            block[MachineBlock.ALONE // 8] = 0
+        else:
+            together, together_work, alone, alone_work = (int(block[field // 8]) for field in _SUMS)
+            if together < _JUDGED_CYCLES or not alone_work:
+                return
+            # What was measured while code was on its way tells nothing of what it is like with it.
+            if learning:
+                pass
+            elif together * alone_work > alone * together_work:
+                block[MachineBlock.ALONE // 8] = 1
+                self._until = now + self._rest
+                self._rest = min(2 * self._rest, _LAST_REST)
+            else:
+                self._rest = _FIRST_REST
+        # What was long ago counts less.
+        for field in _SUMS[:2]:
+            block[field // 8] = 0
+        for field in _SUMS[2:]:
+            block[field // 8] >>= np.uint64(1)
+
+
+_SUMS = (
+    MachineBlock.GROUP_CYCLES,
+    MachineBlock.GROUP_WORK,
+    MachineBlock.SCALAR_CYCLES,
+    MachineBlock.SCALAR_WORK,
+)
 
 _Seen = tuple[int, int]
 
