@@ -39,6 +39,7 @@ from vmjit.kernels.layout import (
 )
 
 RUN_GROUPS_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, PTR, I64, PTR])
+SEPARATE_GROUPS_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, I64, PTR])
 REGION_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
 
 # Instructions of a lane in a trial of running one by one.
@@ -474,6 +475,21 @@ class _Groups(GroupEmitter):
         b.position_at_end(out)
         b.ret_void()
 
+    def emit_separate_groups(self) -> None:
+        """`separate_groups(machine, group frame, groups, count, cursor)`: lay the memory of these groups out apart."""
+        function, b = self._function("separate_groups", SEPARATE_GROUPS_TYPE, internal=False)
+        machine, group_frame, groups, count, cursor = function.args
+        with loop(b) as (_, after):
+            position = b.atomic_rmw("add", cursor, i64(1), "monotonic")
+            body = b.append_basic_block("body")
+            b.cbranch(b.icmp_unsigned("<", position, count), body, after)
+            b.position_at_end(body)
+            group = b.zext(b.load(element(b, groups, position, I32), typ=I32), I64)
+            interleaved = load_field(b, group_state(b, machine, group), GroupState.INTERLEAVED)
+            with b.if_then(b.icmp_unsigned("!=", interleaved, i64(0))):
+                b.call(self.memory.separate, [machine, group_frame, group])
+        b.ret_void()
+
     def _emit_turn(
         self,
         b: Builder,
@@ -665,7 +681,8 @@ class _Groups(GroupEmitter):
 
 
 def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lane: Any, lanes: int) -> None:
-    """Define `run_groups(machine, frame, group frame, groups, count, cursor)`: as `run_lanes`, for lane groups."""
+    """Define `run_groups(machine, frame, group frame, groups, count, cursor)`: as `run_lanes`, for lane groups; and
+    `separate_groups`."""
     groups = _Groups(module, xlen, register_indices, run_lane, lanes)
     groups.emit_find_block()
     groups.emit_find()
@@ -679,3 +696,4 @@ def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lan
     groups.emit_judge()
     groups.emit_wish()
     groups.emit_run_groups()
+    groups.emit_separate_groups()

@@ -133,6 +133,7 @@ EXPORTED = (
     "handlers",
     "run_lanes",
     "run_groups",
+    "separate_groups",
     "goto_tail",
     "goto_slot",
     "goto_count",

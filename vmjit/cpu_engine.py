@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from vmjit.engine import Engine, Environment, Lanes, RunReport
 from vmjit.guest_code import CodeSpan
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
-from vmjit.kernels.layout import JUMP_ENTRIES, STOP_RUNNING, Frame, GroupFrame, Hot, MachineBlock
+from vmjit.kernels.layout import JUMP_ENTRIES, STOP_NEED_CODE, STOP_RUNNING, Frame, GroupFrame, Hot, MachineBlock
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
+from vmjit.regrouping import Regrouping
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
 from vmjit.translators.vector_unit import vector_unit
@@ -117,11 +119,14 @@ class _Worker:
         self.frame[Frame.COMPILED // 8] = 0
         return count
 
+    @property
+    def vectored(self) -> int:
+        return 0 if self.group_frame is None else int(self.group_frame[GroupFrame.COMPILED // 8])
+
     def take_vectored(self) -> int:
-        if self.group_frame is None:
-            return 0
-        count = int(self.group_frame[GroupFrame.COMPILED // 8])
-        self.group_frame[GroupFrame.COMPILED // 8] = 0
+        count = self.vectored
+        if self.group_frame is not None:
+            self.group_frame[GroupFrame.COMPILED // 8] = 0
         return count
 
 
@@ -168,6 +173,7 @@ class CpuEngine(Engine[CodeSpace]):
         self._group_cursor = np.zeros(1, np.int64)
         self._governor: GroupGovernor | None = None
         self._group_list = np.zeros(0, np.int32)
+        self.regrouping: Regrouping | None = None
         if tier in VECTOR_TIERS and memory.form_groups(vector_unit().lanes):
             self.compiler.vectors = VectorCompiler(self.compiler)
             self._group_list = np.zeros(state.lanes // memory.group, np.int32)
@@ -177,6 +183,7 @@ class CpuEngine(Engine[CodeSpace]):
                 self._governor = GroupGovernor(self._block)
             self._block[MachineBlock.MINCORE // 8] = _mincore()
             self._block[MachineBlock.HOT // 8] = self._hot.ctypes.data
+            self.regrouping = Regrouping(state, memory, weakref.proxy(self))
         self._group_list_address = int(self._group_list.ctypes.data)
         self._group_cursor_address = int(self._group_cursor.ctypes.data)
         self._listed_spaces: list[int] = []
@@ -256,14 +263,34 @@ class CpuEngine(Engine[CodeSpace]):
         spaces = [s.descriptor_address for s in self.spaces]
         first = report.passes == 0 and (len(lanes) <= _FIRST_LANES or spaces != self._listed_spaces)
         report.passes += 1
+        regrouping = self.regrouping
         if first:
-            lanes = lanes[:_FIRST_LANES]
-        self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else QUANTUM
+            self._run_lanes(lanes[:_FIRST_LANES], report, progress, first=True)
+        elif regrouping is None or len(lanes) < 2 * self.memory.group:
+            self._run_lanes(lanes, report, progress)
+        else:
+            before = regrouping.count
+            regrouping.run_pass(lanes, lambda seats, slice_: self._run_lanes(seats, report, progress, slice_=slice_))
+            report.regroupings += regrouping.count - before
+
+    def _run_lanes(
+        self,
+        lanes: Lanes,
+        report: RunReport,
+        progress: Callable[[int, int], None] | None,
+        *,
+        first: bool = False,
+        slice_: int = 0,
+    ) -> None:
+        """Let lanes, named by their seats, run until each has stopped, one needs code or attention is asked for; one by
+        one for a slice of so many instructions if there is one."""
+        self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else slice_ or QUANTUM
+        spaces = [s.descriptor_address for s in self.spaces]
         if spaces != self._listed_spaces:
             self._listed_spaces = spaces
             self._spaces_table = np.array(spaces, np.uint64)
             self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
-        groups = self._groups_of(lanes)
+        groups = self._groups_of(lanes if not slice_ else lanes[:0])
         single = lanes[lanes >= len(self._group_list) * self.memory.group] if len(groups) else lanes
         self._group_list[: len(groups)] = groups
         self._lane_list[: len(single)] = single
@@ -336,6 +363,8 @@ class CpuEngine(Engine[CodeSpace]):
                     self._reconsidered = time.perf_counter()
                     self.compiler.vectors.reconsider()
                     self._govern()
+                if self.regrouping is not None:
+                    self.regrouping.poll()
                 if self.out_of_time():
                     self.state.attention[0] = 1
                 if progress is not None and time.perf_counter() - last > 0.1:
@@ -351,6 +380,38 @@ class CpuEngine(Engine[CodeSpace]):
 
     def _poll_seconds(self) -> float:
         return _POLL_SECONDS if self._quiet_polls < _QUIET_POLLS else _QUIET_POLL_SECONDS
+
+    # -- what regrouping asks
+
+    def serve_code(self) -> None:
+        """Have the code that lanes stopped for."""
+        self._serve_code((self.state.stop == STOP_NEED_CODE).nonzero()[0])
+
+    def separate(self, groups: Lanes) -> None:
+        """Lay out the memory of these groups' lanes apart."""
+        self._workers[0].have_groups(self.memory)
+        self._group_list[: len(groups)] = groups
+        self._group_cursor[0] = 0
+        self.interpreter.separate_groups(
+            self._block_address,
+            self._workers[0].group_address,
+            self._group_list_address,
+            len(groups),
+            self._group_cursor_address,
+        )
+
+    def vectored(self) -> int:
+        """Instructions so far in SIMD registers."""
+        return sum(worker.vectored for worker in self._workers)
+
+    def undisturbed(self, job: Callable[[], None]) -> None:
+        """Do something that Ctrl-C must not leave half done: it raises in the main thread only."""
+        future = _pool().submit(job)
+        try:
+            future.result()
+        except BaseException:
+            wait([future])
+            raise
 
     def _handle_hot(self) -> bool:
         """Have compiled what became hot; whether there was something."""

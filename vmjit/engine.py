@@ -71,6 +71,7 @@ class RunReport:
 
     compiled_instructions: retired in compiled code; vector_instructions: of these, in SIMD registers.
     interrupted: by Ctrl-C. timed_out: the time limit ended it. served: calls of lanes that the host answered.
+    regroupings: how often lanes were given to other lane groups.
     """
 
     seconds: float = 0.0
@@ -78,6 +79,7 @@ class RunReport:
     vector_instructions: int = 0
     passes: int = 0
     served: int = 0
+    regroupings: int = 0
     interrupted: bool = False
     timed_out: bool = False
     retired_before: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))

@@ -27,11 +27,12 @@ from vmjit.translators.interpreter import (
 _POINTER, _I64 = ctypes.c_void_p, ctypes.c_int64
 _RUN_LANES = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _I64, _POINTER)
 _RUN_GROUPS = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _POINTER, _I64, _POINTER)
+_SEPARATE_GROUPS = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _I64, _POINTER)
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Addresses of the interpreter's parts; `run_lanes` and `run_groups` release the GIL while they run.
+    """Addresses of the interpreter's parts; what is called releases the GIL while it runs.
 
     numbers: the place of each template's handler in `handlers`, which is how slots name it too.
     fused: the address of the handler that runs instructions of two numbers one after the other; the third part of the
@@ -46,6 +47,7 @@ class Interpreter:
     symbols: dict[str, int]
     run_lanes: Callable[..., Any]
     run_groups: Callable[..., Any]
+    separate_groups: Callable[..., Any]
     code: LoadedCode
     _templates: dict[Template, int] = field(default_factory=dict)
 
@@ -102,6 +104,7 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
         code.addresses,
         _RUN_LANES(code.addresses["run_lanes"]),
         _RUN_GROUPS(code.addresses["run_groups"]),
+        _SEPARATE_GROUPS(code.addresses["separate_groups"]),
         code,
     )
 

@@ -16,12 +16,15 @@ from vmjit.host_memory import HostMemory
 from vmjit.kernels.layout import Frame, GroupFrame, GroupState, MachineBlock, Span
 from vmjit.lane_state import index_of
 from vmjit.memory_layout import MemoryLayout, MemorySpan
+from vmjit.resident_pages import resident_pages
 
 Bytes = NDArray[np.uint8]
 Index = NDArray[np.integer]
 
 # A window takes accesses of up to 8 bytes whose offset is below its size minus 7.
 _WIDEST = 8
+
+_PAGE = 4096
 
 # Words of a group's interleaved memory are numbered in 32 bits.
 _MOST_INTERLEAVED = 1 << 31
@@ -336,6 +339,23 @@ class LaneMemory(SpanMemory):
         # Lanes behind the last whole group have a row too, which stays zero.
         self.groups = np.zeros((whole + 1, GroupState.BYTES // 8), np.int64)
         return True
+
+    def _resident(self) -> NDArray[np.bool_]:
+        """Which pages may hold something, counted from the first of `rows`; not for external memory."""
+        found = np.zeros(-(-self.rows.size // _PAGE) + 1, bool)
+        pages = resident_pages(self._private.address, self.rows.size)
+        found[slice(None) if pages is None else pages] = True
+        return found
+
+    def resident_bytes(self) -> int:
+        """Bytes of private memory that may hold something."""
+        return int(self._resident().sum()) * _PAGE
+
+    def rearrange(self, order: NDArray[np.intp]) -> None:
+        """Have the private memory of lane order[i] at i. No lane that changes its place may lie interleaved."""
+        from vmjit.row_rotation import rotate_rows  # imports LLVM
+
+        rotate_rows(self._private.address, self.rows.shape[1], self._resident(), order)
 
     def _interleaved(self) -> NDArray[np.bool_] | None:
         """Which lanes' memory is interleaved, (lanes,); None if no lane's."""

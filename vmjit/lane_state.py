@@ -80,6 +80,12 @@ class LaneState:
         for name in self._BY_LANE:
             getattr(self, name)[...] = getattr(other, name)
 
+    def rearrange(self, order: NDArray[np.intp]) -> None:
+        """Have the state of lane order[i] at i."""
+        for name in self._BY_LANE:
+            array = getattr(self, name)
+            array[...] = array[..., order]
+
     def fill_block(self, block: NDArray[np.uint64]) -> None:
         """Write the arrays' addresses to a machine block."""
         for place, array in (

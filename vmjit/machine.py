@@ -289,7 +289,7 @@ class Machine:
         self._first_run = False
         report = home.run(budget, progress=progress, max_seconds=seconds)
         result = RunResult.collect(self._state, self.environment, report, self.device, tuple(home.fallbacks[before:]))
-        home.counter.ran(self.device, success=result.successful)
+        home.counter.ran(self.device, success=result.successful, regroupings=report.regroupings)
         return result
 
     @property

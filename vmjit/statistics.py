@@ -19,7 +19,8 @@ class ExecutionStatistics:
 
     runs: runs by device. successes, failures: runs that ended with no fault and no unsupported instruction, and the
     others; a run that raised is in neither. fallbacks: changes to the CPU. compiles, compile_seconds: regions and
-    kernels that were compiled for it. cache: the process's cache, for all machines together.
+    kernels that were compiled for it. cache: the process's cache, for all machines together. regroupings: how often
+    lanes were given to other lane groups.
     """
 
     runs: dict[str, int] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class ExecutionStatistics:
     compiles: int = 0
     compile_seconds: float = 0.0
     cache: CacheStatistics = field(default_factory=CacheStatistics)
+    regroupings: int = 0
 
 
 @dataclass
@@ -41,9 +43,11 @@ class RunCounter:
     fallbacks: int = 0
     compiles: int = 0
     compile_seconds: float = 0.0
+    regroupings: int = 0
 
-    def ran(self, device: str, *, success: bool) -> None:
+    def ran(self, device: str, *, success: bool, regroupings: int = 0) -> None:
         self.runs[device] = self.runs.get(device, 0) + 1
+        self.regroupings += regroupings
         self.successes += success
         self.failures += not success
 
@@ -62,6 +66,7 @@ class RunCounter:
             self.compiles + compiled.compiled,
             self.compile_seconds + compiled.compile_seconds,
             replace(cache),
+            self.regroupings,
         )
 
 

@@ -47,6 +47,7 @@ BENCHMARKS = {
     "json": Character("part", ("byte-parsing", "call-heavy")),
     "lz": Character("part", ("decompression", "byte-parsing")),
     "matmul": Character("agree", ("matrix product", "multiplication")),
+    "modes": Character("part", ("loops by lane", "arithmetic")),
     "montecarlo": Character("agree", ("random walk", "arithmetic")),
     "sha256": Character("agree", ("hash",)),
     "sieve": Character("part", ("memory-bound", "division")),

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks" / "guests"
 EVERY_DAY = ("calls", "crc32", "json", "matmul", "montecarlo", "sha256", "sieve", "sort")
 # What these add is other code to measure; that they are compiled correctly is tried when there is time.
-OTHERS = ("adler32", "biquad", "bsearch", "bytecode", "chacha20", "collatz", "csv", "ising", "lz", "siphash")
+OTHERS = ("adler32", "biquad", "bsearch", "bytecode", "chacha20", "collatz", "csv", "ising", "lz", "modes", "siphash")
 GUESTS = (*EVERY_DAY, *OTHERS)
 ISAS = ("rv32im", "rv64imac")
 
