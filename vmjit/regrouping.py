@@ -27,8 +27,9 @@ from vmjit.translators.regions import is_call
 Lanes = NDArray[np.intp]
 Keys = NDArray[np.int64]
 
-# Seconds that a pass runs before it is looked at; twice as many after each look that was in vain.
-_FIRST_LOOK = 0.02
+# Seconds that a pass runs before it is looked at, twice as many after each look that was in vain: with thousands of
+# lanes a look takes some 20 to 40 ms.
+_FIRST_LOOK = 0.4
 # The least instructions that tell how a pass runs, and the part of them in SIMD registers with which all is well.
 _TELLING = 1_000_000
 _MOSTLY = 0.5
