@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,9 @@ from vmjit.translators.regions import (
     is_call,
     loop_head,
     visited,
+    with_short_ways,
 )
+from vmjit.translators.return_points import return_points
 
 BASE = 0x1000
 
@@ -738,3 +740,50 @@ def test_checks_of_a_program_with_calls() -> None:
     unchecked = {pc: {s for s in region.successors(pc) if s not in needs} for pc in region.blocks if pc not in needs}
     assert not has_cycle(unchecked)
     assert code["twice"] in needs or code["back"] in needs or code["skip"] in needs
+
+
+# -- what a group adds
+
+
+def test_short_ways_that_never_ran_join_a_groups_region() -> None:
+    code = program(
+        """
+start:  beq 5 low
+        nop
+        bne 6 end
+high:   nop
+end:    beq 7 far
+        ebreak
+low:    nop
+        jump end
+gap:    nop*20
+far:    ebreak
+        """
+    ).visit(start=9, end=9)
+    after = code["start"] + 4  # behind the first branch
+    code.counts[after] = 9
+    region = form_region(code, code["start"], visited(code))
+    assert {"low", "high"}.isdisjoint(code.names(region.blocks))
+    wider = with_short_ways(code, region)
+    check(code, wider)
+    assert {"start", "low", "high", "end"} <= code.names(wider.blocks)
+    assert "far" not in code.names(wider.blocks)
+    assert wider.entries == region.entries
+    assert with_short_ways(code, wider) is wider
+
+
+def test_returns_with_known_callers_lead_only_there() -> None:
+    code = program(
+        """
+start:  call one
+first:  call two
+second: ebreak
+one:    ret
+two:    ret
+        """
+    )
+    region = everything(code, "start")
+    assert code.names(region.successors(code["one"])) == {"first", "second"}
+    known = replace(region, returning=return_points(region))
+    assert code.names(known.successors(code["one"])) == {"first"}
+    assert code.names(known.successors(code["two"])) == {"second"}
