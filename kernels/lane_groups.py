@@ -365,9 +365,9 @@ class _Groups(GroupEmitter):
     def _move_registers(self, b: Builder, machine: Value, frame: Value, lane: Value, *, into_frame: bool) -> None:
         vector, align = ir.VectorType(self.xlen, self.lanes), self.xlen.width // 8
         rows = load_field(b, machine, MachineBlock.REGISTERS, PTR)
-        lanes = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
+        stride = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
         for index in self.registers:
-            place = element(b, rows, b.add(b.mul(lanes, i64(index)), lane), self.xlen)
+            place = element(b, rows, b.add(b.mul(stride, i64(index)), lane), self.xlen)
             held = element(b, frame, i64(GroupFrame.REGISTERS + index * self.lanes * align), I8)
             source, to = (place, held) if into_frame else (held, place)
             b.store(b.load(source, typ=vector, align=align), to, align=align)
@@ -523,12 +523,12 @@ class _Groups(GroupEmitter):
         entry = b.select(one_code, found, ir.Constant(PTR, None))
         # Lanes whose code differs have nowhere to meet: each would stop for the others at a place of its own.
         meet = b.select(one_code, i64(MODE_MEET), i64(0))
-        parted = b.icmp_unsigned("!=", load_field(b, machine, MachineBlock.ALONE), i64(0))
+        alone_for_now = b.icmp_unsigned("!=", load_field(b, machine, MachineBlock.ALONE), i64(0))
         standing = b.icmp_unsigned("!=", b.ptrtoint(entry, I64), i64(0))
         interleaved = b.icmp_unsigned("!=", load_field(b, state, GroupState.INTERLEAVED), i64(0))
         wish = variable(b, I64)
         b.store(i64(0), wish)
-        with b.if_then(b.and_(standing, b.not_(parted))):
+        with b.if_then(b.and_(standing, b.not_(alone_for_now))):
             b.store(b.call(self.wish, [machine, lane, active, here, entry, interleaved]), wish)
         together, alone, one_by_one = (b.append_basic_block(n) for n in ("together", "alone", "one_by_one"))
         wanted = b.load(wish, typ=I64)
@@ -561,14 +561,14 @@ class _Groups(GroupEmitter):
         b.cbranch(b.icmp_unsigned("==", interpret, i64(0)), turn, stuck)
         b.position_at_end(stuck)
         store_field(b, frame, Frame.MODE, i64(0))
-        self._step(b, machine, frame, lane, interpret, i64(1), turn, out)
+        b.cbranch(b.call(self.step, [machine, frame, lane, interpret, i64(1)]), out, turn)
 
         # One by one in interleaved memory: until a place where the group goes on together, but not for long.
         b.position_at_end(alone)
         cold, rows = b.append_basic_block("cold"), b.append_basic_block("rows")
         b.cbranch(interleaved, cold, rows)
         b.position_at_end(cold)
-        limit = b.or_(b.icmp_signed(">", load_field(b, state, GroupState.COLD), i64(_COLD_LIMIT)), parted)
+        limit = b.or_(b.icmp_signed(">", load_field(b, state, GroupState.COLD), i64(_COLD_LIMIT)), alone_for_now)
         relay, step = b.append_basic_block("relay"), b.append_basic_block("step")
         b.cbranch(limit, relay, step)
         b.position_at_end(relay)
@@ -600,7 +600,7 @@ class _Groups(GroupEmitter):
 
         b.position_at_end(rows)
         forever, looking = b.append_basic_block("forever"), b.append_basic_block("looking")
-        b.cbranch(parted, forever, looking)
+        b.cbranch(alone_for_now, forever, looking)
         b.position_at_end(forever)
         quantum = load_field(b, machine, MachineBlock.QUANTUM)
         store_field(b, frame, Frame.MODE, i64(0))
@@ -672,12 +672,6 @@ class _Groups(GroupEmitter):
             with b.if_then(b.icmp_unsigned("!=", b.ptrtoint(tried, I64), i64(0))):
                 self._charge(b, tried, _SCALAR, took, ran)
         return need
-
-    def _step(
-        self, b: Builder, machine: Value, frame: Value, lane: Value, lanes: Value, quantum: Value, turn: Any, out: Any
-    ) -> None:
-        need = b.call(self.step, [machine, frame, lane, lanes, quantum])
-        b.cbranch(need, out, turn)
 
 
 def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lane: Any, lanes: int) -> None:

@@ -143,8 +143,8 @@ def _as_xlen(b: Builder, value: Value, xlen: Any) -> Value:
 
 def _registers(b: Builder, machine: Value, lane: Value, xlen: Any, indices: list[int]) -> list[tuple[int, Value]]:
     base = load_field(b, machine, MachineBlock.REGISTERS, PTR)
-    lanes = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
-    return [(i, element(b, base, b.add(b.mul(lanes, ir.Constant(I64, i)), lane), xlen)) for i in indices]
+    stride = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
+    return [(i, element(b, base, b.add(b.mul(stride, ir.Constant(I64, i)), lane), xlen)) for i in indices]
 
 
 def _load_lane(b: Builder, machine: Value, frame: Value, lane: Value, xlen: Any, indices: list[int]) -> Value:

@@ -260,8 +260,8 @@ class CpuEngine(Engine[CodeSpace]):
                 worker.frame[place // 8] = symbols[name]
 
     def _pass(self, lanes: Lanes, report: RunReport, progress: Callable[[int, int], None] | None) -> None:
-        spaces = [s.descriptor_address for s in self.spaces]
-        first = report.passes == 0 and (len(lanes) <= _FIRST_LANES or spaces != self._listed_spaces)
+        new_code = self._list_spaces()
+        first = report.passes == 0 and (len(lanes) <= _FIRST_LANES or new_code)
         report.passes += 1
         regrouping = self.regrouping
         if first:
@@ -285,11 +285,7 @@ class CpuEngine(Engine[CodeSpace]):
         """Let lanes, named by their seats, run until each has stopped, one needs code or attention is asked for; one by
         one for a slice of so many instructions if there is one."""
         self._block[MachineBlock.QUANTUM // 8] = _FIRST_QUANTUM if first else slice_ or QUANTUM
-        spaces = [s.descriptor_address for s in self.spaces]
-        if spaces != self._listed_spaces:
-            self._listed_spaces = spaces
-            self._spaces_table = np.array(spaces, np.uint64)
-            self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
+        self._list_spaces()
         groups = self._groups_of(lanes if not slice_ else lanes[:0])
         single = lanes[lanes >= len(self._group_list) * self.memory.group] if len(groups) else lanes
         self._group_list[: len(groups)] = groups
@@ -307,6 +303,16 @@ class CpuEngine(Engine[CodeSpace]):
         futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
         self._supervise(futures, report, progress)
         self._govern()
+
+    def _list_spaces(self) -> bool:
+        """Tell kernels where the code spaces are; whether that has changed."""
+        spaces = [s.descriptor_address for s in self.spaces]
+        if spaces == self._listed_spaces:
+            return False
+        self._listed_spaces = spaces
+        self._spaces_table = np.array(spaces, np.uint64)
+        self._block[MachineBlock.CODE_SPACES // 8] = self._spaces_table.ctypes.data
+        return True
 
     def _govern(self) -> None:
         if self._governor is not None:

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.cache import cache_key, process_cache
+from vmjit.host_kernels import host_kernel
 from vmjit.kernels.rotate_rows import ROTATE_ROWS, rotate_rows_ir
-from vmjit.translators.cpu import cpu_target
 
 _POINTER, _I64 = ctypes.c_void_p, ctypes.c_int64
 _ROTATE_ROWS = ctypes.CFUNCTYPE(None, _POINTER, _I64, _POINTER, _POINTER, _POINTER, _I64)
-
-
-@lru_cache(maxsize=1)
-def _kernel() -> tuple[Any, Any]:
-    """(the function, the code it is in)."""
-    target, text = cpu_target(), rotate_rows_ir()
-    key = cache_key(ROTATE_ROWS, (text, *target.identity))
-    code = target.load(process_cache().image(key, "moving rows", lambda: target.compile(text)), (ROTATE_ROWS,))
-    return _ROTATE_ROWS(code.addresses[ROTATE_ROWS]), code
 
 
 def cycles_of(order: NDArray[np.intp]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -49,4 +37,5 @@ def rotate_rows(address: int, stride: int, resident: NDArray[np.bool_], order: N
     resident: for each page whether it may hold something; the others are zero, and stay untouched where they can.
     """
     numbers, ends = cycles_of(order)
-    _kernel()[0](address, stride, resident.ctypes.data, numbers.ctypes.data, ends.ctypes.data, len(ends))
+    kernel = host_kernel(ROTATE_ROWS, rotate_rows_ir, _ROTATE_ROWS, "moving rows")
+    kernel(address, stride, resident.ctypes.data, numbers.ctypes.data, ends.ctypes.data, len(ends))

@@ -65,6 +65,14 @@ POLICIES = {"auto": VectorPolicy(), "simd": VectorPolicy(meetings=1)}
 ALWAYS = VectorPolicy(meetings=1, trial_work=0, judged_work=1 << 62)
 
 
+_SUMS = (
+    MachineBlock.GROUP_CYCLES,
+    MachineBlock.GROUP_WORK,
+    MachineBlock.SCALAR_CYCLES,
+    MachineBlock.SCALAR_WORK,
+)
+
+
 class GroupGovernor:
     """Has all lanes of a machine run one by one for a while where running together has cost more than that does.
 
@@ -90,14 +98,13 @@ class GroupGovernor:
             together, together_work, alone, alone_work = (int(block[field // 8]) for field in _SUMS)
             if together < _JUDGED_CYCLES or not alone_work:
                 return
+            slower = together * alone_work > alone * together_work
             # What was measured while code was on its way tells nothing of what it is like with it.
-            if learning:
-                pass
-            elif together * alone_work > alone * together_work:
+            if slower and not learning:
                 block[MachineBlock.ALONE // 8] = 1
                 self._until = now + self._rest
                 self._rest = min(2 * self._rest, _LAST_REST)
-            else:
+            elif not learning:
                 self._rest = _FIRST_REST
         # What was long ago counts less.
         for field in _SUMS[:2]:
@@ -105,13 +112,6 @@ class GroupGovernor:
         for field in _SUMS[2:]:
             block[field // 8] >>= np.uint64(1)
 
-
-_SUMS = (
-    MachineBlock.GROUP_CYCLES,
-    MachineBlock.GROUP_WORK,
-    MachineBlock.SCALAR_CYCLES,
-    MachineBlock.SCALAR_WORK,
-)
 
 _Seen = tuple[int, int]
 

@@ -422,17 +422,23 @@ def test_the_time_limit_comes_while_groups_run(xlen: int, threads: int) -> None:
     check_endless(m)
 
 
+def interrupted(m: Machine, seconds: float) -> RunResult:
+    """A run that Ctrl-C ends after some seconds."""
+    press = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    press.start()
+    result = m.run(max_seconds=SECONDS)
+    press.join()
+    assert result.interrupted
+    return result
+
+
 def test_ctrl_c_comes_while_groups_run() -> None:
     m = machine(endless(32), 2 * LANES, "auto", threads=2)
     for _ in range(RUNS):
         m.run(5000)
         settle()
     for _ in range(3):
-        press = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-        press.start()
-        result = m.run(max_seconds=SECONDS)
-        press.join()
-        assert result.interrupted
+        result = interrupted(m, 0.1)
         assert not result.timed_out
         assert result.tiers["simd"] > 0
         check_endless(m)

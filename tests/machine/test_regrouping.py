@@ -5,9 +5,6 @@ Lanes are regrouped here as soon as that can be, whatever it costs.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +12,7 @@ import pytest
 
 from tests.differential.oracles import machine, settle
 from tests.machine.harness import A0, A2, A3, A4, A5, A7, S0, S1, T0, T1, T2, ZERO, Assembly, ins
-from tests.machine.test_lane_groups import LANES, PLACE, RWX, both, compare, counted, program, work
+from tests.machine.test_lane_groups import LANES, PLACE, RWX, both, compare, counted, interrupted, program, work
 from vmjit import Machine, cpu_engine, regrouping, vector_tier
 from vmjit.program import Program
 
@@ -231,11 +228,7 @@ def test_the_time_limit_comes_while_lanes_are_regrouped(threads: int) -> None:
 def test_ctrl_c_comes_while_lanes_are_regrouped() -> None:
     m = regrouped_endless(2)
     for _ in range(3):
-        press = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-        press.start()
-        result = m.run(max_seconds=SECONDS)
-        press.join()
-        assert result.interrupted
+        interrupted(m, 0.5)
         check_endless(m)
     assert m.statistics.regroupings > 0
 
