@@ -142,8 +142,8 @@ def _probe_hot_loop(isa: str) -> dict[str, list[float]]:
 def _probe_pipeline(isa: str) -> dict[str, list[float]]:
     """Guest instructions a second, of those in compiled regions; from the ELF file to the guest's end."""
     import vmjit
+    from vmjit.compile_thread import COMPILE_THREAD
     from vmjit.cpu_engine import CpuEngine
-    from vmjit.tiering import COMPILE_THREAD
 
     _first(isa)
     spent = Spent()

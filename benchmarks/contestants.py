@@ -19,8 +19,10 @@ QEMU = {"rv32im": "qemu-riscv32", "rv64imac": "qemu-riscv64"}
 # Guest memory of a lane: heap and stack. The guests need 2 KiB of stack.
 LANE_MEMORY = "64KiB"
 
-# Runs after which a vmjit contestant is measured even if the compiler still finds something to do.
-_WARM_RUNS = 16
+# Runs after which a vmjit contestant is measured even if the compiler still finds something to do; and how many in a
+# row have to be alike until it is warm before that.
+_WARM_RUNS = 24
+_ALIKE_RUNS = 3
 
 Inputs = Sequence[bytes]
 
@@ -78,26 +80,28 @@ class VmjitContestant:
         self._machine = vmjit.Machine(vmjit.load(elf), lanes, tier=tier, memory=LANE_MEMORY, threads=threads)
 
     def warm(self, inputs: Inputs) -> None:
-        """Run until two runs in a row compile nothing and have the same share of each tier."""
-        from vmjit.tiering import COMPILE_THREAD
-
-        last = None
+        """Run until runs in a row compile nothing and have the same share of each tier."""
+        last, alike = None, 1
         for _ in range(_WARM_RUNS):
             run = self.measure(inputs)
-            COMPILE_THREAD.wait()
             shares = [round(retired / max(run.instructions, 1), 2) for retired in run.tiers.values()]
             settled = (shares, self._machine.statistics.compiles)
-            if settled == last:
+            alike = alike + 1 if settled == last else 1
+            if alike == _ALIKE_RUNS:
                 return
             last = settled
 
     def measure(self, inputs: Inputs) -> Run:
+        """One run. What it has compiled is waited for afterwards, so that it does not take time from who comes next."""
+        from vmjit.compile_thread import COMPILE_THREAD
+
         machine = self._machine
         machine.reset()
         machine.set_input(list(inputs))
         before = time.process_time()
         result = machine.run()
         cpu_seconds = time.process_time() - before
+        COMPILE_THREAD.wait()
         answer = b"".join(result.output(lane).ljust(4, b"?") for lane in range(self._lanes))
         return Run(result.seconds, cpu_seconds, answer, result.instructions, dict(result.tiers))
 

@@ -208,7 +208,7 @@ def probe(arguments: Sequence[str]) -> int:
 
 def _warm(machine: Machine) -> None:
     from vmjit import Stop
-    from vmjit.tiering import COMPILE_THREAD
+    from vmjit.compile_thread import COMPILE_THREAD
 
     machine.reset()
     machine.set_input(make_input(SEED, _WARM_REPEAT))

@@ -182,7 +182,6 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             for contestant in _batch_contestants(plan, guest, isa):
                 contestants.append(contestant)
                 say(f"{guest} {isa}: {lanes:,} lanes, warming {contestant.name}")
-                contestant.warm(once)
                 each = contestant.measure(once).instructions / lanes
             repeat = max(1, round(plan.lane_instructions / each))
             inputs = batch_inputs(lanes, repeat)
@@ -193,7 +192,8 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
                 every = max(1, lanes // _QEMU_INPUTS)
                 contestants.append(QemuSample("qemu", elf_path(guest, isa), isa, every, longer))
             say(f"{guest} {isa}: {lanes:,} lanes, {repeat} repeats")
-            run_rounds(contestants, inputs, 1)
+            for contestant in contestants:
+                contestant.warm(inputs)
             runs = run_rounds(contestants, inputs, plan.runs)
         except (ContestantError, OSError) as error:
             return _failed(guest, isa, lanes, error)

@@ -21,6 +21,8 @@ from vmjit.kernels.layout import (
     ENTRY_VECTOR,
     GROUP_INTERPRET,
     GROUP_UNFIT,
+    HOT_MASKED,
+    HOT_WHOLE,
     MODE_MEET,
     RECORD_ENTRY,
     RECORD_SIZE,
@@ -56,6 +58,11 @@ _LONG = 16 * _APART_FIRST
 _LOSSES = 2
 # Calls of SIMD code after which it is judged whether going on so pays.
 _MANY_CALLS = 1_024
+# Instructions that lanes stay together for where code for some of them is worth compiling.
+_TOGETHER = 64
+# Instructions in SIMD registers, faster than one by one, from which whole groups that meet inside a region have code
+# that begins there.
+_WORTH = 100_000
 # A measurement of so many cycles, and so many for an instruction, was interrupted by other work.
 _INTERRUPTED = 1 << 22
 _INTERRUPTED_EACH = 64
@@ -192,25 +199,33 @@ class _Groups(GroupEmitter):
         meetings = add_to(b, entry, VectorEntry.MEETINGS, i64(1))
         # Lanes that come here in SIMD registers need no further proof that they agree.
         enough = b.icmp_unsigned(">=", meetings, load_field(b, machine, MachineBlock.MEETINGS))
-        sure = b.icmp_unsigned("==", load_field(b, machine, MachineBlock.TRIAL_WORK), i64(0))
-        with b.if_then(b.and_(enough, b.or_(interleaved, sure))):
+        with b.if_then(b.and_(enough, b.or_(interleaved, self._forced(b, machine)))):
             b.call(self.ask, [machine, entry])
         b.ret_void()
 
     def emit_ask(self) -> None:
-        """`ask(machine, entry)`: have the engine compile for groups there, if it has not been asked yet."""
-        function, b = self._function("ask", ir.FunctionType(VOID, [PTR, PTR]))
-        self.ask = function
-        machine, entry = function.args
-        with b.if_then(b.icmp_unsigned("==", load_field(b, entry, VectorEntry.ASKED), i64(0))):
-            store_field(b, entry, VectorEntry.ASKED, i64(1))
-            ring = load_field(b, machine, MachineBlock.HOT, PTR)
-            position = b.atomic_rmw("add", ring, i64(1), "monotonic")
-            place = b.and_(position, load_field(b, ring, Hot.MASK))
-            # A record's address is even: the lowest bit says that a vector entry is meant.
-            asked = b.or_(b.ptrtoint(entry, I64), i64(1))
-            store_field(b, element(b, ring, place, I64), Hot.ENTRIES, asked)
-        b.ret_void()
+        """`ask(machine, entry)`: have the engine compile for whole groups there, if it has not been asked yet;
+        `ask_masked`: for some of a group's lanes, once they were there often enough."""
+
+        def ask(name: str, field: VectorEntry, bits: int) -> Any:
+            function, b = self._function(name, ir.FunctionType(VOID, [PTR, PTR]))
+            machine, entry = function.args
+            if field == VectorEntry.MASKED_ASKED:
+                times = add_to(b, entry, VectorEntry.BROKEN, i64(1))
+                with b.if_then(b.icmp_unsigned("<", times, load_field(b, machine, MachineBlock.MEETINGS))):
+                    b.ret_void()
+            with b.if_then(b.icmp_unsigned("==", load_field(b, entry, field), i64(0))):
+                store_field(b, entry, field, i64(1))
+                ring = load_field(b, machine, MachineBlock.HOT, PTR)
+                position = b.atomic_rmw("add", ring, i64(1), "monotonic")
+                place = b.and_(position, load_field(b, ring, Hot.MASK))
+                asked = b.or_(b.ptrtoint(entry, I64), i64(bits))
+                store_field(b, element(b, ring, place, I64), Hot.ENTRIES, asked)
+            b.ret_void()
+            return function
+
+        self.ask = ask("ask", VectorEntry.ASKED, HOT_WHOLE)
+        self.ask_masked = ask("ask_masked", VectorEntry.MASKED_ASKED, HOT_MASKED)
 
     def emit_watch(self) -> None:
         """`watch(machine, first lane, group's row)`: lanes that were together at a place have run on one by one and
@@ -228,12 +243,24 @@ class _Groups(GroupEmitter):
             b.ret_void()
         _, here, _ = self._lowest_of(b, self._row(b, machine, MachineBlock.PC, lane, I64), active)
         together = b.icmp_unsigned("==", here, i64(self.all))
+        # To look often for lanes that do not stay together costs more than is missed by looking less often.
+        apart = load_field(b, state, GroupState.APART)
+        store_field(b, state, GroupState.APART, b.select(together, apart, self._longer(b, apart)))
         kept = add_to(b, entry, VectorEntry.KEPT, b.zext(together, I64))
         parted = add_to(b, entry, VectorEntry.PARTED, b.zext(b.not_(together), I64))
         enough = b.icmp_unsigned(">=", kept, load_field(b, machine, MachineBlock.MEETINGS))
         with b.if_then(b.and_(enough, b.icmp_unsigned(">", kept, b.shl(parted, i64(1))))):
             b.call(self.ask, [machine, entry])
         b.ret_void()
+
+    def _forced(self, b: Builder, machine: Value) -> Value:
+        """Whether groups run in SIMD registers whatever it costs."""
+        return b.icmp_unsigned("==", load_field(b, machine, MachineBlock.TRIAL_WORK), i64(0))
+
+    def _longer(self, b: Builder, apart: Value) -> Value:
+        """Twice as many instructions one by one, up to a bound."""
+        longer = b.shl(apart, i64(1))
+        return b.select(b.icmp_signed("<", longer, i64(_APART_LAST)), longer, i64(_APART_LAST))
 
     def _running(self, b: Builder, machine: Value, lane: Value) -> Value:
         """The group's lanes that can run, a bit each."""
@@ -290,6 +317,12 @@ class _Groups(GroupEmitter):
             run, none = b.append_basic_block("run"), b.append_basic_block("none")
             b.cbranch(b.icmp_unsigned("!=", code, i64(0)), run, none)
             b.position_at_end(none)
+            # Whole groups whose registers do not fit wait for code that does.
+            times = load_field(b, there, VectorEntry.UNFIT)
+            with b.if_then(
+                b.or_(b.icmp_unsigned("!=", now, i64(self.all)), b.icmp_unsigned(">", times, i64(_UNFIT_NOTED)))
+            ):
+                b.call(self.ask_masked, [machine, there])
             b.store(now, interpret)
             b.branch(after)
             b.position_at_end(run)
@@ -331,6 +364,16 @@ class _Groups(GroupEmitter):
             pc, at, others = self._lowest_of(b, self._load_row(b, frame, GroupFrame.PCS), active)
             b.store(at, here)
             b.store(others, wait)
+            parted = b.and_(whole, b.icmp_unsigned("!=", at, active))
+            with b.if_then(b.and_(parted, self._lacks_masked(b, there))):
+                # Lanes that mostly part soon are not worth the longer compilation.
+                long = b.icmp_unsigned(">=", work, i64(_TOGETHER * self.lanes))
+                with b.if_else(b.or_(long, self._forced(b, machine))) as (worth, not_worth):
+                    with worth:
+                        b.call(self.ask_masked, [machine, there])
+                    with not_worth:
+                        fewer = b.lshr(load_field(b, there, VectorEntry.BROKEN), i64(1))
+                        store_field(b, there, VectorEntry.BROKEN, fewer)
             following = b.call(self.find, [machine, b.add(lane, self._first(b, at)), pc])
             with b.if_then(b.icmp_unsigned("==", b.ptrtoint(following, I64), i64(0))):
                 b.branch(after)
@@ -372,13 +415,23 @@ class _Groups(GroupEmitter):
             source, to = (place, held) if into_frame else (held, place)
             b.store(b.load(source, typ=vector, align=align), to, align=align)
 
+    def _lacks_masked(self, b: Builder, entry: Value) -> Value:
+        """Whether there is no code for some of a group's lanes."""
+        return b.icmp_unsigned("==", load_field(b, entry, VectorEntry.MASKED), i64(0))
+
     def _wants_sample(self, b: Builder, machine: Value, entry: Value, here: Value) -> Value:
         """Whether a whole group stands where more has to be known before code for it is made."""
         whole = b.icmp_unsigned("==", here, i64(self.all))
         few = b.icmp_unsigned(
             "<", load_field(b, entry, VectorEntry.MEETINGS), load_field(b, machine, MachineBlock.MEETINGS)
         )
-        return b.and_(b.and_(whole, few), b.icmp_unsigned("==", load_field(b, entry, VectorEntry.CONVERGENT), i64(0)))
+        none = b.icmp_unsigned("==", load_field(b, entry, VectorEntry.CONVERGENT), i64(0))
+        # Inside a region that has code for some of a group's lanes there are many such places.
+        per_vector, vector = self._rate(b, entry, _VECTOR)
+        per_scalar, _ = self._scalar_rate(b, machine, entry)
+        pays = b.and_(b.icmp_unsigned(">", vector, i64(_WORTH)), b.fcmp_ordered("<", per_vector, per_scalar))
+        worth = b.or_(b.or_(self._lacks_masked(b, entry), pays), self._forced(b, machine))
+        return b.and_(b.and_(whole, few), b.and_(none, worth))
 
     def _rate(self, b: Builder, base: Value, fields: tuple[int, int]) -> tuple[Value, Value]:
         """(cycles for an instruction, instructions that this is known from)."""
@@ -406,9 +459,8 @@ class _Groups(GroupEmitter):
         entry = b.inttoptr(began, PTR)
         scalar, known = self._scalar_rate(b, machine, entry)
         vector, _ = self._rate(b, state, _GROUP)
-        forced = b.icmp_unsigned("==", load_field(b, machine, MachineBlock.TRIAL_WORK), i64(0))
         bad = b.and_(b.fcmp_ordered(">", vector, scalar), b.icmp_unsigned(">", known, i64(0)))
-        bad = b.and_(bad, b.not_(forced))
+        bad = b.and_(bad, b.not_(self._forced(b, machine)))
         times = b.select(bad, b.add(load_field(b, entry, VectorEntry.LOST), i64(1)), i64(0))
         store_field(b, entry, VectorEntry.LOST, times)
         with b.if_then(b.icmp_unsigned(">=", times, i64(_LOSSES))):
@@ -428,6 +480,12 @@ class _Groups(GroupEmitter):
         with b.if_then(b.icmp_unsigned("==", state, i64(VECTOR_SAMPLING))):
             b.ret(i64(0))
         with b.if_then(b.icmp_unsigned("==", state, i64(VECTOR_OFF))):
+            b.ret(i64(0))
+        some = b.icmp_unsigned("!=", here, i64(self.all))
+        with b.if_then(b.and_(some, self._lacks_masked(b, entry))):
+            agree = b.or_(b.icmp_unsigned("==", here, active), self._forced(b, machine))
+            with b.if_then(agree):
+                b.call(self.ask_masked, [machine, entry])
             b.ret(i64(0))
         # A few lanes that are together, of many that are not, go on alone.
         two = b.shl(self._population(b, here), i64(1))
@@ -609,8 +667,7 @@ class _Groups(GroupEmitter):
         b.call(self.watch, [machine, lane, state])
         apart = load_field(b, state, GroupState.APART)
         apart = b.select(b.icmp_signed("<", apart, i64(_APART_FIRST)), i64(_APART_FIRST), apart)
-        longer = b.shl(apart, i64(1))
-        longer = b.select(b.icmp_signed("<", longer, i64(_APART_LAST)), longer, i64(_APART_LAST))
+        longer = self._longer(b, apart)
         resting, awake = b.append_basic_block("resting"), b.append_basic_block("awake")
         b.cbranch(b.icmp_unsigned("!=", load_field(b, state, GroupState.REST), i64(0)), resting, awake)
         b.position_at_end(resting)
@@ -629,10 +686,12 @@ class _Groups(GroupEmitter):
         b.position_at_end(one_by_one)
         trial = b.icmp_unsigned("==", wanted, i64(2))
         ready = b.icmp_unsigned("==", load_field(b, entry, VectorEntry.STATE), i64(VECTOR_READY))
-        store_field(b, state, GroupState.APART, b.select(b.or_(trial, b.not_(ready)), apart, longer))
         whole = b.icmp_unsigned("==", here, i64(self.all))
         sampling = b.icmp_unsigned("==", load_field(b, entry, VectorEntry.STATE), i64(VECTOR_SAMPLING))
-        watched = b.select(b.and_(sampling, whole), b.ptrtoint(entry, I64), i64(0))
+        seen = b.and_(sampling, whole)
+        keeps = b.or_(trial, b.or_(seen, b.not_(b.or_(ready, sampling))))
+        store_field(b, state, GroupState.APART, b.select(keeps, apart, longer))
+        watched = b.select(seen, b.ptrtoint(entry, I64), i64(0))
         store_field(b, state, GroupState.WATCHED, watched)
         slice_ = b.select(trial, i64(_TRIAL), apart)
         store_field(b, frame, Frame.MODE, i64(0))

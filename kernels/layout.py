@@ -166,9 +166,17 @@ class VectorEntry(Offset):
     SCALAR_WORK = 104
     KEPT = 120  # times that lanes which met here met again after running one by one
     PARTED = 128  # times that they did not
-    ASKED = 136  # whether code was asked for
-    LOST = 144  # times in a row that beginning to go on together here did not pay
-    BYTES = 152
+    ASKED = 136  # whether code for whole groups was asked for
+    MASKED_ASKED = 144  # whether code for some of a group's lanes was
+    BROKEN = 152  # times that such code was missing
+    LOST = 160  # times in a row that beginning to go on together here did not pay
+    BYTES = 168
+
+
+# A machine's ring of hot places has addresses of blocks' records, which are even, and of VectorEntries with bits that
+# say what is asked for there.
+HOT_WHOLE = 1
+HOT_MASKED = 3
 
 
 VECTOR_SAMPLING = 0  # no code yet: what groups have in common when they meet is noted

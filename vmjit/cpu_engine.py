@@ -23,7 +23,17 @@ from vmjit.engine import Engine, Environment, Lanes, RunReport
 from vmjit.guest_code import CodeSpan
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
-from vmjit.kernels.layout import JUMP_ENTRIES, STOP_NEED_CODE, STOP_RUNNING, Frame, GroupFrame, Hot, MachineBlock
+from vmjit.kernels.layout import (
+    HOT_MASKED,
+    HOT_WHOLE,
+    JUMP_ENTRIES,
+    STOP_NEED_CODE,
+    STOP_RUNNING,
+    Frame,
+    GroupFrame,
+    Hot,
+    MachineBlock,
+)
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.regrouping import Regrouping
@@ -315,8 +325,9 @@ class CpuEngine(Engine[CodeSpace]):
         return True
 
     def _govern(self) -> None:
-        if self._governor is not None:
-            self._governor.look(time.perf_counter(), self.compiler.statistics.vector_regions)
+        vectors = self.compiler.vectors
+        if self._governor is not None and vectors is not None:
+            self._governor.look(time.perf_counter(), self.compiler.statistics.vector_regions, vectors.awaits)
 
     @contextmanager
     def _short_budgets(self, groups: NDArray[np.intp]) -> Iterator[None]:
@@ -434,9 +445,9 @@ class CpuEngine(Engine[CodeSpace]):
         head = int(self._hot[Hot.HEAD // 8])
         for position in range(max(self._hot_seen, head - _HOT_ENTRIES), head):
             address = int(self._hot[Hot.ENTRIES // 8 + position % _HOT_ENTRIES])
-            if address & 1:  # not a record: a place where groups meet
+            if asked := address & (HOT_WHOLE | HOT_MASKED):
                 if self.compiler.vectors is not None:
-                    self.compiler.vectors.compile_later(address - 1)
+                    self.compiler.vectors.compile_later(address - asked, masked=asked == HOT_MASKED)
                 continue
             for space in self.spaces:
                 pc = space.pc_of_record(address)

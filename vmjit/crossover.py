@@ -86,8 +86,8 @@ def measure(device: str, xlen: int, lanes: tuple[int, ...] = LANES) -> Crossover
 
 def _seconds(program: Program, lanes: int, device: str) -> float:
     """Of a run in which everything is compiled."""
+    from vmjit.compile_thread import COMPILE_THREAD
     from vmjit.machine import Machine
-    from vmjit.tiering import COMPILE_THREAD
 
     machine = Machine(program, lanes, device, memory=4096, fallback=False)
     machine.run(_INSTRUCTIONS, max_seconds=_MAX_SECONDS)

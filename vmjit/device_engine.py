@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vmjit.cache import CodeCache, process_cache
+from vmjit.compile_thread import COMPILE_THREAD
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.device_code import DeviceCodeSpace
 from vmjit.device_kernels import DeviceKernels, interpreter_keys_of
@@ -23,7 +24,7 @@ from vmjit.lane_state import LaneState
 from vmjit.region_memory import RegionMemory
 from vmjit.split_lane_memory import SplitLaneMemory
 from vmjit.stops import Stop
-from vmjit.tiering import COMPILE_THREAD, INLINE_BEFORE_RUNNING
+from vmjit.tiering import INLINE_BEFORE_RUNNING
 from vmjit.translators.device_region import DeviceWindowPlan
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, form_region, loop_head, visited
 

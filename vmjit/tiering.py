@@ -6,10 +6,7 @@ finds it in the cache, and installs it while the lanes run on.
 
 from __future__ import annotations
 
-import atexit
 import logging
-import queue
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -17,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmjit.cache import CodeCache, cache_key
-from vmjit.code_space import CodeSpace, CodeSpaceFullError
+from vmjit.code_space import CodeSpace
+from vmjit.compile_thread import COMPILE_THREAD, Urgency
 from vmjit.errors import CompileError, CompileForbiddenError
 from vmjit.ir.text import format_block
 from vmjit.region_memory import RegionMemory
@@ -177,62 +175,6 @@ class RegionCompiler:
         return code, links
 
 
-Job = Callable[[], None]
-
-
-class CompileThread:
-    """The background thread. It ends with the process, after the compilation under way."""
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._pending = 0
-        self._idle = threading.Condition()
-
-    def submit(self, job: Job) -> None:
-        with self._idle:
-            self._pending += 1
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="vmjit compiler", daemon=True)
-                self._thread.start()
-                atexit.register(self.close)
-        self._jobs.put(job)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except CodeSpaceFullError:
-                pass  # the next miss makes room
-            except Exception:
-                log.exception("compiling in the background failed; the lanes stay with the interpreter")
-            finally:
-                with self._idle:
-                    self._pending -= 1
-                    self._idle.notify_all()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Until nothing is to be compiled; False after `timeout` seconds."""
-        with self._idle:
-            return self._idle.wait_for(lambda: self._pending == 0, timeout)
-
-    def close(self) -> None:
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            while True:  # what has not begun is not needed any more
-                try:
-                    self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            self._jobs.put(None)
-            thread.join(timeout=10)
-
-
-COMPILE_THREAD = CompileThread()
-
-
 def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:
     """Compile in the background, unless the machine is gone by then."""
     weak = weakref.ref(space)
@@ -247,4 +189,4 @@ def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:
         except CompileForbiddenError as error:
             compiler.refused = error
 
-    COMPILE_THREAD.submit(job)
+    COMPILE_THREAD.submit(job, Urgency.SCALAR)

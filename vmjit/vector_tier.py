@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vmjit.cache import cache_key
 from vmjit.code_space import CodeSpace
+from vmjit.compile_thread import COMPILE_THREAD, Urgency
 from vmjit.errors import CompileError, CompileForbiddenError
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, MachineBlock, VectorEntry
@@ -85,13 +86,16 @@ class GroupGovernor:
         self._rest = _FIRST_REST
         self._until = 0.0
         self._compiled = 0
+        self._judged_with = 0
 
-    def look(self, now: float, compiled: int) -> None:
-        """Decide anew; `now` is a time in seconds, `compiled` counts the code for groups that there is."""
+    def look(self, now: float, compiled: int, awaited: bool = False) -> None:
+        """Decide anew; `now` is a time in seconds, `compiled` counts the code for groups that there is, `awaited` is
+        whether more is on its way."""
         block = self._block
         learning, self._compiled = compiled != self._compiled, compiled
         if block[MachineBlock.ALONE // 8]:
-            if now < self._until:
+            # Code that has come in since is a reason to try it, once there is all that was asked for.
+            if now < self._until and (awaited or compiled == self._judged_with):
                 return
             block[MachineBlock.ALONE // 8] = 0
         else:
@@ -102,6 +106,7 @@ class GroupGovernor:
             # What was measured while code was on its way tells nothing of what it is like with it.
             if slower and not learning:
                 block[MachineBlock.ALONE // 8] = 1
+                self._judged_with = compiled
                 self._until = now + self._rest
                 self._rest = min(2 * self._rest, _LAST_REST)
             elif not learning:
@@ -158,6 +163,12 @@ class VectorCompiler:
         self._statistics = scalar.statistics
         self._places: dict[int, _Place] = {}
         self._code: list[LoadedCode] = []
+        self._awaited: set[tuple[int, bool]] = set()
+
+    @property
+    def awaits(self) -> bool:
+        """Whether code that was asked for is still to come."""
+        return bool(self._awaited)
 
     def places(self, space: CodeSpace, region: Region, entries: Iterable[tuple[int, int]]) -> dict[int, int]:
         """A VectorEntry's address for each of a region's entries (number, guest address)."""
@@ -170,46 +181,43 @@ class VectorCompiler:
         self._places[place.address] = place
         return place
 
-    def compile_later(self, address: int) -> None:
-        """Compile for groups that met at a VectorEntry, in the background."""
-        from vmjit.tiering import COMPILE_THREAD
-
-        weak = weakref.ref(self)
-
-        def job() -> None:
-            alive = weak()
-            if alive is not None:
-                alive.compile(address)
-
-        COMPILE_THREAD.submit(job)
-
-    def compile(self, address: int) -> None:
-        """Both versions of the region that starts where groups met, the convergent one first."""
+    def compile_later(self, address: int, *, masked: bool) -> None:
+        """Compile for groups that met at a VectorEntry, in the background: for whole ones or for some of the lanes."""
         place = self._places.get(address)
         space = place.space() if place is not None else None
         if place is None or space is None:
             return
-        region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
-        region = with_short_ways(space, region)
+        weak, reported = weakref.ref(self), len(space.compiled)
+        self._awaited.add((address, masked))
+
+        def job() -> None:
+            alive = weak()
+            if alive is not None:
+                try:
+                    alive.compile(address, reported, masked=masked)
+                finally:
+                    alive._awaited.discard((address, masked))
+
+        COMPILE_THREAD.submit(job, Urgency.MASKED if masked else Urgency.WHOLE)
+
+    def compile(self, address: int, reported: int, *, masked: bool) -> None:
+        """Compile the region that starts where groups met when `reported` regions had been installed."""
+        place = self._places.get(address)
+        space = place.space() if place is not None else None
+        if place is None or space is None:
+            return
+        if space.covered.get(place.pc, -1) >= reported:
+            # A region that has the block came in while this waited: whether groups still meet here is to be seen.
+            for field in (VectorEntry.MEETINGS, VectorEntry.BROKEN, VectorEntry.ASKED, VectorEntry.MASKED_ASKED):
+                place.words[field // 8] = 0
+            return
         try:
-            assumed = self._assumption(region, place.seen())
-            if assumed == place.assumed:
-                return
-            code, numbers = self._compiled(space, region, assumed)
-            place.assumed = assumed
-            place.lead(VectorEntry.CONVERGENT, code, numbers[place.pc])
-            # What does not fit the new code is to be learned anew.
-            place.words[VectorEntry.UNFIT // 8] = 0
-            place.words[VectorEntry.STATE // 8] = VECTOR_READY
-            self._statistics.vector_regions += 1
-            if place.words[VectorEntry.MASKED // 8]:
-                return
-            code, numbers = self._compiled(space, region, None)
-            for pc, number in numbers.items():
-                here = place if pc == place.pc else self._inner(space, region, pc)
-                if here is not None:
-                    here.lead(VectorEntry.MASKED, code, number)
-                    here.words[VectorEntry.STATE // 8] = VECTOR_READY
+            region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
+            region = with_short_ways(space, region)
+            if masked:
+                self._compile_masked(space, place, region)
+            else:
+                self._compile_whole(space, place, region)
         except CompileError:
             place.words[VectorEntry.STATE // 8] = VECTOR_OFF
             raise
@@ -219,6 +227,29 @@ class VectorCompiler:
         else:
             # Places from which groups came to where there was no code yet were judged by that.
             self._retry(lambda place: True)
+
+    def _compile_whole(self, space: CodeSpace, place: _Place, region: Region) -> None:
+        assumed = self._assumption(region, place.seen())
+        if assumed == place.assumed:
+            return
+        code, numbers = self._compiled(space, region, assumed)
+        place.assumed = assumed
+        place.lead(VectorEntry.CONVERGENT, code, numbers[place.pc])
+        # What does not fit the new code is to be learned anew.
+        place.words[VectorEntry.UNFIT // 8] = 0
+        place.words[VectorEntry.STATE // 8] = VECTOR_READY
+        self._statistics.vector_regions += 1
+
+    def _compile_masked(self, space: CodeSpace, place: _Place, region: Region) -> None:
+        if place.words[VectorEntry.MASKED // 8]:
+            return
+        code, numbers = self._compiled(space, region, None)
+        for pc, number in numbers.items():
+            here = place if pc == place.pc else self._inner(space, region, pc)
+            if here is not None:
+                here.lead(VectorEntry.MASKED, code, number)
+                here.words[VectorEntry.STATE // 8] = VECTOR_READY
+        self._statistics.vector_regions += 1
 
     def reconsider(self) -> None:
         """Have what was judged slow tried again after a while: programs have phases."""
@@ -237,7 +268,8 @@ class VectorCompiler:
     def _retry(self, wanted: Callable[[_Place], bool]) -> None:
         for place in list(self._places.values()):
             words = place.words
-            if words[VectorEntry.STATE // 8] == VECTOR_OFF and words[VectorEntry.MASKED // 8] and wanted(place):
+            compiled = words[VectorEntry.CONVERGENT // 8] or words[VectorEntry.MASKED // 8]
+            if words[VectorEntry.STATE // 8] == VECTOR_OFF and compiled and wanted(place):
                 place.since = None
                 words[VectorEntry.VECTOR_CYCLES // 8] = words[VectorEntry.VECTOR_WORK // 8] = 0
                 words[VectorEntry.STATE // 8] = VECTOR_READY

@@ -14,9 +14,9 @@ import pytest
 import vmjit
 from tests.cli.conftest import guest
 from tests.devices.golden_values import Golden
+from vmjit.compile_thread import COMPILE_THREAD, Urgency
 from vmjit.devices.ptx import PtxDevice
 from vmjit.devices.registry import open_device
-from vmjit.tiering import COMPILE_THREAD
 
 pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
 
@@ -56,7 +56,7 @@ def counted(name: str, isa: str) -> float:
 def compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is hot is compiled before the next launch, so that counts do not depend on the computer's speed."""
 
-    def submit(job: Callable[[], None]) -> None:
+    def submit(job: Callable[[], None], urgency: Urgency = Urgency.SCALAR) -> None:
         job()
 
     monkeypatch.setattr(COMPILE_THREAD, "submit", submit)

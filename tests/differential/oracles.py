@@ -14,9 +14,9 @@ import unicorn
 from unicorn import riscv_const as rc
 
 import vmjit
+from vmjit.compile_thread import COMPILE_THREAD
 from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.program import Program, Segment
-from vmjit.tiering import COMPILE_THREAD
 
 TIERS = ("interpreter", "scalar", "auto")
 READ, WRITE, EXECUTE = 1, 2, 4

@@ -530,7 +530,7 @@ _TWICE = """
 import json, struct, sys
 import vmjit
 from vmjit import vector_tier
-from vmjit.tiering import COMPILE_THREAD
+from vmjit.compile_thread import COMPILE_THREAD
 
 path, runs = sys.argv[1:]
 vector_tier.POLICIES["auto"] = vector_tier.ALWAYS

@@ -187,7 +187,7 @@ import os, sys
 import numpy as np
 import vmjit
 from vmjit.program import Program
-from vmjit.tiering import COMPILE_THREAD
+from vmjit.compile_thread import COMPILE_THREAD
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -20,7 +20,7 @@ from vmjit.errors import CompileForbiddenError
 _SCRIPT = """
 import json, struct, sys
 import vmjit
-from vmjit.tiering import COMPILE_THREAD
+from vmjit.compile_thread import COMPILE_THREAD
 
 path, device, tier, runs = sys.argv[1:]
 m = vmjit.Machine(vmjit.load(path), 40, device, tier, "16KiB")

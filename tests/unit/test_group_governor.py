@@ -85,3 +85,16 @@ def test_little_tells_nothing() -> None:
     found[MachineBlock.SCALAR_WORK // 8] = 0
     GroupGovernor(found).look(0.0, 0)
     assert not rests(found)
+
+
+def test_new_code_ends_a_rest_once_all_has_come() -> None:
+    found = block(together=9.0, alone=0.5)
+    governor = GroupGovernor(found)
+    governor.look(0.0, 1)
+    measured(found, 9.0)
+    governor.look(0.01, 1, awaited=True)
+    assert rests(found)
+    governor.look(0.02, 2, awaited=True)
+    assert rests(found)
+    governor.look(0.03, 2, awaited=False)
+    assert not rests(found)
