@@ -37,6 +37,9 @@ ALL_CORES = "all cores"
 # What a guest's repeat takes, about, where none of vmjit's contestants says it.
 _REPEAT_INSTRUCTIONS = 100_000.0
 
+# What a batch takes at least.
+_BATCH_SECONDS = 0.08
+
 # QEMU runs this many inputs of a batch, each for about as many instructions.
 _QEMU_INPUTS = 16
 _QEMU_INSTRUCTIONS = 20_000_000
@@ -171,7 +174,8 @@ def _batch_contestants(plan: Plan, guest: str, isa: str) -> Iterator[Contestant]
 def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
     """vmjit's tiers, native code once per input, and QEMU by a sample; every lane has its own seed.
 
-    All repeat their work until a lane has `plan.lane_instructions`, so that what a run costs once does not decide.
+    All repeat their work until a lane has `plan.lane_instructions` and the fastest tier takes _BATCH_SECONDS, so that
+    what a run costs once does not decide.
     """
     lanes = plan.lanes
     contestants: list[Contestant] = []
@@ -179,18 +183,24 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
         try:
             once = batch_inputs(lanes, 1)
             each = _REPEAT_INSTRUCTIONS
+            repeat = 1
+            longer = 1.0
             for contestant in _batch_contestants(plan, guest, isa):
                 contestants.append(contestant)
                 say(f"{guest} {isa}: {lanes:,} lanes, warming {contestant.name}")
                 each = contestant.measure(once).instructions / lanes
-            repeat = max(1, round(plan.lane_instructions / each))
+                repeat = max(1, round(plan.lane_instructions / each))
+                inputs = batch_inputs(lanes, repeat)
+                contestant.warm(inputs)
+                longer = max(longer, _BATCH_SECONDS / contestant.measure(inputs).seconds)
+            repeat = round(repeat * longer)
             inputs = batch_inputs(lanes, repeat)
             if plan.native:
                 contestants.append(NativeContestant("native", plan.native / guest))
             if shutil.which(QEMU[isa]):
-                longer = max(2, round(_QEMU_INSTRUCTIONS / (each * repeat)))
+                times = max(2, round(_QEMU_INSTRUCTIONS / (each * repeat)))
                 every = max(1, lanes // _QEMU_INPUTS)
-                contestants.append(QemuSample("qemu", elf_path(guest, isa), isa, every, longer))
+                contestants.append(QemuSample("qemu", elf_path(guest, isa), isa, every, times))
             say(f"{guest} {isa}: {lanes:,} lanes, {repeat} repeats")
             for contestant in contestants:
                 contestant.warm(inputs)

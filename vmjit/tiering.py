@@ -103,7 +103,8 @@ class RegionCompiler:
         if not space.watched:
             space.watch()
             return True
-        if space.has_compiled(pc):
+        # What was reported before the counts began anew has to become hot again: nothing is known of what is around it.
+        if space.has_compiled(pc) or not space.visits(pc):
             return True
         head = loop_head(space, pc)
         # A block that is hot although the head of its loop is compiled is entered some other way.
