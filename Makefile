@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench counts clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run
+
+# What generated code takes in host instructions, against what was recorded; valgrind counts them.
+counts: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.counts --check benchmarks/results/host-counts.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

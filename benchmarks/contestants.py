@@ -19,11 +19,13 @@ QEMU = {"rv32im": "qemu-riscv32", "rv64imac": "qemu-riscv64"}
 # Guest memory of a lane: heap and stack. The guests need 2 KiB of stack.
 LANE_MEMORY = "64KiB"
 
-# Runs, and seconds of them, after which a vmjit contestant is measured even if the compiler still finds something to do;
-# and how many in a row have to be alike until it is warm before that.
+# Runs, and seconds of them, after which a vmjit contestant is measured even if the compiler still has something to do;
+# and how many in a row have to be alike, and for how long, until it is warm before that. What is compiled before it ran
+# is compiled anew once it was entered often, which takes a while where it is entered rarely.
 _WARM_RUNS = 24
-_WARM_SECONDS = 12.0
+_WARM_SECONDS = 6.0
 _ALIKE_RUNS = 3
+_ALIKE_SECONDS = 1.0
 
 Inputs = Sequence[bytes]
 
@@ -82,16 +84,17 @@ class VmjitContestant:
 
     def warm(self, inputs: Inputs) -> None:
         """Run until runs in a row compile nothing and have the same share of each tier."""
-        last, alike, spent = None, 1, 0.0
+        last, alike, spent, since = None, 1, 0.0, 0.0
         for _ in range(_WARM_RUNS):
             run = self.measure(inputs)
             spent += run.seconds
             shares = [round(retired / max(run.instructions, 1), 2) for retired in run.tiers.values()]
             settled = (shares, self._machine.statistics.compiles)
-            alike = alike + 1 if settled == last else 1
-            if alike == _ALIKE_RUNS or spent > _WARM_SECONDS:
+            if settled != last:
+                last, alike, since = settled, 0, spent - run.seconds
+            alike += 1
+            if (alike >= _ALIKE_RUNS and spent - since >= _ALIKE_SECONDS) or spent > _WARM_SECONDS:
                 return
-            last = settled
 
     def measure(self, inputs: Inputs) -> Run:
         """One run. What it has compiled is waited for afterwards, so that it does not take time from who comes next."""

@@ -2,7 +2,10 @@
 
 `perf stat` counts where the kernel lets it; else valgrind's callgrind does, which also tells generated code from the
 rest. Only runs of warm machines are counted, and what a run costs whatever its length cancels out: what is shown is the
-difference between two numbers of repeats.
+difference between two numbers of repeats. The tier `simd` runs a group of lanes, always together; the others run one.
+
+`--portable` counts code for any CPU with AVX2, so that the figures are the same on all of them; `--check FILE` counts
+anew what a file recorded so has, and fails where something takes more instructions.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import mmap
 import os
 import re
 import shutil
@@ -21,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +42,10 @@ if TYPE_CHECKING:
 
 # The two runs whose difference counts. callgrind runs fifty times as slowly.
 REPEATS = {"perf": (64, 1024), "callgrind": (2, 12)}
+
+
+Case = tuple[str, str, str]
+"""A guest, an ISA and a tier."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def callgrind_counts(lines: Iterable[str]) -> Counted:
                 names[number_] = name
         elif line.startswith("calls="):
             skip = True
-        elif line[:1].isdigit() or line[:1] in "+-*":
+        elif line and line[0] in "0123456789+-*":
             if not skip:
                 cost = int(line.split()[1])
                 total += cost
@@ -114,8 +123,9 @@ class Counter(Protocol):
     def program(self, command: Sequence[str], data: bytes) -> Counted:
         """Host instructions of a whole process."""
 
-    def probe(self, arguments: Sequence[str], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
-        """(guest instructions, host instructions) of each of REPEATS on a warm machine."""
+    def probe(self, cases: Sequence[Case], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
+        """(guest instructions, host instructions) of each case's runs of REPEATS on a warm machine, one after the
+        other."""
 
 
 class PerfCounter:
@@ -126,15 +136,15 @@ class PerfCounter:
     def program(self, command: Sequence[str], data: bytes) -> Counted:
         return Counted(perf_count(_run(perf_command(command), data, os.environ)[1]))
 
-    def probe(self, arguments: Sequence[str], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
-        return [self._probe(arguments, repeat, environment) for repeat in REPEATS[self.tool]]
+    def probe(self, cases: Sequence[Case], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
+        return [self._probe(case, repeat, environment) for case in cases for repeat in REPEATS[self.tool]]
 
-    def _probe(self, arguments: Sequence[str], repeat: int, environment: Mapping[str, str]) -> tuple[int, Counted]:
+    def _probe(self, case: Case, repeat: int, environment: Mapping[str, str]) -> tuple[int, Counted]:
         control, tell = os.pipe()
         hear, acknowledge = os.pipe()
         told = {**environment, "VMJIT_COUNTS_CONTROL": f"{tell},{hear}"}
         options = ["-D", "-1", "--control", f"fd:{control},{acknowledge}"]
-        command = perf_command(probe_command([*arguments, str(repeat)]), options)
+        command = perf_command(probe_command([case], [repeat]), options)
         try:
             output, errors = _run(command, b"", told, (control, tell, hear, acknowledge))
         finally:
@@ -144,7 +154,7 @@ class PerfCounter:
 
 
 class CallgrindCounter:
-    """callgrind, which writes a file at each call of the probe's marker: what was executed since the last one."""
+    """callgrind, which the probe asks to write a file of what was executed in each run."""
 
     tool = "callgrind"
 
@@ -153,14 +163,15 @@ class CallgrindCounter:
             _run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={scratch}/out", *command], data, os.environ)
             return callgrind_counts(Path(scratch, "out").read_text().splitlines())
 
-    def probe(self, arguments: Sequence[str], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
+    def probe(self, cases: Sequence[Case], environment: Mapping[str, str]) -> list[tuple[int, Counted]]:
         repeats = REPEATS[self.tool]
         with tempfile.TemporaryDirectory() as scratch:
-            options = [f"--callgrind-out-file={scratch}/out", f"--dump-before={MARKER}"]
-            command = probe_command([*arguments, *map(str, repeats)])
-            output, _ = _run(["valgrind", "--tool=callgrind", *options, *command], b"", environment)
-            # Two markers a run: the even files are the runs, the odd ones what was before and between them.
-            files = [Path(scratch, f"out.{2 * n}") for n in range(1, len(repeats) + 1)]
+            command = probe_command(cases, repeats)
+            asked = {**environment, "VMJIT_COUNTS_CONTROL": "callgrind"}
+            output, _ = _run(
+                ["valgrind", "--tool=callgrind", f"--callgrind-out-file={scratch}/out", *command], b"", asked
+            )
+            files = [Path(scratch, f"out.{n}") for n in range(1, len(cases) * len(repeats) + 1)]
             counted = [callgrind_counts(file.read_text().splitlines()) for file in files]
         return list(zip(map(int, output.split()), counted, strict=True))
 
@@ -170,49 +181,62 @@ COUNTERS: dict[str, type[Counter]] = {"perf": PerfCounter, "callgrind": Callgrin
 
 # -- what runs inside
 
-# A function of the C library that Python does not call by itself.
-MARKER = "getsid"
-
 # Instructions between two looks at what is hot, so that the same regions are compiled however slow the machine is.
 _SLICE = 100_000
 _WARM_REPEAT = 64
 _WARM_RUNS = 3
 
+# Lanes of a machine of the tier simd: a group's with AVX2.
+_GROUP_LANES = 16
 
-def probe_command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.counts", "--probe", *arguments]
+
+def probe_command(cases: Sequence[Case], repeats: Sequence[int]) -> list[str]:
+    counted = [",".join(map(str, repeats)), *(",".join(case) for case in cases)]
+    return [sys.executable, "-m", "benchmarks.counts", "--probe", *counted]
 
 
 def probe(arguments: Sequence[str]) -> int:
-    """`guest isa tier repeat…`: warm a machine, then run each repeat between two marks; prints guest instructions."""
-    guest, isa, tier, *repeats = arguments
+    """`repeat,… guest,isa,tier …`: warm a machine for each case, then run each number of repeats between two marks;
+    prints guest instructions."""
     _host_as_told()
     import vmjit
+    from vmjit import vector_tier
 
-    machine = vmjit.Machine(vmjit.load(elf_path(guest, isa)), tier=tier, memory=LANE_MEMORY, threads=1)
-    for _ in range(_WARM_RUNS if tier not in ("interpreter", "scalar") else 0):
-        _warm(machine)
+    vector_tier.POLICIES["simd"] = vector_tier.ALWAYS  # nothing is to depend on the clock
+    repeats, *cases = arguments
     mark = _marker()
-    for repeat in repeats:
-        machine.reset()
-        machine.set_input(make_input(SEED, int(repeat)))
-        if tier == "scalar" and repeat == repeats[0]:
-            machine.run()  # what is compiled before it runs is compiled here
+    for case in cases:
+        guest, isa, tier = case.split(",")
+        lanes = _GROUP_LANES if tier == "simd" else 1
+        program = vmjit.load(elf_path(guest, isa))
+        machine = vmjit.Machine(program, lanes, tier=tier, memory=LANE_MEMORY, threads=1)
+        for _ in range(_WARM_RUNS if tier not in ("interpreter", "scalar") else 0):
+            _warm(machine, lanes)
+        for repeat in repeats.split(","):
             machine.reset()
-        mark("enable")
-        result = machine.run()
-        mark("disable")
-        print(result.instructions)
+            machine.set_input(_inputs(lanes, int(repeat)))
+            if tier == "scalar" and repeat == repeats.split(",")[0]:
+                machine.run()  # what is compiled before it runs is compiled here
+                machine.reset()
+                machine.set_input(_inputs(lanes, int(repeat)))
+            mark("enable")
+            result = machine.run()
+            mark("disable")
+            print(result.instructions)
     return 0
 
 
-def _warm(machine: Machine) -> None:
+def _inputs(lanes: int, repeat: int) -> list[bytes]:
+    return [make_input(SEED + lane, repeat) for lane in range(lanes)]
+
+
+def _warm(machine: Machine, lanes: int) -> None:
     from vmjit import Stop
     from vmjit.compile_thread import COMPILE_THREAD
 
     machine.reset()
-    machine.set_input(make_input(SEED, _WARM_REPEAT))
-    while int(machine.stop[0]) in (Stop.RUNNING, Stop.BUDGET):
+    machine.set_input(_inputs(lanes, _WARM_REPEAT if lanes == 1 else _WARM_REPEAT // 8))
+    while np.isin(machine.stop, (int(Stop.RUNNING), int(Stop.BUDGET))).any():
         machine.run(_SLICE)
         COMPILE_THREAD.wait()
 
@@ -221,8 +245,10 @@ def _marker() -> Callable[[str], None]:
     """Tells the tool where the run that counts begins ("enable") and ends ("disable")."""
     control = os.environ.get("VMJIT_COUNTS_CONTROL")
     if control is None:
-        function = ctypes.CDLL(None)[MARKER]
-        return lambda _: None if function(0) else None
+        return lambda _: None
+    if control == "callgrind":
+        ask = _callgrind_request()
+        return lambda command: ask(_ZERO_COUNTS if command == "enable" else _DUMP_COUNTS)
     tell, hear = map(int, control.split(","))
 
     def mark(command: str) -> None:
@@ -230,6 +256,28 @@ def _marker() -> Callable[[str], None]:
         os.read(hear, 16)
 
     return mark
+
+
+# What valgrind takes for a request, which does nothing outside it (valgrind.h): rax has the request's address, rdx what
+# comes of it; and callgrind's requests (callgrind.h).
+_REQUEST_CODE = bytes.fromhex("4889f8 31d2 48c1c703 48c1c70d 48c1c73d 48c1c733 4887db c3")
+_DUMP_COUNTS = 0x43540000
+_ZERO_COUNTS = 0x43540001
+
+
+def _callgrind_request() -> Callable[[int], None]:
+    """Asks callgrind for something. On x86-64."""
+    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(_REQUEST_CODE)
+    first = ctypes.c_char.from_buffer(code)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(ctypes.addressof(first))
+
+    def ask(request: int) -> None:
+        assert first, "keeps the code"
+        words = (ctypes.c_uint64 * 6)(request)
+        function(ctypes.addressof(words))
+
+    return ask
 
 
 def _host_as_told() -> None:
@@ -260,10 +308,16 @@ print(json.dumps([llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten
 # -- the table
 
 
-def probe_environment(tool: str, cache: str) -> dict[str, str]:
+# A CPU, and its features by LLVM's names, whose code runs on all that have AVX2.
+_PORTABLE = ["x86-64-v3", "+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"]
+
+
+def probe_environment(tool: str, cache: str, *, portable: bool = False) -> dict[str, str]:
     """What the probes need so that two of them do the same."""
     environment = {**os.environ, "PYTHONHASHSEED": "0", "VMJIT_CACHE_DIR": cache}
-    if tool == "callgrind":
+    if portable:
+        environment["VMJIT_COUNTS_HOST"] = json.dumps(_PORTABLE)
+    elif tool == "callgrind":
         command = ["valgrind", "--tool=none", "-q", sys.executable, "-c", _ASK_HOST]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         environment["VMJIT_COUNTS_HOST"] = done.stdout.strip()
@@ -294,13 +348,17 @@ def difference(low: Counted, high: Counted, instructions: int) -> tuple[float, f
     return total, (high.generated - low.generated) / instructions
 
 
-def count_tier(counter: Counter, guest: str, isa: str, tier: str, environment: Mapping[str, str]) -> tuple[Row, int]:
-    """One row, and how many guest instructions its two runs are apart."""
+def count_tiers(counter: Counter, cases: Sequence[Case], environment: Mapping[str, str]) -> list[tuple[Row, int]]:
+    """A row a case, and how many guest instructions its two runs are apart."""
     # Once without the tool: it leaves the compiled code in the cache.
-    _run(probe_command([guest, isa, tier, "1"]), b"", environment)
-    (low_instructions, low), (high_instructions, high) = counter.probe([guest, isa, tier], environment)
-    instructions = high_instructions - low_instructions
-    return Row(guest, isa, tier, *difference(low, high, instructions)), instructions
+    _run(probe_command(cases, [1]), b"", environment)
+    counted = counter.probe(cases, environment)
+    rows = []
+    for n, (guest, isa, tier) in enumerate(cases):
+        (low_instructions, low), (high_instructions, high) = counted[2 * n : 2 * n + 2]
+        instructions = high_instructions - low_instructions
+        rows.append((Row(guest, isa, tier, *difference(low, high, instructions)), instructions))
+    return rows
 
 
 def count_native(counter: Counter, program: Path, isa: str, instructions: int) -> Row:
@@ -312,18 +370,23 @@ def count_native(counter: Counter, program: Path, isa: str, instructions: int) -
     return Row(program.name, isa, "native", difference(counted[0], counted[1], instructions)[0], None)
 
 
-def count_guest(
-    counter: Counter, guest: str, isa: str, tiers: Sequence[str], native: Path | None, environment: Mapping[str, str]
-) -> list[Row]:
-    """All rows of a guest."""
-    rows = []
-    instructions = 0
-    for tier in tiers:
-        row, instructions = count_tier(counter, guest, isa, tier, environment)
-        rows.append(row)
-    if native is not None and instructions:
-        rows.append(count_native(counter, native / guest, isa, instructions))
-    return rows
+# What may change without being looked at: another version of LLVM, what is compiled first.
+_TOLERANCE = 0.05
+
+
+def check(recorded: Sequence[Row], counted: Sequence[Row], console: Console) -> bool:
+    """Whether nothing takes more instructions than was recorded; prints what does, and what takes fewer."""
+    fine = True
+    for old, new in zip(recorded, counted, strict=True):
+        ratio = new.figure / old.figure
+        if abs(ratio - 1) > _TOLERANCE:
+            fine = fine and ratio < 1
+            what = "MORE" if ratio > 1 else "fewer: record it"
+            console.print(
+                f"{old.guest} {old.isa} {old.contestant}: {number(old.figure)} host instructions per guest instruction "
+                f"were recorded, {number(new.figure)} are counted ({what})"
+            )
+    return fine
 
 
 def counts_table(isa: str, rows: Sequence[Row]) -> Table:
@@ -349,7 +412,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiers", nargs="+", choices=TIERS, default=list(TIERS))
     parser.add_argument("--tool", choices=tuple(REPEATS), help="what counts (perf if it works here, else callgrind)")
     parser.add_argument("--cache", type=Path, help="code cache of the probes (a fresh one)")
+    parser.add_argument("--portable", action="store_true", help="code for any CPU with AVX2, not for this one")
     parser.add_argument("--json", type=Path, default=RESULTS_DIR / "counts.json", metavar="FILE")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="count what a file has, and compare")
     parsed = parser.parse_args(arguments)
     if unknown := [guest for guest in parsed.guests if guest not in BENCHMARKS]:
         parser.error(f"no guest {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
@@ -360,30 +425,58 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 2 where nothing here can count."""
     options = parse_arguments(arguments)
-    tool = options.tool or ("perf" if perf_works() else "callgrind")
+    tool = options.tool or ("perf" if perf_works() and not (options.portable or options.check) else "callgrind")
     if tool == "callgrind" and shutil.which("valgrind") is None:
         print("perf has no instruction counter here, and valgrind is not installed", file=sys.stderr)
         return 2
     counter = COUNTERS[tool]()
+    console = Console() if sys.stdout.isatty() else Console(width=110)
+    if options.check:
+        return _check(options.check, counter, console)
     rows: list[Row] = []
     errors = Console(stderr=True)
     with tempfile.TemporaryDirectory() as scratch, errors.status("starting") as status:
         native = None
-        if shutil.which("gcc"):
+        if shutil.which("gcc") and not options.portable:
             native = Path(scratch) / "native"
             build_native(native, options.guests)
-        environment = probe_environment(tool, str(options.cache or Path(scratch) / "cache"))
+        cache = str(options.cache or Path(scratch) / "cache")
+        environment = probe_environment(tool, cache, portable=options.portable)
         for isa in options.isa:
-            for guest in options.guests:
-                status.update(f"{guest} {isa} under {tool}")
-                rows += count_guest(counter, guest, isa, options.tiers, native, environment)
-    console = Console() if sys.stdout.isatty() else Console(width=110)
+            status.update(f"{isa} under {tool}")
+            cases = [(guest, isa, tier) for guest in options.guests for tier in options.tiers]
+            found = count_tiers(counter, cases, environment)
+            rows += [row for row, _ in found]
+            one_lane = {row.guest: apart for row, apart in found if row.contestant != "simd"}
+            for guest, instructions in one_lane.items() if native is not None else ():
+                rows.append(count_native(counter, native / guest, isa, instructions))
     for isa in options.isa:
         console.print(counts_table(isa, [row for row in rows if row.isa == isa]))
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine_info(), "tool": tool, "rows": [asdict(row) for row in rows]}
+    content = {
+        "machine": machine_info(),
+        "tool": tool,
+        "portable": options.portable,
+        "rows": [asdict(row) for row in rows],
+    }
     options.json.write_text(json.dumps(content, indent=1) + "\n")
     print(options.json)
+    return 0
+
+
+def _check(file: Path, counter: Counter, console: Console) -> int:
+    content = json.loads(file.read_text())
+    if not content["portable"] or content["tool"] != counter.tool:
+        console.print(f"{file} was not recorded with --portable under {counter.tool}")
+        return 2
+    recorded = [Row(**row) for row in content["rows"]]
+    cases = [(row.guest, row.isa, row.contestant) for row in recorded]
+    with tempfile.TemporaryDirectory() as cache:
+        environment = probe_environment(counter.tool, cache, portable=True)
+        counted = [row for row, _ in count_tiers(counter, cases, environment)]
+    if not check(recorded, counted, console):
+        return 1
+    console.print(f"{len(recorded)} counts of host instructions are what they were")
     return 0
 
 

@@ -193,8 +193,11 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
                 inputs = batch_inputs(lanes, repeat)
                 contestant.warm(inputs)
                 longer = max(longer, _BATCH_SECONDS / contestant.measure(inputs).seconds)
-            repeat = round(repeat * longer)
-            inputs = batch_inputs(lanes, repeat)
+            if longer > 1:
+                repeat = round(repeat * longer)
+                inputs = batch_inputs(lanes, repeat)
+                for contestant in contestants:
+                    contestant.warm(inputs)
             if plan.native:
                 contestants.append(NativeContestant("native", plan.native / guest))
             if shutil.which(QEMU[isa]):
@@ -202,8 +205,7 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
                 every = max(1, lanes // _QEMU_INPUTS)
                 contestants.append(QemuSample("qemu", elf_path(guest, isa), isa, every, times))
             say(f"{guest} {isa}: {lanes:,} lanes, {repeat} repeats")
-            for contestant in contestants:
-                contestant.warm(inputs)
+            run_rounds(contestants, inputs, 1)
             runs = run_rounds(contestants, inputs, plan.runs)
         except (ContestantError, OSError) as error:
             return _failed(guest, isa, lanes, error)

@@ -11,7 +11,7 @@ from llvmlite import ir
 from vmjit.kernels.emit import I1, I32, I64, PTR, Builder, Value, load_field, store_field
 from vmjit.kernels.interleaved import LaneVectors
 from vmjit.kernels.lanes import lane_array
-from vmjit.kernels.layout import MachineBlock
+from vmjit.kernels.layout import STOP_RUNNING, MachineBlock
 
 
 def i64(value: int) -> Value:
@@ -123,3 +123,8 @@ class GroupEmitter:
         here = b.and_(self._bits(b, b.icmp_unsigned("==", pcs, self._splat(b, pc))), active)
         others = b.and_(active, b.not_(here))
         return pc, here, self._lowest(b, b.select(self._vector_of_bits(b, others), pcs, none))
+
+    def _running(self, b: Builder, machine: Value, lane: Value) -> Value:
+        """The group's lanes that can run, a bit each."""
+        stops = self._row(b, machine, MachineBlock.STOP, lane, I32)
+        return self._bits(b, b.icmp_unsigned("==", stops, ir.Constant(stops.type, [STOP_RUNNING] * self.lanes)))

@@ -119,10 +119,10 @@ class _Grower:
         self.calls: set[int] = set()  # return points of calls inside
         self.from_outside: set[int] = set()  # blocks that control comes back to from elsewhere
         self.indirect: dict[int, list[int]] = {}
-        self._covered = 0
+        self._covered: set[int] = set()  # instructions; blocks overlap where one starts inside another
         self._queue: list[tuple[int, int, int, int]] = []
         self._push(seed, 0 if growth.whole_function else seed)
-        while self._queue and self._covered < growth.max_instructions and len(self.chosen) < MAX_REGION_BLOCKS:
+        while self._queue and len(self._covered) < growth.max_instructions and len(self.chosen) < MAX_REGION_BLOCKS:
             _, _, pc, floor = heapq.heappop(self._queue)
             if pc not in self.chosen:
                 self._choose(pc, floor)
@@ -136,10 +136,11 @@ class _Grower:
 
     def _choose(self, pc: int, floor: int) -> None:
         block = self.code.block(pc)
-        if self._covered and self._covered + len(block.instructions) > self.growth.max_instructions:
+        covered = self._covered.union(i.pc for i in block.instructions)
+        if self._covered and len(covered) > self.growth.max_instructions:
             return
         self.chosen[pc] = block
-        self._covered += len(block.instructions)
+        self._covered = covered
         terminator = block.terminator
         if is_call(block):
             self.calls.add(block.end)

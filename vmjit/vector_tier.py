@@ -77,7 +77,7 @@ _SUMS = (
 class GroupGovernor:
     """Has all lanes of a machine run one by one for a while where running together has cost more than that does.
 
-    Places are judged each for itself (`kernels/lane_groups.py`); this bounds what is lost where that is not enough, as
+    Places are judged each for itself (`kernels/group_choice.py`); this bounds what is lost where that is not enough, as
     with many places that are each tried for a while.
     """
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import vmjit
 from benchmarks.compile_costs import LOOP_INSTRUCTIONS, PIPELINE, cost_name, hot_loop
 from benchmarks.contestants import Run, Sampled, make_input
+from benchmarks.counts import Counted, callgrind_counts, check
+from benchmarks.counts import Row as CountRow
 from benchmarks.guests.build import BENCHMARKS, BIN_DIR, TARGETS
 from benchmarks.measure import disagreement, make_row
 from benchmarks.report import summaries, target_lines
@@ -90,6 +93,39 @@ def test_cpu_time_counts_only_where_both_have_it() -> None:
         "two cores : auto": 2.0,
         "two cores : native": 4.0,
     }
+
+
+# -- counts
+
+
+def test_generated_code_is_told_from_the_rest() -> None:
+    dump = """events: Ir
+
+ob=(1) /lib/libpython.so
+fn=(1) call
+0 100
+cob=(2) ???
+calls=1 0
+0 7000
+
+ob=(2) ???
+fn=(2) 0x4000
+0 5
++3 6
+"""
+    assert callgrind_counts(dump.splitlines()) == Counted(total=111, generated=11)
+
+
+@pytest.mark.parametrize(("figure", "fine", "says"), [(1.03, True, ""), (1.1, False, "MORE"), (0.9, True, "fewer")])
+def test_only_more_instructions_are_a_failure(figure: float, fine: bool, says: str) -> None:
+    def rows(generated: float) -> list[CountRow]:
+        return [CountRow("crc32", "rv32im", "scalar", 2.0, generated)]
+
+    console = Console(width=200)
+    with console.capture() as captured:
+        assert check(rows(1.0), rows(figure), console) is fine
+    assert says in captured.get()
+    assert bool(captured.get()) is bool(says)
 
 
 # -- what must be reached
