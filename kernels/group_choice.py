@@ -172,8 +172,11 @@ class GroupChoice(GroupEmitter):
         meetings = add_to(b, entry, VectorEntry.MEETINGS, i64(1))
         # Lanes that come here in SIMD registers need no further proof that they agree.
         enough = b.icmp_unsigned(">=", meetings, load_field(b, machine, MachineBlock.MEETINGS))
-        with b.if_then(b.and_(enough, b.or_(interleaved, self.forced(b, machine)))):
+        forced = self.forced(b, machine)
+        with b.if_then(b.and_(enough, b.or_(interleaved, forced))):
             b.call(self.ask, [machine, entry])
+            with b.if_then(forced):
+                b.call(self.ask_masked, [machine, entry])
         b.ret_void()
 
     def _emit_watch(self) -> None:

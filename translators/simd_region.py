@@ -21,7 +21,7 @@ from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import INTEGER_BY_BITS, Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp, Terminator
 from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
-from vmjit.kernels.interleaved import LaneVectors, PrivateWords
+from vmjit.kernels.interleaved import LaneVectors
 from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
 from vmjit.translators.if_conversion import Hammock, budget_needs_both_ways, written
 from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant
@@ -29,9 +29,9 @@ from vmjit.translators.lowering import LOWERINGS, Builder, int_type
 from vmjit.translators.region_body import WindowPlan, budget_needs, registers_used, written_before
 from vmjit.translators.regions import Region
 from vmjit.translators.return_points import return_points
-from vmjit.translators.value_ranges import Range, ValueRanges, anything
+from vmjit.translators.simd_accesses import SimdAccesses
+from vmjit.translators.value_ranges import ValueRanges
 from vmjit.translators.vector_unit import VectorUnit
-from vmjit.translators.ways import Join
 
 SIMD_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
 """(group frame, number of the entry, instructions that the lanes may run) -> how many of these are left."""
@@ -113,9 +113,7 @@ class SimdRegion:
         b = self.builder
         b.store(self.entered_with, self.remaining)
         b.store(self.lanes.number(32, 0), self.lag)
-        memory = load_field(b, self.frame, GroupFrame.MEMORY, PTR)
-        self.shared_base = load_field(b, self.frame, GroupFrame.SHARED, PTR)
-        self.memory = PrivateWords(self.lanes, memory, self.windows.private_lo, self.windows.private_size)
+        self.accesses = SimdAccesses(self)
         self.active: Value | None = None
         if self.masked:
             bits = load_field(b, self.frame, GroupFrame.MASK)
@@ -289,15 +287,15 @@ class SimdRegion:
     def _run(self, op: Op) -> None:
         args = [self.operand(a) for a in op.args]
         if op.name == "load":
-            result = self._load(op, args[0])
+            result = self.accesses.load(op, args[0])
         elif op.name == "store":
-            self._store(op, args[0], args[1])
+            self.accesses.store(op, args[0], args[1])
             return
         elif op.name == "store_if":
-            self._store_if(op, args)
+            self.accesses.store_if(op, args)
             return
         elif op.name == "trap_if":
-            self._leave_if(self._any(args[0]))
+            self.leave_if(self._any(args[0]))
             return
         elif op.name == "retired":
             result = self.held(self.lanes.undefined(op.type.bits), op.type, Form(False, narrow=False))
@@ -340,163 +338,13 @@ class SimdRegion:
         """Whether a condition holds for one of the lanes that take part."""
         return condition.value if condition.uniform else self.lanes.any(condition.value)
 
-    def _leave_if(self, condition: Value) -> None:
+    def leave_if(self, condition: Value) -> None:
         b = self.builder
         away, on = b.append_basic_block("away"), b.append_basic_block("on")
         assume_rare(b.cbranch(condition, away, on), taken_rare=True)
         b.position_at_end(away)
         self.leave_here()
         b.position_at_end(on)
-
-    # -- memory
-
-    def _known_range(self, op: Op) -> Range:
-        return self.ranges.addresses.get(id(op), anything(self.xlen))
-
-    def _may_be_private(self, op: Op) -> bool:
-        known = self._known_range(op)
-        return self.memory.size > 0 and not known.outside(self.memory.lo, self.memory.size)
-
-    def _may_be_shared(self, op: Op) -> bool:
-        lo, size = self.windows.shared_lo, self.windows.shared_size
-        return size >= op.type.bits // 8 and not self._known_range(op).outside(lo, size)
-
-    def _load(self, op: Op, address: Held) -> Held:
-        form = self.forms.loaded(op, address.known.form)
-        if address.uniform and form.uniform and id(op) not in self.forms.reloads:
-            return self.held(self._load_shared_once(op, address.value), op.type, form)
-        join = Join(self.builder, self.lanes.type(op.type.bits))
-        if address.uniform:
-            self._load_uniform(op, address.value, join)
-        else:
-            self._load_varying(op, address, join)
-        value = join.finish(self.leave_here)
-        if form.uniform:
-            return self.held(self._checked_uniform(value, form), op.type, form)
-        return self.held(value, op.type, form)
-
-    def _load_shared_once(self, op: Op, address: Value) -> Value:
-        """All lanes read the same bytes of the shared image."""
-        b, type_ = self.builder, int_type(op.type.bits)
-        inside, offset = self._shared_offset(op, address)
-        self._leave_if(b.not_(inside))
-        return b.load(element(b, self.shared_base, offset, ir.IntType(8)), typ=type_, align=1)
-
-    def _shared_offset(self, op: Op, address: Value) -> tuple[Value, Value]:
-        """(whether an address, one or a vector, is in the shared window, the offset there)."""
-        b = self.builder
-        offset = b.sub(address, self.lanes.like(address, self.windows.shared_lo))
-        limit = self.windows.shared_size - op.type.bits // 8 + 1
-        if self._known_range(op).inside(self.windows.shared_lo, limit):
-            inside = self.lanes.always(address)
-        else:
-            inside = b.icmp_unsigned("<", offset, self.lanes.like(address, limit))
-        if not isinstance(address.type, ir.VectorType) and address.type.width < 64:
-            offset = b.zext(offset, I64)
-        return inside, offset
-
-    def _load_uniform(self, op: Op, address: Value, join: Join) -> None:
-        b = self.builder
-        if self._may_be_private(op):
-            inside, place = self.memory.uniform(address, op.type.bits)
-            with join.way(inside):
-                join.add(place.load())
-        if self._may_be_shared(op):
-            inside, offset = self._shared_offset(op, address)
-            with join.way(inside):
-                pointer = element(b, self.shared_base, offset, ir.IntType(8))
-                join.add(self.lanes.splat(b.load(pointer, typ=int_type(op.type.bits), align=1)))
-
-    def _addresses(self, address: Held) -> Value:
-        """A vector of addresses, in 32 bits where all that can be accessed lies below 2^31."""
-        top = max(
-            self.windows.private_lo + self.windows.private_size, self.windows.shared_lo + self.windows.shared_size
-        )
-        narrow = address.known.form.narrow and top <= 1 << 31
-        return self.vector(address, min(NARROW_BITS, self.xlen.bits) if narrow else self.xlen.bits)
-
-    def _load_varying(self, op: Op, address: Held, join: Join) -> None:
-        addresses = self._addresses(address)
-        if self._may_be_private(op):
-            same, first = self.lanes.all_same(addresses)
-            with join.way(same, rare=None):
-                inner, place = self.memory.uniform(self._extended(first), op.type.bits)
-                with join.way(inner):
-                    join.add(place.load())
-            inside, places = self.memory.varying(addresses, op.type.bits)
-            with join.way(self.lanes.all(inside)):
-                join.add(places.load())
-        if self._may_be_shared(op):
-            inside, offsets = self._shared_offset(op, addresses)
-            with join.way(self.lanes.all(inside)):
-                join.add(self.lanes.gather(self.shared_base, self._narrowed(offsets), op.type.bits))
-
-    def _narrowed(self, offsets: Value) -> Value:
-        """Offsets into the shared window, of the lanes that take part, in 32 bits where they fit."""
-        offsets = self.lanes.selected(offsets)
-        fit = self.windows.shared_size <= 1 << 31
-        return self.resized(offsets, NARROW_BITS) if fit else offsets
-
-    def _extended(self, value: Value) -> Value:
-        return value if value.type.width == self.xlen.bits else self.builder.sext(value, int_type(self.xlen.bits))
-
-    def _checked_uniform(self, value: Value, form: Form) -> Value:
-        """A reloaded register is the same in all lanes, or the group leaves."""
-        b = self.builder
-        same, first = self.lanes.all_same(value)
-        if form.narrow and first.type.width > NARROW_BITS:
-            low = b.sext(b.trunc(first, I32), first.type)
-            same = b.and_(same, b.icmp_unsigned("==", low, first))
-        self._leave_if(b.not_(same))
-        return first
-
-    def _store(self, op: Op, address: Held, value: Held) -> None:
-        b = self.builder
-        if not self._may_be_private(op):
-            self.leave_here()
-            b.position_at_end(b.append_basic_block("never"))
-            return
-        vector = self.vector(value, op.type.bits)
-        join = Join(b, None)
-        if address.uniform:
-            inside, place = self.memory.uniform(address.value, op.type.bits)
-            with join.way(inside):
-                place.store(vector)
-                join.add(None)
-        else:
-            addresses = self._addresses(address)
-            same, first = self.lanes.all_same(addresses)
-            with join.way(same, rare=None):
-                inner, place = self.memory.uniform(self._extended(first), op.type.bits)
-                with join.way(inner):
-                    place.store(vector)
-                    join.add(None)
-            inside, places = self.memory.varying(addresses, op.type.bits)
-            with join.way(self.lanes.all(inside)):
-                places.store(vector, self._scratch())
-                join.add(None)
-        join.finish(self.leave_here)
-
-    def _scratch(self) -> Value:
-        return element(self.builder, self.frame, ir.Constant(I64, GroupFrame.SCRATCH), ir.IntType(8))
-
-    def _store_if(self, op: Op, args: list[Held]) -> None:
-        """A store that all lanes make or none; a group that disagrees leaves."""
-        b = self.builder
-        condition = args[0]
-        store, after = b.append_basic_block("store"), b.append_basic_block("after")
-        if condition.uniform:
-            b.cbranch(condition.value, store, after)
-        else:
-            some = b.append_basic_block("some")
-            b.cbranch(self.lanes.any(condition.value), some, after)
-            b.position_at_end(some)
-            self._leave_if(b.not_(self.lanes.all(condition.value)))
-            b.branch(store)
-        b.position_at_end(store)
-        self._store(op, args[1], args[2])
-        b.branch(after)
-        b.position_at_end(after)
 
     # -- control
 
