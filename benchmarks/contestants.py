@@ -84,7 +84,7 @@ class VmjitContestant:
 
     def warm(self, inputs: Inputs) -> None:
         """Run until runs in a row compile nothing and have the same share of each tier."""
-        last, alike, spent, since = None, 1, 0.0, 0.0
+        last, alike, spent, since = None, 0, 0.0, 0.0
         for _ in range(_WARM_RUNS):
             run = self.measure(inputs)
             spent += run.seconds

@@ -32,7 +32,7 @@ from rich.table import Table
 from benchmarks.contestants import LANE_MEMORY, QEMU, elf_path, make_input
 from benchmarks.guests.build import BENCHMARKS, build_native
 from benchmarks.machine_info import PROJECT, machine_info
-from benchmarks.parts import SEED
+from benchmarks.parts import SEED, batch_inputs
 from benchmarks.report import number
 from benchmarks.results_file import RESULTS_DIR, geometric_mean
 from benchmarks.tiers import TIERS
@@ -211,14 +211,12 @@ def probe(arguments: Sequence[str]) -> int:
         program = vmjit.load(elf_path(guest, isa))
         machine = vmjit.Machine(program, lanes, tier=tier, memory=LANE_MEMORY, threads=1)
         for _ in range(_WARM_RUNS if tier not in ("interpreter", "scalar") else 0):
-            _warm(machine, lanes)
-        for repeat in repeats.split(","):
-            machine.reset()
-            machine.set_input(_inputs(lanes, int(repeat)))
-            if tier == "scalar" and repeat == repeats.split(",")[0]:
+            _warm(machine)
+        for n, repeat in enumerate(map(int, repeats.split(","))):
+            if tier == "scalar" and n == 0:
+                _start(machine, repeat)
                 machine.run()  # what is compiled before it runs is compiled here
-                machine.reset()
-                machine.set_input(_inputs(lanes, int(repeat)))
+            _start(machine, repeat)
             mark("enable")
             result = machine.run()
             mark("disable")
@@ -226,16 +224,16 @@ def probe(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _inputs(lanes: int, repeat: int) -> list[bytes]:
-    return [make_input(SEED + lane, repeat) for lane in range(lanes)]
+def _start(machine: Machine, repeat: int) -> None:
+    machine.reset()
+    machine.set_input(list(batch_inputs(machine.lanes, repeat)))
 
 
-def _warm(machine: Machine, lanes: int) -> None:
+def _warm(machine: Machine) -> None:
     from vmjit import Stop
     from vmjit.compile_thread import COMPILE_THREAD
 
-    machine.reset()
-    machine.set_input(_inputs(lanes, _WARM_REPEAT if lanes == 1 else _WARM_REPEAT // 8))
+    _start(machine, _WARM_REPEAT if machine.lanes == 1 else _WARM_REPEAT // 8)
     while np.isin(machine.stop, (int(Stop.RUNNING), int(Stop.BUDGET))).any():
         machine.run(_SLICE)
         COMPILE_THREAD.wait()
@@ -272,8 +270,7 @@ def _callgrind_request() -> Callable[[int], None]:
     first = ctypes.c_char.from_buffer(code)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(ctypes.addressof(first))
 
-    def ask(request: int) -> None:
-        assert first, "keeps the code"
+    def ask(request: int, _kept: object = first) -> None:
         words = (ctypes.c_uint64 * 6)(request)
         function(ctypes.addressof(words))
 

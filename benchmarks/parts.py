@@ -74,6 +74,10 @@ class Plan:
         """The guests that are run with many lanes."""
         return [guest for guest in self.guests if guest in MANY_LANES_GUESTS] or list(self.guests)
 
+    def repeats(self, each: float) -> int:
+        """How often a lane of a batch repeats what takes `each` instructions."""
+        return max(1, round(self.lane_instructions / each))
+
     @property
     def batch_tiers(self) -> list[str]:
         """The tiers for thousands of lanes, which are worth compiling for."""
@@ -182,22 +186,18 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
     with pinned(plan.cores[:1]), _closing(contestants):
         try:
             once = batch_inputs(lanes, 1)
-            each = _REPEAT_INSTRUCTIONS
-            repeat = 1
-            longer = 1.0
+            each, longer = _REPEAT_INSTRUCTIONS, 1.0
             for contestant in _batch_contestants(plan, guest, isa):
                 contestants.append(contestant)
                 say(f"{guest} {isa}: {lanes:,} lanes, warming {contestant.name}")
                 each = contestant.measure(once).instructions / lanes
-                repeat = max(1, round(plan.lane_instructions / each))
-                inputs = batch_inputs(lanes, repeat)
+                inputs = batch_inputs(lanes, plan.repeats(each))
                 contestant.warm(inputs)
                 longer = max(longer, _BATCH_SECONDS / contestant.measure(inputs).seconds)
-            if longer > 1:
-                repeat = round(repeat * longer)
-                inputs = batch_inputs(lanes, repeat)
-                for contestant in contestants:
-                    contestant.warm(inputs)
+            repeat = round(plan.repeats(each) * longer)
+            inputs = batch_inputs(lanes, repeat)
+            for contestant in contestants if longer > 1 else ():
+                contestant.warm(inputs)
             if plan.native:
                 contestants.append(NativeContestant("native", plan.native / guest))
             if shutil.which(QEMU[isa]):

@@ -173,8 +173,8 @@ class VectorEntry(Offset):
     BYTES = 168
 
 
-# A machine's ring of hot places has addresses of blocks' records, which are even, and of VectorEntries with bits that
-# say what is asked for there.
+# A machine's ring of hot places has addresses of blocks' records, which are multiples of 4, and of VectorEntries with
+# bits that say what is asked for there.
 HOT_WHOLE = 1
 HOT_MASKED = 3
 
