@@ -21,7 +21,11 @@ Builder = Any
 
 
 def field_pointer(b: Builder, base: Value, offset: int) -> Value:
-    return b.gep(base, [ir.Constant(I64, offset)], source_etype=I8) if offset else base
+    if not offset:
+        return base
+    if isinstance(b, TextBuilder):
+        return b.field(base, offset)
+    return b.gep(base, [ir.Constant(I64, offset)], source_etype=I8)
 
 
 def load_field(b: Builder, base: Value, offset: int, type_: Any = I64, align: int | None = None) -> Value:

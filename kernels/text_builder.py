@@ -267,8 +267,9 @@ class TextBuilder:
         return Value(_POINTER, reference)
 
     def load(self, pointer: Any, *, typ: Any, align: int | None = None) -> Value:
-        aligned = f", align {align}" if align else ""
-        return self._value(typ, f"load {typ}, ptr {_reference(pointer)}{aligned}")
+        if align:
+            return self._value(typ, f"load {typ}, ptr {_reference(pointer)}, align {align}")
+        return self._value(typ, f"load {typ}, ptr {_reference(pointer)}")
 
     def store(self, value: Any, pointer: Any, align: int | None = None) -> None:
         aligned = f", align {align}" if align else ""
@@ -284,6 +285,10 @@ class TextBuilder:
     def gep(self, pointer: Any, indices: Sequence[Any], *, source_etype: Any) -> Value:
         places = ", ".join([f"{index.type} {_reference(index)}" for index in indices])
         return self._value(_POINTER, f"getelementptr {source_etype}, ptr {_reference(pointer)}, {places}")
+
+    def field(self, pointer: Any, offset: int) -> Value:
+        """The address so many bytes behind a pointer."""
+        return self._value(_POINTER, f"getelementptr i8, ptr {_reference(pointer)}, i64 {offset}")
 
     # -- control
 

@@ -54,7 +54,7 @@ class RegionModule:
 REGION_SYMBOL = "region"
 
 
-class _RegionEmitter(RegionBody):
+class RegionEmitter(RegionBody):
     def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan) -> None:
         self.module = ir.Module(name="region")
         self.handler = Handler(self.module, REGION_SYMBOL, int_type(registers.type.bits), linkage="external")
@@ -74,8 +74,7 @@ class _RegionEmitter(RegionBody):
         entry = load_field(b, handler.frame, Frame.ENTRY, PTR)
         self.link_table = load_field(b, entry, ENTRY_LINKS, PTR)
         self.shared_base = load_field(b, handler.frame, Frame.WINDOW1_BASE, PTR)
-        for index, cell in self.cells.items():
-            b.store(load_field(b, handler.frame, register_offset(index), self.xlen), cell)
+        self.load_cells()
         # The block that leads here was paid for at its interpreted size; the region pays by its own blocks.
         self.entered_with = b.add(handler.remaining, self.record_size(record))
         b.store(self.entered_with, self.remaining)
@@ -84,6 +83,11 @@ class _RegionEmitter(RegionBody):
         for exit_ in self.exits.values():
             exit_.finish()
         return RegionModule(str(self.module), REGION_SYMBOL)
+
+    def load_cells(self) -> None:
+        for index in self.cells:
+            register = load_field(self.builder, self.handler.frame, register_offset(index), self.xlen)
+            self.store_register(index, register)
 
     # -- loops
 
@@ -145,7 +149,7 @@ class _RegionEmitter(RegionBody):
         return load_field(self.builder, self.link_table, 8 * self.links[pc], PTR)
 
     def context(self, pc: int, size: int) -> RegionContext:
-        return _CpuRegionContext(self, pc, size)
+        return CpuRegionContext(self, pc, size)
 
     def branch(self, condition: Value, then: Any, otherwise: Any, *, rare: bool | None = None) -> None:
         branch = self.builder.cbranch(condition, then, otherwise)
@@ -156,7 +160,7 @@ class _RegionEmitter(RegionBody):
 
     # -- exits: one copy of the code that stores the registers for each way of leaving and set of written registers
 
-    def _exit(self, kind: type[_Exit]) -> Any:
+    def exit(self, kind: type[Exit]) -> Any:
         """The exit of a kind for the registers that may have been written by now."""
         key = (kind, frozenset(self.dirty))
         exit_ = self.exits.get(key)
@@ -166,11 +170,11 @@ class _RegionEmitter(RegionBody):
 
     def leave_to(self, pc: int) -> None:
         """Exit to the block at a guest address."""
-        self._exit(_ExitToBlock).leave(self.link(pc))
+        self.exit(ExitToBlock).leave(self.link(pc))
 
     def leave_to_address(self, address: Value, site: int, *, computed: bool) -> None:
         """Exit to a computed guest address; `site` is the block that computed it."""
-        self._exit(_ExitToComputed if computed else _ExitToReturn).leave(address, ir.Constant(I64, site))
+        self.exit(ExitToComputed if computed else ExitToReturn).leave(address, ir.Constant(I64, site))
 
     def leave_to_instruction(self, pc: int, number: int, paid: int) -> None:
         """Exit to the interpreter at instruction `number` of block `pc`, of which `paid` were paid for."""
@@ -187,7 +191,7 @@ class _RegionEmitter(RegionBody):
     def store_state(self, dirty: frozenset[int], remaining: Value) -> None:
         b, frame = self.builder, self.handler.frame
         for index in sorted(dirty):
-            store_field(b, frame, register_offset(index), b.load(self.cells[index], typ=self.xlen))
+            store_field(b, frame, register_offset(index), self.load_register(index))
         done = load_field(b, frame, Frame.COMPILED)
         store_field(b, frame, Frame.COMPILED, b.add(done, b.sub(self.entered_with, remaining)))
 
@@ -195,7 +199,7 @@ class _RegionEmitter(RegionBody):
 class _BlockExit:
     """Where the ways of leaving one block at an instruction meet: only what the block writes differs between them."""
 
-    def __init__(self, emitter: _RegionEmitter, pc: int) -> None:
+    def __init__(self, emitter: RegionEmitter, pc: int) -> None:
         self.emitter = emitter
         self.pc = pc
         self.block = emitter.function.append_basic_block(f"leave_{pc:x}")
@@ -211,15 +215,15 @@ class _BlockExit:
     def finish(self) -> None:
         e = self.emitter
         e.builder.position_at_end(self.block)
-        e._exit(_ExitToSlot).leave(e.link(self.pc), self.offset, self.paid)
+        e.exit(ExitToSlot).leave(e.link(self.pc), self.offset, self.paid)
 
 
-class _Exit:
+class Exit:
     """One way of leaving, with one set of registers to store; its operands arrive from the places that leave."""
 
     operand_types: tuple[Any, ...] = ()
 
-    def __init__(self, emitter: _RegionEmitter, dirty: frozenset[int]) -> None:
+    def __init__(self, emitter: RegionEmitter, dirty: frozenset[int]) -> None:
         self.emitter = emitter
         self.dirty = dirty
         self.block = emitter.function.append_basic_block("exit")
@@ -243,7 +247,7 @@ class _Exit:
         raise NotImplementedError
 
 
-class _ExitToBlock(_Exit):
+class ExitToBlock(Exit):
     operand_types = (PTR,)
 
     def emit(self) -> None:
@@ -255,7 +259,7 @@ class _ExitToBlock(_Exit):
         e.handler.goto(self.operands[0], tail=tail, count=count, remaining=remaining)
 
 
-class _ExitToReturn(_Exit):
+class ExitToReturn(Exit):
     target = Frame.GOTO_INDIRECT
 
     def types(self) -> tuple[Any, ...]:
@@ -273,11 +277,11 @@ class _ExitToReturn(_Exit):
         e.handler.leave(load_field(b, frame, self.target, PTR), ip=b.inttoptr(pc, PTR), remaining=remaining)
 
 
-class _ExitToComputed(_ExitToReturn):
+class ExitToComputed(ExitToReturn):
     target = Frame.GOTO_COMPUTED
 
 
-class _ExitToSlot(_Exit):
+class ExitToSlot(Exit):
     operand_types = (PTR, I64, I64)
 
     def emit(self) -> None:
@@ -292,10 +296,10 @@ class _ExitToSlot(_Exit):
         handler.leave(load_field(b, frame, Frame.GOTO_SLOT, PTR), ip=record, remaining=left)
 
 
-class _CpuRegionContext(RegionContext):
+class CpuRegionContext(RegionContext):
     """Memory windows as constants, contiguous on the host."""
 
-    def __init__(self, emitter: _RegionEmitter, pc: int, size: int) -> None:
+    def __init__(self, emitter: RegionEmitter, pc: int, size: int) -> None:
         super().__init__(emitter, pc, size)
         self.emitter = emitter
         block = emitter.region.blocks[pc]
@@ -317,7 +321,7 @@ class _CpuRegionContext(RegionContext):
 
         def access(place: tuple[Value, Value]) -> Value:
             value = load_at(b, place[0], place[1], llvm_type)
-            return value if place[0] is self.emitter.handler.base else self._opaque(value)
+            return value if place[0] is self.emitter.handler.base else self.opaque(value)
 
         incoming = self.through_windows(ways, access, done)
         if self.emitter.windows.more:
@@ -371,7 +375,7 @@ class _CpuRegionContext(RegionContext):
             offset, inside = window_offset(self.builder, window, address, size, exact=window_size)
             yield (base, offset), inside
 
-    def _opaque(self, value: Value) -> Value:
+    def opaque(self, value: Value) -> Value:
         """The same value, hidden from LLVM: it would make one load of those in two windows, and then has to compute an
         address for it that the usual one does not need."""
         return self.builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)
@@ -401,4 +405,4 @@ class _CpuRegionContext(RegionContext):
 
 def emit_region(region: Region, registers: RegisterFile, windows: WindowPlan) -> RegionModule:
     """Lower a region to LLVM IR."""
-    return _RegionEmitter(region, registers, windows).emit()
+    return RegionEmitter(region, registers, windows).emit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,13 @@ def _tuning(cpu: str) -> str:
     return ",+slow-shld" if cpu.startswith("znver") else ""
 
 
+class Effort(Enum):
+    """How much is done for code: QUICK runs no passes and has registers allocated within blocks only."""
+
+    QUICK = "quick"
+    FULL = "full"
+
+
 class CpuTarget:
     """Compiles for the host's CPU. One object a process: `cpu_target()`."""
 
@@ -31,28 +39,37 @@ class CpuTarget:
         self.cpu: str = llvm.get_host_cpu_name()
         self.features: str = llvm.get_host_cpu_features().flatten() + _tuning(self.cpu)
         self._machine = self._new_machine()
+        self._quick_machine = self._new_machine(opt=0)
         self._jit = llvm.create_lljit_compiler(self._new_machine())
         self._loaded = 0
         self.identity = (self.triple, self.cpu, self.features, "llvm " + ".".join(map(str, llvm.llvm_version_info)))
         """What machine code depends on besides its IR: part of every cache key."""
 
-    def _new_machine(self) -> Any:
+    def _new_machine(self, opt: int = 2) -> Any:
         target = llvm.Target.from_triple(self.triple)
-        return target.create_target_machine(cpu=self.cpu, features=self.features, opt=2, reloc="pic", codemodel="small")
+        return target.create_target_machine(
+            cpu=self.cpu, features=self.features, opt=opt, reloc="pic", codemodel="small"
+        )
 
-    def _optimised(self, text: str) -> Any:
+    def _parsed(self, text: str) -> Any:
         try:
             module = llvm.parse_assembly(text)
             module.verify()
         except RuntimeError as error:
             raise CompileError(f"LLVM refused a module: {error}", log=str(error), ir=text) from error
+        return module
+
+    def _optimised(self, text: str) -> Any:
+        module = self._parsed(text)
         builder = llvm.create_pass_builder(self._machine, llvm.create_pipeline_tuning_options(speed_level=2))
         builder.getModulePassManager().run(module, builder)
         return module
 
-    def compile(self, text: str) -> bytes:
+    def compile(self, text: str, effort: Effort = Effort.FULL) -> bytes:
         """LLVM IR to an object file. Raises `CompileError`."""
         with _COMPILE_LOCK:
+            if effort is Effort.QUICK:
+                return bytes(self._quick_machine.emit_object(self._parsed(text)))
             return bytes(self._machine.emit_object(self._optimised(text)))
 
     def optimised_ir(self, text: str) -> str:

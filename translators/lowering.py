@@ -226,11 +226,11 @@ class Temps:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.values: dict[Temp, Value] = {}
+        self.values: dict[int, Value] = {}  # by the temporary's index
 
     def value(self, operand: Operand) -> Value:
         if isinstance(operand, Temp):
-            return self.values[operand]
+            return self.values[operand.index]
         if isinstance(operand, Const):
             return constant(operand.type, operand.value)
         return self.context.operand(operand)
@@ -243,7 +243,7 @@ class Temps:
             effect = EFFECTS.get(op.name)
             result = effect(context, op, args) if effect else LOWERINGS[op.name](context.builder, op.type, args)
             if isinstance(op.dest, Temp):
-                self.values[op.dest] = result
+                self.values[op.dest.index] = result
             elif op.dest is not None:
                 context.write_register(op.dest, result)
 

@@ -8,7 +8,7 @@ it, so that everything exact is in one place. A target says where lane state is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,27 @@ class RegionBody:
         self.function = builder.function
         self.needs = budget_needs(region)
         self.dirty: set[int] = set()
-        self.dirty_at = written_before(region, registers)
-        read, written = registers_used(region, registers)
+        self.dirty_at: Mapping[int, frozenset[int]] = {}
+        self.cells: dict[int, Value] = {}
         with builder.goto_entry_block():
-            self.cells = {i: builder.alloca(self.xlen, name=registers.names[i]) for i in sorted(read | written)}
+            self.place_registers()
             self.remaining = builder.alloca(I64, name="remaining")
         self.starts = {pc: self.function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
+
+    # -- where registers are
+
+    def place_registers(self) -> None:
+        """Have cells for the region's registers, and know which of them an exit has to store."""
+        self.dirty_at = written_before(self.region, self.registers)
+        read, written = registers_used(self.region, self.registers)
+        names = self.registers.names
+        self.cells = {i: self.builder.alloca(self.xlen, name=names[i]) for i in sorted(read | written)}
+
+    def load_register(self, index: int) -> Value:
+        return self.builder.load(self.cells[index], typ=self.xlen)
+
+    def store_register(self, index: int, value: Value) -> None:
+        self.builder.store(value, self.cells[index])
 
     # -- what a target says
 
@@ -107,7 +122,7 @@ class RegionBody:
         """Emit block `pc` into the LLVM block `start`, if `checked` with the check of the budget where one belongs."""
         b, block = self.builder, self.region.blocks[pc]
         b.position_at_end(start)
-        self.dirty = set(self.dirty_at[pc])
+        self.dirty = set(self.dirty_at.get(pc, ()))
         remaining = b.load(self.remaining, typ=I64)
         if checked and pc in self.needs:
             short, enough = b.append_basic_block("short"), b.append_basic_block("enough")
@@ -186,7 +201,7 @@ class RegionContext:
         if operand.index == self.body.registers.zero:
             return constant(self.body.registers.type, 0)
         if operand.index not in self._values:
-            self._values[operand.index] = self.builder.load(self.body.cells[operand.index], typ=self.body.xlen)
+            self._values[operand.index] = self.body.load_register(operand.index)
         return self._values[operand.index]
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
@@ -194,7 +209,7 @@ class RegionContext:
         if register.index != self.body.registers.zero:
             self.body.dirty.add(register.index)
             self._values[register.index] = value
-            self.builder.store(value, self.body.cells[register.index])
+            self.body.store_register(register.index, value)
 
     def retired(self) -> Value:
         b = self.builder

@@ -78,7 +78,13 @@ class CompiledEntries:
 
     links: np.ndarray[tuple[int], np.dtype[np.uint64]]
     entries: list[np.ndarray[tuple[int], np.dtype[np.uint64]]]
-    code: object
+    code: list[object]
+
+    def replace(self, function: int, code: object) -> None:
+        """Lead the same entries to other code of the same region, one atomic store each, while lanes run."""
+        self.code.append(code)  # lanes may be in the old code
+        for words in self.entries:
+            _write_word(int(words.ctypes.data) + ENTRY_FUNCTION, function)
 
 
 class CodeSpaceFullError(Exception):
@@ -188,7 +194,7 @@ class CodeSpace(GuestCode):
         while len(instructions) < MAX_BLOCK_INSTRUCTIONS and not ends:
             if instructions and not self.executable(place):
                 break
-            instruction = self.decoder.decode(self.fetch, place)
+            instruction = self.instruction(place)
             encoding = self._encoding(instruction)
             instructions.append((instruction, encoding))
             ends = encoding.ends
@@ -407,7 +413,7 @@ class CodeSpace(GuestCode):
         function: int,
         code: object,
         vectors: Mapping[int, int] | None = None,
-    ) -> None:
+    ) -> CompiledEntries:
         """Lead the blocks at `entries` (number, pc) to a compiled region, one atomic store each, while lanes run.
 
         `blocks` are the region's blocks: it may leave to any instruction of them. `links` are the guest addresses its
@@ -420,7 +426,7 @@ class CodeSpace(GuestCode):
             table = np.zeros(max(len(links), 1), np.uint64)
             for i, pc in enumerate(links):
                 table[i] = self._link(pc, int(table.ctypes.data) + 8 * i)
-            kept = CompiledEntries(table, [], code)
+            kept = CompiledEntries(table, [], [code])
             for number, pc in entries:
                 words = np.zeros(ENTRY_BYTES // 8, np.uint64)
                 words[ENTRY_FUNCTION // 8] = function
@@ -434,3 +440,4 @@ class CodeSpace(GuestCode):
                 self._entries.add(pc)
                 self.arm(pc, 0)
             self.compiled.append(kept)
+            return kept

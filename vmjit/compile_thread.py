@@ -18,13 +18,14 @@ Job = Callable[[], None]
 
 
 class Urgency(IntEnum):
-    """What is compiled before what: all else is built on code for single lanes, and code for some of a group's lanes
-    takes longest and is needed least."""
+    """What is compiled before what: all else is built on code for single lanes, what has code already can wait, and
+    code for some of a group's lanes takes longest and is needed least."""
 
     SCALAR = 0
-    WHOLE = 1
-    MASKED = 2
-    NONE = 3
+    AGAIN = 1
+    WHOLE = 2
+    MASKED = 3
+    NONE = 4
 
 
 class CompileThread:

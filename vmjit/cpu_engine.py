@@ -372,9 +372,11 @@ class CpuEngine(Engine[CodeSpace]):
         self, futures: list[Future[None]], report: RunReport, progress: Callable[[int, int], None] | None
     ) -> None:
         """Wait for the workers; meanwhile have hot blocks compiled, and bring everything to a stop on Ctrl-C."""
-        last = time.perf_counter()
+        last = polled = time.perf_counter()
         try:
             while wait(futures, timeout=self._poll_seconds()).not_done:
+                before, polled = polled, time.perf_counter()
+                self.compiler.lanes_ran(polled - before)
                 self._quiet_polls = 0 if self._handle_hot() else self._quiet_polls + 1
                 if self.compiler.vectors is not None and time.perf_counter() - self._reconsidered > _RECONSIDER_SECONDS:
                     self._reconsidered = time.perf_counter()
@@ -393,6 +395,7 @@ class CpuEngine(Engine[CodeSpace]):
             raise
         for future in futures:
             future.result()
+        self.compiler.lanes_ran(time.perf_counter() - polled)
         self._handle_hot()
 
     def _poll_seconds(self) -> float:

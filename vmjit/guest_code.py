@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vmjit.decoders.riscv.decoder import Decoder
+from vmjit.decoders.riscv.decoder import Decoder, Instruction
 from vmjit.ir.block import Block
 
 # Stretches of code decoded ahead along static edges when one is asked for.
@@ -35,8 +36,10 @@ class GuestCode(ABC):
     def __init__(self, decoder: Decoder, spans: Iterable[CodeSpan]) -> None:
         self.decoder = decoder
         self.spans = tuple(sorted(spans, key=lambda s: s.lo))
+        self._starts, self._ends = [s.lo for s in self.spans], sorted(s.end for s in self.spans)
         self.lock = threading.RLock()
         self._blocks: dict[int, Block] = {}
+        self._instructions: dict[int, Instruction] = {}
         self._mask = decoder.registers.type.mask
 
     @abstractmethod
@@ -57,7 +60,7 @@ class GuestCode(ABC):
         return b""
 
     def executable(self, pc: int) -> bool:
-        return any(span.lo <= pc < span.end for span in self.spans)
+        return bisect_right(self._starts, pc) > bisect_right(self._ends, pc)  # begun before it, and not ended
 
     def decode(self, pc: int) -> bool:
         """Have the code at `pc` and what it leads to. False if nothing can be executed there."""
@@ -73,10 +76,17 @@ class GuestCode(ABC):
                     budget -= 1
             return True
 
+    def instruction(self, pc: int) -> Instruction:
+        """The instruction at a guest address."""
+        found = self._instructions.get(pc)
+        if found is None:
+            found = self._instructions[pc] = self.decoder.decode(self.fetch, pc)
+        return found
+
     def block(self, pc: int) -> Block:
         """The block at a guest address as IR."""
         with self.lock:
             block = self._blocks.get(pc)
             if block is None:
-                block = self._blocks[pc] = self.decoder.block(self.fetch, pc)
+                block = self._blocks[pc] = self.decoder.block_of(self.instruction, self.executable, pc)
             return block

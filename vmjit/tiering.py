@@ -1,7 +1,8 @@
 """Tiering: which blocks are compiled, when, and by whom.
 
 Blocks that tier 0 reports as hot go to one background thread of the process, which forms a region, compiles it or
-finds it in the cache, and installs it while the lanes run on.
+finds it in the cache, and installs it while the lanes run on. What is compiled before it runs is compiled quickly, and
+once more by that thread if lanes have run for a while.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vmjit.cache import CodeCache, cache_key
-from vmjit.code_space import CodeSpace
+from vmjit.code_space import CodeSpace, CompiledEntries
 from vmjit.compile_thread import COMPILE_THREAD, Urgency
 from vmjit.errors import CompileError, CompileForbiddenError
 from vmjit.ir.text import format_block
 from vmjit.region_memory import RegionMemory
+from vmjit.translators.compile_quickly import emit_quick_region
 from vmjit.translators.compile_region import REGION_SYMBOL, emit_region
-from vmjit.translators.cpu import LoadedCode, cpu_target
+from vmjit.translators.cpu import Effort, LoadedCode, cpu_target
 from vmjit.translators.region_body import WindowPlan
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region, loop_head, visited
 
@@ -37,6 +40,10 @@ VISITS_UNTIL_ENTRY = 20_000
 
 # Code that was compiled before it ran is formed anew, by what is visited, once a block was entered this often.
 VISITS_UNTIL_WATCHED = 20_000
+
+# Lanes that have run for so many seconds since code was compiled quickly get better code: about the time that this
+# takes for a function.
+_QUICK_CODE_SECONDS = 0.05
 
 # Before anything ran, only callees this small are compiled into their callers.
 INLINE_BEFORE_RUNNING = 48
@@ -80,7 +87,7 @@ class CompileStatistics:
 def region_identity(region: Region) -> str:
     """The region's content as text: its IR, entries and the goals of its computed jumps."""
     goals = [region.indirect_goals(pc) for pc in region.blocks]
-    return "".join([repr((region.entries, goals)), *(format_block(b) for b in region.blocks.values())])
+    return "".join([repr((region.entries, goals)), *(format_block(b, comments=False) for b in region.blocks.values())])
 
 
 class RegionCompiler:
@@ -95,6 +102,10 @@ class RegionCompiler:
         """What compiles for lane groups, if lanes form such."""
         self.refused: CompileForbiddenError | None = None
         """What could not be compiled in the background because nothing may be."""
+        self.first_effort = Effort.QUICK
+        """How what is compiled before it runs is compiled."""
+        self._quick: list[_QuickCode] = []
+        self._quick_ran = 0.0
 
     def compile_hot(self, space: CodeSpace, pc: int, reported: int) -> bool:
         """Compile the region around a block that was reported as hot when `reported` regions had been installed."""
@@ -112,7 +123,7 @@ class RegionCompiler:
         region = self.regions.find(space, pc, space.has_compiled)
         if region is None:
             region = form_region(space, pc, visited(space, self.options.max_instructions))
-        installed = self._install(space, region, region.entries[0])
+        installed = self._install(space, region, region.entries[0], Effort.FULL)
         if installed:
             self.regions.add(space, region)
             for inner in region.blocks:
@@ -137,43 +148,102 @@ class RegionCompiler:
         region = form_region(
             space, pc, Growth(wanted, self.options.max_instructions, INLINE_BEFORE_RUNNING, whole_function=True)
         )
-        installed = self._install(space, region, pc)
+        installed = self._install(space, region, pc, self.first_effort)
         if installed:
             for entry in region.entries:
                 space.arm(entry, VISITS_UNTIL_WATCHED)
         return installed
 
-    def _install(self, space: CodeSpace, region: Region, pc: int) -> bool:
+    def lanes_ran(self, seconds: float) -> None:
+        """Lanes ran for so long: if that makes it long enough since there is quick code, have it compiled once more."""
+        if not self._quick:
+            return
+        self._quick_ran += seconds
+        if self._quick_ran >= _QUICK_CODE_SECONDS:
+            for quick in self._quick:
+                COMPILE_THREAD.submit(partial(_improve, weakref.ref(self), quick), Urgency.AGAIN)
+            self._quick.clear()
+            self._quick_ran = 0.0
+
+    def improve(self, space: CodeSpace, quick: _QuickCode) -> None:
+        """Compile with all effort what was compiled quickly, if it is still run."""
+        if space.watched:
+            return  # what is hot is compiled by what is visited now
         try:
-            code, links = self._code(space, region)
+            code = self._code(space, quick.region, Effort.FULL, self._keys(quick.region)[Effort.FULL])
+        except CompileForbiddenError:
+            return
         except CompileError as error:
-            self.statistics.failures += 1
-            log.warning("the region at %#x could not be compiled and stays interpreted: %s", pc, error)
+            self._failed(quick.region.entries[0], "keeps its quick code", error)
+            return
+        quick.installed.replace(code.addresses[REGION_SYMBOL], code)
+
+    def _failed(self, pc: int, what_now: str, error: CompileError) -> None:
+        self.statistics.failures += 1
+        log.warning("the region at %#x could not be compiled and %s: %s", pc, what_now, error)
+
+    def _install(self, space: CodeSpace, region: Region, pc: int, effort: Effort) -> bool:
+        try:
+            keys = self._keys(region)
+            full = self._kept(keys[Effort.FULL]) if effort is Effort.QUICK else None
+            code = full or self._code(space, region, effort, keys[effort])
+        except CompileError as error:
+            self._failed(pc, "stays interpreted", error)
             return False
         entries = [(n, e) for n, e in enumerate(region.entries) if e == pc or not space.has_compiled(e)]
         space.covered.update(dict.fromkeys(region.blocks, len(space.compiled)))
         places = self.vectors.places(space, region, entries) if self.vectors is not None else {}
-        space.install(entries, region.blocks, links, code.addresses[REGION_SYMBOL], code, places)
+        symbol = code.addresses[REGION_SYMBOL]
+        installed = space.install(entries, region.blocks, region.link_targets(), symbol, code, places)
+        if effort is Effort.QUICK and full is None:
+            self._quick.append(_QuickCode(weakref.ref(space), region, installed))
         self.statistics.regions += 1
         self.statistics.guest_instructions += region.size
         return True
 
-    def _code(self, space: CodeSpace, region: Region) -> tuple[LoadedCode, tuple[int, ...]]:
-        target = cpu_target()
-        parts = ("scalar", region_identity(region), self.options.identity(), *target.identity)
-        key = cache_key("region", parts)
-        links = region.link_targets()
+    def _keys(self, region: Region) -> dict[Effort, str]:
+        parts = (region_identity(region), self.options.identity(), *cpu_target().identity)
+        return {effort: cache_key("region", (effort.value, *parts)) for effort in Effort}
+
+    def _kept(self, key: str) -> LoadedCode | None:
+        """Code that is in memory or on disk."""
         code = self.cache.get(key)
         if code is None:
+            image = self.cache.disk.get(key)
+            code = None if image is None else self._loaded(key, image)
+        return code
 
-            def compile_image() -> bytes:
-                return target.compile(emit_region(region, space.decoder.registers, self.options.windows).ir)
+    def _loaded(self, key: str, image: bytes) -> LoadedCode:
+        code = cpu_target().load(image, (REGION_SYMBOL,))
+        self.cache.put(key, code)
+        return code
 
+    def _code(self, space: CodeSpace, region: Region, effort: Effort, key: str) -> LoadedCode:
+        def compile_image() -> bytes:
+            emit = emit_region if effort is Effort.FULL else emit_quick_region
+            return cpu_target().compile(emit(region, space.decoder.registers, self.options.windows).ir, effort)
+
+        code = self.cache.get(key)
+        if code is None:
             what = f"the region at {region.entries[0]:#x}"
-            image = self.cache.image(key, what, self.statistics.counted(compile_image))
-            code = target.load(image, (REGION_SYMBOL,))
-            self.cache.put(key, code)
-        return code, links
+            code = self._loaded(key, self.cache.image(key, what, self.statistics.counted(compile_image)))
+        return code
+
+
+@dataclass(frozen=True)
+class _QuickCode:
+    """A region whose code was compiled quickly, and where it is led to."""
+
+    space: weakref.ref[CodeSpace]
+    region: Region
+    installed: CompiledEntries
+
+
+def _improve(compiler: weakref.ref[RegionCompiler], quick: _QuickCode) -> None:
+    """Compile once more what was compiled quickly, unless the machine is gone by then."""
+    alive, space = compiler(), quick.space()
+    if alive is not None and space is not None:
+        alive.improve(space, quick)
 
 
 def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:

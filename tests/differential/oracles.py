@@ -15,10 +15,15 @@ from unicorn import riscv_const as rc
 
 import vmjit
 from vmjit.compile_thread import COMPILE_THREAD
+from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.program import Program, Segment
+from vmjit.translators.cpu import Effort
 
 TIERS = ("interpreter", "scalar", "auto")
+
+# What is compiled before it runs is compiled quickly; "full" is the tier "scalar" with the code that comes after that.
+EVERY_CODE = (*TIERS, "full")
 READ, WRITE, EXECUTE = 1, 2, 4
 PAGE = 4096
 
@@ -103,8 +108,12 @@ def machine(
     device: str = "cpu",
     fallback: bool = False,
 ) -> vmjit.Machine:
-    """A machine whose blocks are hot after HOT visits in the tier "auto"."""
-    m = vmjit.Machine(prog, lanes=lanes, device=device, tier=tier, memory=memory, threads=threads, fallback=fallback)
+    """A machine whose blocks are hot after HOT visits in the tier "auto"; `tier` may be one of EVERY_CODE."""
+    name = "scalar" if tier == "full" else tier
+    m = vmjit.Machine(prog, lanes=lanes, device=device, tier=name, memory=memory, threads=threads, fallback=fallback)
+    if tier == "full":
+        assert isinstance(m._engine, CpuEngine)
+        m._engine.compiler.first_effort = Effort.FULL
     if tier == "auto":
         m._engine.visits_until_hot = HOT
         m._engine.reset_code()

@@ -121,7 +121,7 @@ def test_as_interpreted(xlen: int, seed: int) -> None:
     mask = (1 << xlen) - 1
     contents = random.integers(0, 256, (LANES, SIZE), np.uint8)
     registers: dict[int, list[int]] = {r: [] for r in (*POINTERS, TABLE, COUNT, BOUND, STRIDE, VALUES[0])}
-    machines = [machine(prog, LANES, tier) for tier in ("interpreter", "scalar")]
+    machines = [machine(prog, LANES, tier) for tier in ("interpreter", "full")]
     plan = plan_memory(prog, 4096).window_plan()
     ends = [plan.private_lo, plan.private_lo + plan.private_size]
     for lane in range(LANES):

@@ -15,9 +15,9 @@ import pytest
 
 from tests.differential import asm
 from tests.differential.oracles import (
+    EVERY_CODE,
     EXECUTE,
     READ,
-    TIERS,
     WRITE,
     Unicorn,
     have_qemu,
@@ -165,7 +165,7 @@ def check_computing(m: Machine, xlen: int, tier: str) -> RunResult:
     return result
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", EVERY_CODE)
 @pytest.mark.parametrize("xlen", [32, 64])
 def test_computing_instructions(xlen: int, tier: str) -> None:
     code, listed = built(xlen)
@@ -269,7 +269,7 @@ def _memory_cases(xlen: int) -> list[Instruction]:
     return [i for i in found if xlen == 64 or i.name not in asm.ONLY64]
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", EVERY_CODE)
 @pytest.mark.parametrize("xlen", [32, 64])
 def test_loads_and_stores_at_any_alignment(xlen: int, tier: str) -> None:
     """Each lane has its own bytes; results of the loads are stored behind the area that the stores write."""
@@ -307,7 +307,7 @@ def test_loads_and_stores_at_any_alignment(xlen: int, tier: str) -> None:
         assert int(m.retired[lane]) == emulator.retired == hart.retired
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", EVERY_CODE)
 @pytest.mark.parametrize("xlen", [32, 64])
 def test_atomics(xlen: int, tier: str) -> None:
     """Each AMO on every pair: the old value comes back, the new one is in memory."""
@@ -346,7 +346,7 @@ def test_atomics(xlen: int, tier: str) -> None:
             assert emulator.memory(DATA, 512) == got[lane].tobytes(), (hex(a), hex(b))
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", EVERY_CODE)
 @pytest.mark.parametrize("xlen", [32, 64])
 def test_load_reserved_store_conditional(xlen: int, tier: str) -> None:
     """A pair succeeds, the same sc again fails, one without lr fails, one at another address fails and ends it."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, note, settings
 
-from tests.differential.oracles import TIERS, Unicorn, machine, settle
+from tests.differential.oracles import EVERY_CODE, Unicorn, machine, settle
 from tests.differential.programs import CODE, DATA, WINDOW, Case, cases
 from tests.differential.reference import Reference
 from vmjit import Access, Machine, Stop
@@ -143,7 +143,7 @@ def check_evaluator(case: Case) -> None:
     assert bytes(memory.memory.spans[1][1]) == bytes(hart.memory.spans[1][1])
 
 
-def check_case(case: Case, tiers: tuple[str, ...] = TIERS) -> None:
+def check_case(case: Case, tiers: tuple[str, ...] = EVERY_CODE) -> None:
     if not case.uses("rdinstret", "rdcycle") and "b_zbc" not in case.isa:
         check_unicorn(case)
     check_evaluator(case)

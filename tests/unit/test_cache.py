@@ -552,7 +552,7 @@ def test_code_of_a_machine_survives_its_eviction(disk: DiskCache, monkeypatch: p
     small = CodeCache(disk, memory_limit=1)
     monkeypatch.setattr("vmjit.cpu_engine.process_cache", lambda: small)
     machine, _ = run_loop()
-    held = [weakref.ref(entries.code) for space in machine._engine.spaces for entries in space.compiled]
+    held = [weakref.ref(code) for space in machine._engine.spaces for e in space.compiled for code in e.code]
     others = []
     for imm in (4, 5):
         other = LOOP[:4] + encode("addi", rd=10, rs1=10, imm=imm) + LOOP[4:8] + encode("bne", rs1=5, rs2=0, imm=-12) + LOOP[12:]  # fmt: skip

@@ -88,7 +88,7 @@ def emit(
     for i, type_ in enumerate(case.operands):
         temp = Temp(i, type_)
         value = function.args[i]
-        temps.values[temp] = value if type_ is I64 else builder.trunc(value, int_type(type_.bits))
+        temps.values[temp.index] = value if type_ is I64 else builder.trunc(value, int_type(type_.bits))
         args.append(temp)
     dest = Temp(len(args), case.result)
     temps.run([Op(case.name, case.own, dest, tuple(args))])

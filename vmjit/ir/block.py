@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Const, Op, Terminator
 
 
-@dataclass(slots=True)
 class GuestInstruction:
-    """One guest instruction and its meaning. `raw` is its bytes as a little-endian number, `text` its disassembly."""
+    """One guest instruction and its meaning. `raw` is its bytes as a little-endian number, `text` its disassembly, or
+    what makes it: it is rarely read."""
 
-    pc: int
-    size: int
-    raw: int
-    ops: list[Op]
-    text: str = ""
+    __slots__ = ("_text", "ops", "pc", "raw", "size")
+
+    def __init__(self, pc: int, size: int, raw: int, ops: list[Op], text: str | Callable[[], str] = "") -> None:
+        self.pc = pc
+        self.size = size
+        self.raw = raw
+        self.ops = ops
+        self._text = text
+
+    @property
+    def text(self) -> str:
+        if not isinstance(self._text, str):
+            self._text = self._text()
+        return self._text
+
+    def _fields(self) -> tuple[int, int, int, list[Op], str]:
+        return self.pc, self.size, self.raw, self.ops, self.text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GuestInstruction) and self._fields() == other._fields()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"GuestInstruction{self._fields()}"
 
 
 @dataclass(slots=True)

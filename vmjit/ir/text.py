@@ -54,11 +54,11 @@ def format_terminator(terminator: Terminator, registers: RegisterFile) -> str:
     return " ".join(parts)
 
 
-def format_block(block: Block) -> str:
+def format_block(block: Block, *, comments: bool = True) -> str:
     lines = [f"block {block.pc:#x} {block.registers.name} {{"]
     for instruction in block.instructions:
         head = f"{instruction.pc:#x} {instruction.size} {instruction.raw:#0{2 + 2 * instruction.size}x}"
-        lines.append(f"{head:32}; {instruction.text}" if instruction.text else head)
+        lines.append(f"{head:32}; {instruction.text}" if comments and instruction.text else head)
         lines.extend("    " + format_op(op, block.registers) for op in instruction.ops)
     lines.append("    " + format_terminator(block.terminator, block.registers))
     lines.append("}")

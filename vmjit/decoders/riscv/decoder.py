@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 from vmjit.decoders.riscv.disassemble import format_instruction
 from vmjit.decoders.riscv.isa import Isa
@@ -142,7 +142,8 @@ class Decoder:
         """The instruction's ops, and its terminator if it ends a block."""
         builder = Builder(self.registers)
         matched = instruction.matched
-        guest = GuestInstruction(instruction.pc, instruction.size, instruction.raw, [], self.text(instruction))
+        text = partial(self.text, instruction)
+        guest = GuestInstruction(instruction.pc, instruction.size, instruction.raw, [], text)
         if instruction.missing:
             builder.trap("fetch", builder.const(instruction.target))
         elif matched is None or matched.base.meaning is None:
@@ -155,9 +156,19 @@ class Decoder:
 
     def block(self, fetch: Fetch, pc: int, limit: int = MAX_BLOCK_INSTRUCTIONS) -> Block:
         """The block at `pc` as IR: up to its control transfer, to `limit` instructions or to the last one there is."""
+        return self.block_of(lambda place: self.decode(fetch, place), lambda place: bool(fetch(place, 1)), pc, limit)
+
+    def block_of(
+        self,
+        instruction: Callable[[int], Instruction],
+        exists: Callable[[int], bool],
+        pc: int,
+        limit: int = MAX_BLOCK_INSTRUCTIONS,
+    ) -> Block:
+        """The same of instructions that were decoded elsewhere; `exists` says whether any code is at an address."""
         block = Block(pc, self.registers)
-        while len(block.instructions) < limit and (not block.instructions or fetch(pc, 1)):
-            guest, terminator = self.lift(self.decode(fetch, pc))
+        while len(block.instructions) < limit and (not block.instructions or exists(pc)):
+            guest, terminator = self.lift(instruction(pc))
             block.instructions.append(guest)
             if terminator is not None:
                 block.terminator = terminator
