@@ -109,6 +109,10 @@ _INVERSE = {"eq": "ne", "ne": "eq", "lts": "ges", "ges": "lts", "ltu": "geu", "g
 _SWAPPED = {"ne": "ne", "lt": "gt", "ge": "le"}
 
 
+# An op, the comparison that it makes and what of.
+_Test = tuple[Op, str, Linear | None, Linear | None]
+
+
 class _Analysis:
     """One iteration, as sums of what the registers are at the head."""
 
@@ -125,7 +129,9 @@ class _Analysis:
         }
         self.accesses: list[tuple[Op, Linear | None]] = []
         self.narrow: list[Linear] = []
-        self.test: tuple[Op, Linear | None, Linear | None] | None = None
+        self.test: _Test | None = None
+        self.shifted: dict[object, tuple[Linear, int]] = {}
+        """Registers, by number, and temporaries that a sum was just shifted right to; the sum, and by how much."""
 
     def loop(self) -> CountedLoop | None:
         head = self.body[0]
@@ -174,8 +180,10 @@ class _Analysis:
 
     def _run_block(self, block: Block, state: dict[int, Linear], *, is_latch: bool) -> dict[int, Linear]:
         state = dict(state)
+        self.shifted = {}
         for instruction in block.instructions:
             temps: dict[Temp, Linear] = {}
+            self.shifted = {r: s for r, s in self.shifted.items() if isinstance(r, int)}
 
             def known(operand: Operand, temps: dict[Temp, Linear] = temps) -> Linear | None:
                 if isinstance(operand, Const):
@@ -191,7 +199,8 @@ class _Analysis:
                 elif op.name == "store_if":
                     self.accesses.append((op, None))
                 if is_latch and op.name in _INVERSE and op.type == self.type:
-                    self.test = (op, known(op.args[0]), known(op.args[1]))
+                    self.test = self._below_power(op) or (op, op.name, known(op.args[0]), known(op.args[1]))
+                self._note_shift(op, known(op.args[0]) if op.args else None)
                 value = self._value(op, [known(a) for a in op.args])
                 if isinstance(op.dest, Temp) and value is not None:
                     temps[op.dest] = value
@@ -200,6 +209,22 @@ class _Analysis:
                     if value is not None:
                         state[op.dest.index] = value
         return state
+
+    def _note_shift(self, op: Op, value: Linear | None) -> None:
+        key = op.dest.index if isinstance(op.dest, Register) else op.dest
+        self.shifted.pop(key, None)
+        if op.name == "shr" and op.type == self.type and isinstance(op.args[1], Const) and value is not None:
+            self.shifted[key] = (value, op.args[1].value % op.type.bits)
+
+    def _below_power(self, op: Op) -> _Test | None:
+        """A comparison of x >> k with 0, which is one of x with 2^k."""
+        name = {"eq": "ltu", "ne": "geu"}.get(op.name)
+        zero = [isinstance(a, Register) and a.index == self.registers.zero for a in op.args]
+        if name is None or not any(zero):
+            return None
+        other = op.args[zero.index(True) ^ 1]
+        value, k = self.shifted.get(other.index if isinstance(other, Register) else other, (None, 0))
+        return (op, name, value, number(1 << k)) if value is not None and k < self.type.bits - 1 else None
 
     def _value(self, op: Op, args: list[Linear | None]) -> Linear | None:
         """The result of an op as a sum, modulo the width of its type; of a narrower type only modulo that."""
@@ -259,10 +284,10 @@ class _Analysis:
         taken, other = (t.value for t in terminator.targets if isinstance(t, Const))
         if self.test is None or self.test[0].dest != terminator.args[0] or taken == other:
             return None
-        op, left, right = self.test
+        _, name, left, right = self.test
         if left is None or right is None or not left.exact or not right.exact:
             return None
-        name = op.name if taken == self.body[0] else _INVERSE[op.name]
+        name = name if taken == self.body[0] else _INVERSE[name]
         if name == "eq":
             return None
         relation, signed = name[:2], name.endswith("s") and len(name) == 3

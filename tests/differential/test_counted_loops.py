@@ -9,7 +9,7 @@ from tests.differential import asm
 from tests.differential.oracles import check_in_pieces, machine, program
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.memory_layout import plan_memory
-from vmjit.translators.counted_loops import CountedLoop, counted_loops
+from vmjit.translators.counted_loops import CountedLoop, counted_loops, number
 from vmjit.translators.region_body import budget_needs
 from vmjit.translators.regions import Region
 
@@ -49,6 +49,12 @@ class Loop:
         else:
             body += self.code(counter, rd=COUNT, rs1=COUNT, imm=self.step)
         self.bytes = body + self.back(len(body)) + self.code("ebreak")
+        shifts = self.by_register or self.step > 0
+        if shifts and random.random() < 0.4:  # as compilers write count < 2^k
+            test = self.code("srli", rd=VALUES[2], rs1=COUNT, imm=int(random.choice([3, 5, 5, 12, xlen - 1])))
+            pair = (VALUES[2], 0) if random.random() < 0.7 else (0, VALUES[2])
+            test += self.code("beq", rs1=pair[0], rs2=pair[1], imm=-len(body + test))
+            self.bytes = body + test + self.code("ebreak")
 
     def code(self, name: str, **operands: int) -> bytes:
         return asm.encode(name, self.xlen, **operands)
@@ -149,4 +155,5 @@ def test_most_of_them_are_counted(xlen: int) -> None:
     assert {c.relation for c in found} >= {"ne", "lt", "ge"}
     assert {c.signed for c in found} == {False, True}
     assert any(c.pace.terms for c in found)
+    assert any(c.relation == "lt" and c.bound in map(number, (1 << 3, 1 << 5, 1 << 12)) for c in found)
     assert any(not address.exact for c in found for _, address in c.members.values())
