@@ -214,13 +214,13 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
 
 
 def measure_many(plan: Plan, guest: str, isa: str, say: Say) -> Row:
-    """Whether lanes cost the same where there are more of them: `auto` on one core, one repeat a lane.
+    """Whether lanes cost the same where there are more of them: `auto` on one core, for as long as a batch at least.
 
     The fewer are every so-manieth of the many, and their time is scaled to all.
     """
     core, elf = plan.cores[:1], elf_path(guest, isa)
     many, few = many_names(plan)
-    inputs = batch_inputs(plan.many, 1)
+    repeat, inputs = 1, batch_inputs(plan.many, 1)
     contestants: list[Contestant] = []
     with pinned(core), _closing(contestants):
         try:
@@ -228,12 +228,14 @@ def measure_many(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             contestants.append(RemoteContestant(core, VmjitContestant, many, elf, "auto", plan.many, 1))
             fewer = RemoteContestant(core, VmjitContestant, few, elf, "auto", plan.lanes, 1)
             contestants.append(Sampled(fewer, plan.many // plan.lanes))
+            repeat = plan.repeats(contestants[0].measure(inputs).instructions / plan.many)
+            inputs = batch_inputs(plan.many, repeat)
             for contestant in contestants:
                 contestant.warm(inputs)
             runs = run_rounds(contestants, inputs, plan.runs)
         except (ContestantError, OSError) as error:
             return _failed(guest, isa, plan.many, error)
-    return make_row(guest, isa, plan.many, 1, runs, [(few, many)], dict.fromkeys((few, many), plan.clock))
+    return make_row(guest, isa, plan.many, repeat, runs, [(few, many)], dict.fromkeys((few, many), plan.clock))
 
 
 def many_names(plan: Plan) -> tuple[str, str]:
