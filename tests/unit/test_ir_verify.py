@@ -172,11 +172,11 @@ def _condition_of_the_first(block: Block) -> None:
 
 
 def _gap(block: Block) -> None:
-    block.instructions[1] = replace(block.instructions[1], pc=PC + 6)
+    block.instructions[1].pc = PC + 6
 
 
 def _overlap(block: Block) -> None:
-    block.instructions[1] = replace(block.instructions[1], pc=PC + 2)
+    block.instructions[1].pc = PC + 2
 
 
 def _start_elsewhere(block: Block) -> None:
