@@ -213,9 +213,8 @@ def probe(arguments: Sequence[str]) -> int:
         program = vmjit.load(elf_path(guest, isa))
         machine = vmjit.Machine(program, lanes, tier=tier, memory=LANE_MEMORY, threads=1)
         assert isinstance(machine._engine, CpuEngine)
-        machine._engine.compiler.first_effort = (
-            Effort.FULL
-        )  # better code comes after a time, which depends on the clock
+        # Quick code gives way after a time, which depends on the clock.
+        machine._engine.compiler.first_effort = Effort.FULL
         for _ in range(_WARM_RUNS if tier not in ("interpreter", "scalar") else 0):
             _warm(machine)
         for n, repeat in enumerate(map(int, repeats.split(","))):

@@ -214,7 +214,7 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
 
 
 def measure_many(plan: Plan, guest: str, isa: str, say: Say) -> Row:
-    """Whether lanes cost the same where there are more of them: `auto` on one core, for as long as a batch at least.
+    """Whether lanes cost the same where there are more of them: `auto` on one core, a batch's work a lane.
 
     The fewer are every so-manieth of the many, and their time is scaled to all.
     """

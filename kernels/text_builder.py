@@ -267,9 +267,8 @@ class TextBuilder:
         return Value(_POINTER, reference)
 
     def load(self, pointer: Any, *, typ: Any, align: int | None = None) -> Value:
-        if align:
-            return self._value(typ, f"load {typ}, ptr {_reference(pointer)}, align {align}")
-        return self._value(typ, f"load {typ}, ptr {_reference(pointer)}")
+        aligned = f", align {align}" if align else ""
+        return self._value(typ, f"load {typ}, ptr {_reference(pointer)}{aligned}")
 
     def store(self, value: Any, pointer: Any, align: int | None = None) -> None:
         aligned = f", align {align}" if align else ""

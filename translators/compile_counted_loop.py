@@ -20,9 +20,14 @@ class Emitter(Protocol):
 
     builder: Builder
     xlen: Any
-    cells: dict[int, Value]
     remaining: Value
     needs: dict[int, int]
+
+    def load_register(self, index: int) -> Value:
+        """A guest register's value here."""
+
+    def store_register(self, index: int, value: Value) -> None:
+        """Change a guest register's value."""
 
     def windows_for(self, *, shared: bool) -> list[tuple[Value, int, int]]:
         """(host address, guest address, bytes) of the windows that an access may be in."""
@@ -63,7 +68,7 @@ class LoopWithoutChecks:
 
     def _register(self, index: int) -> Value:
         if index not in self.first:
-            self.first[index] = self.builder.load(self.emitter.cells[index], typ=self.xlen)
+            self.first[index] = self.emitter.load_register(index)
         return self.first[index]
 
     def _value(self, sum_: Linear) -> Value:
@@ -173,7 +178,7 @@ class LoopWithoutChecks:
         narrow = self.number if self.xlen.width == 64 else b.trunc(self.number, self.xlen)
         for register, step in self.steps.items():
             value = b.add(self.registers[register], b.mul(narrow, step))
-            b.store(value, self.emitter.cells[register])
+            self.emitter.store_register(register, value)
         if self.loop.even:
             spent = b.mul(self.number, ir.Constant(I64, self.loop.size))
             b.store(b.sub(self.left, spent), self.emitter.remaining)

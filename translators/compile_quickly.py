@@ -6,17 +6,17 @@ stay in the lane's frame: there is little text, no pass has anything to do, and 
 
 from __future__ import annotations
 
-from typing import Any
-
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.emit import Value, load_field, store_field
 from vmjit.kernels.layout import register_offset
-from vmjit.translators.compile_region import CpuRegionContext, Exit, RegionEmitter, RegionModule
+from vmjit.translators.compile_region import RegionEmitter, RegionModule
 from vmjit.translators.region_body import RegionBody, WindowPlan
 from vmjit.translators.regions import Region
 
 
 class _QuickEmitter(RegionEmitter):
+    optimised = False
+
     def place_registers(self) -> None:
         pass  # they are where they belong
 
@@ -29,18 +29,8 @@ class _QuickEmitter(RegionEmitter):
     def emit_blocks(self) -> None:
         RegionBody.emit_blocks(self)  # loops once, with their checks
 
-    def context(self, pc: int, size: int) -> CpuRegionContext:
-        return _QuickContext(self, pc, size)
-
-    def exit(self, kind: type[Exit]) -> Any:
-        if kind not in self.exits:
-            self.exits[kind] = kind(self, frozenset())
-        return self.exits[kind]
-
-
-class _QuickContext(CpuRegionContext):
-    def opaque(self, value: Value) -> Value:
-        return value  # nothing looks for loads to join
+    def to_store(self) -> frozenset[int]:
+        return frozenset()
 
 
 def emit_quick_region(region: Region, registers: RegisterFile, windows: WindowPlan) -> RegionModule:

@@ -55,6 +55,9 @@ REGION_SYMBOL = "region"
 
 
 class RegionEmitter(RegionBody):
+    optimised = True
+    """Whether LLVM's passes are run on it."""
+
     def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan) -> None:
         self.module = ir.Module(name="region")
         self.handler = Handler(self.module, REGION_SYMBOL, int_type(registers.type.bits), linkage="external")
@@ -149,7 +152,7 @@ class RegionEmitter(RegionBody):
         return load_field(self.builder, self.link_table, 8 * self.links[pc], PTR)
 
     def context(self, pc: int, size: int) -> RegionContext:
-        return CpuRegionContext(self, pc, size)
+        return _CpuRegionContext(self, pc, size)
 
     def branch(self, condition: Value, then: Any, otherwise: Any, *, rare: bool | None = None) -> None:
         branch = self.builder.cbranch(condition, then, otherwise)
@@ -160,21 +163,25 @@ class RegionEmitter(RegionBody):
 
     # -- exits: one copy of the code that stores the registers for each way of leaving and set of written registers
 
-    def exit(self, kind: type[Exit]) -> Any:
+    def _exit(self, kind: type[_Exit]) -> Any:
         """The exit of a kind for the registers that may have been written by now."""
-        key = (kind, frozenset(self.dirty))
+        key = (kind, self.to_store())
         exit_ = self.exits.get(key)
         if exit_ is None:
-            exit_ = self.exits[key] = kind(self, frozenset(self.dirty))
+            exit_ = self.exits[key] = kind(self, key[1])
         return exit_
+
+    def to_store(self) -> frozenset[int]:
+        """The registers that an exit here has to store."""
+        return frozenset(self.dirty)
 
     def leave_to(self, pc: int) -> None:
         """Exit to the block at a guest address."""
-        self.exit(ExitToBlock).leave(self.link(pc))
+        self._exit(_ExitToBlock).leave(self.link(pc))
 
     def leave_to_address(self, address: Value, site: int, *, computed: bool) -> None:
         """Exit to a computed guest address; `site` is the block that computed it."""
-        self.exit(ExitToComputed if computed else ExitToReturn).leave(address, ir.Constant(I64, site))
+        self._exit(_ExitToComputed if computed else _ExitToReturn).leave(address, ir.Constant(I64, site))
 
     def leave_to_instruction(self, pc: int, number: int, paid: int) -> None:
         """Exit to the interpreter at instruction `number` of block `pc`, of which `paid` were paid for."""
@@ -215,10 +222,10 @@ class _BlockExit:
     def finish(self) -> None:
         e = self.emitter
         e.builder.position_at_end(self.block)
-        e.exit(ExitToSlot).leave(e.link(self.pc), self.offset, self.paid)
+        e._exit(_ExitToSlot).leave(e.link(self.pc), self.offset, self.paid)
 
 
-class Exit:
+class _Exit:
     """One way of leaving, with one set of registers to store; its operands arrive from the places that leave."""
 
     operand_types: tuple[Any, ...] = ()
@@ -247,7 +254,7 @@ class Exit:
         raise NotImplementedError
 
 
-class ExitToBlock(Exit):
+class _ExitToBlock(_Exit):
     operand_types = (PTR,)
 
     def emit(self) -> None:
@@ -259,7 +266,7 @@ class ExitToBlock(Exit):
         e.handler.goto(self.operands[0], tail=tail, count=count, remaining=remaining)
 
 
-class ExitToReturn(Exit):
+class _ExitToReturn(_Exit):
     target = Frame.GOTO_INDIRECT
 
     def types(self) -> tuple[Any, ...]:
@@ -277,11 +284,11 @@ class ExitToReturn(Exit):
         e.handler.leave(load_field(b, frame, self.target, PTR), ip=b.inttoptr(pc, PTR), remaining=remaining)
 
 
-class ExitToComputed(ExitToReturn):
+class _ExitToComputed(_ExitToReturn):
     target = Frame.GOTO_COMPUTED
 
 
-class ExitToSlot(Exit):
+class _ExitToSlot(_Exit):
     operand_types = (PTR, I64, I64)
 
     def emit(self) -> None:
@@ -296,7 +303,7 @@ class ExitToSlot(Exit):
         handler.leave(load_field(b, frame, Frame.GOTO_SLOT, PTR), ip=record, remaining=left)
 
 
-class CpuRegionContext(RegionContext):
+class _CpuRegionContext(RegionContext):
     """Memory windows as constants, contiguous on the host."""
 
     def __init__(self, emitter: RegionEmitter, pc: int, size: int) -> None:
@@ -321,7 +328,8 @@ class CpuRegionContext(RegionContext):
 
         def access(place: tuple[Value, Value]) -> Value:
             value = load_at(b, place[0], place[1], llvm_type)
-            return value if place[0] is self.emitter.handler.base else self.opaque(value)
+            plain = place[0] is self.emitter.handler.base or not self.emitter.optimised
+            return value if plain else self._opaque(value)
 
         incoming = self.through_windows(ways, access, done)
         if self.emitter.windows.more:
@@ -375,7 +383,7 @@ class CpuRegionContext(RegionContext):
             offset, inside = window_offset(self.builder, window, address, size, exact=window_size)
             yield (base, offset), inside
 
-    def opaque(self, value: Value) -> Value:
+    def _opaque(self, value: Value) -> Value:
         """The same value, hidden from LLVM: it would make one load of those in two windows, and then has to compute an
         address for it that the usual one does not need."""
         return self.builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], side_effect=False)

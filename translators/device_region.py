@@ -126,7 +126,7 @@ class DeviceRegion(RegionBody):
         self._require(b.icmp_signed(">=", remaining, ir.Constant(I64, need)), rolled)
         bases: dict[AccessGroup, _GroupBase] = {}
         for group in loop.groups:
-            value = b.load(self.cells[group.register], typ=self.xlen)
+            value = self.load_register(group.register)
             known = self.ranges.register(loop.head, group.register)
             whole = group is loop.stepping
             shared = group in loop.loads and self._starts_in_shared(loop, group)
@@ -199,7 +199,7 @@ class _Exit:
         b.position_at_end(self.block)
         for index in sorted(self.dirty):
             offset = register_offset(index, region.registers.type.bits)
-            store_global(b, b.load(region.cells[index], typ=region.xlen), region.lane_registers, offset)
+            store_global(b, region.load_register(index), region.lane_registers, offset)
         region.result.add_incoming(self.result, b.block)
         b.branch(region.done)
 

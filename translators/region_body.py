@@ -71,9 +71,11 @@ class RegionBody:
         self.cells = {i: self.builder.alloca(self.xlen, name=names[i]) for i in sorted(read | written)}
 
     def load_register(self, index: int) -> Value:
+        """A guest register's value here."""
         return self.builder.load(self.cells[index], typ=self.xlen)
 
     def store_register(self, index: int, value: Value) -> None:
+        """Change a guest register's value."""
         self.builder.store(value, self.cells[index])
 
     # -- what a target says

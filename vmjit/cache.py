@@ -256,14 +256,20 @@ class CodeCache:
                 self.statistics.hits += 1
             return code
 
+    def find_image(self, key: str) -> bytes | None:
+        """The object file on disk, if there is a good one; that there is none is no miss."""
+        image = self.disk.get(key)
+        if image is not None:
+            with self._lock:
+                self.statistics.disk_hits += 1
+        return image
+
     def load_image(self, key: str) -> bytes | None:
         """The object file on disk, if there is a good one."""
-        image = self.disk.get(key)
-        with self._lock:
-            if image is None:
+        image = self.find_image(key)
+        if image is None:
+            with self._lock:
                 self.statistics.misses += 1
-            else:
-                self.statistics.disk_hits += 1
         return image
 
     def image(self, key: str, what: str, compile_image: Callable[[], bytes]) -> bytes:

@@ -69,7 +69,7 @@ class DeviceCodeSpace(GuestCode):
         for _ in range(_MAX_STRAIGHT):
             if self.slot(pc) or not self.executable(pc):
                 break
-            instruction = self.decoder.decode(self.fetch, pc)
+            instruction = self.instruction(pc)
             following = self._write(instruction)
             pc = (pc + instruction.size) & self._mask
             if following is not None:

@@ -161,16 +161,17 @@ class RegionCompiler:
         self._quick_ran += seconds
         if self._quick_ran >= _QUICK_CODE_SECONDS:
             for quick in self._quick:
-                COMPILE_THREAD.submit(partial(_improve, weakref.ref(self), quick), Urgency.AGAIN)
+                COMPILE_THREAD.submit(partial(self.improve, quick), Urgency.AGAIN)
             self._quick.clear()
             self._quick_ran = 0.0
 
-    def improve(self, space: CodeSpace, quick: _QuickCode) -> None:
-        """Compile with all effort what was compiled quickly, if it is still run."""
-        if space.watched:
-            return  # what is hot is compiled by what is visited now
+    def improve(self, quick: _QuickCode) -> None:
+        """Compile with all effort what was compiled quickly, if the machine is still there and may run it."""
+        space = quick.space()
+        if space is None or space.watched:  # once watched, what is hot is compiled by what is visited
+            return
         try:
-            code = self._code(space, quick.region, Effort.FULL, self._keys(quick.region)[Effort.FULL])
+            code, _ = self._code(space, quick.region, Effort.FULL)
         except CompileForbiddenError:
             return
         except CompileError as error:
@@ -184,9 +185,7 @@ class RegionCompiler:
 
     def _install(self, space: CodeSpace, region: Region, pc: int, effort: Effort) -> bool:
         try:
-            keys = self._keys(region)
-            full = self._kept(keys[Effort.FULL]) if effort is Effort.QUICK else None
-            code = full or self._code(space, region, effort, keys[effort])
+            code, effort = self._code(space, region, effort)
         except CompileError as error:
             self._failed(pc, "stays interpreted", error)
             return False
@@ -195,30 +194,29 @@ class RegionCompiler:
         places = self.vectors.places(space, region, entries) if self.vectors is not None else {}
         symbol = code.addresses[REGION_SYMBOL]
         installed = space.install(entries, region.blocks, region.link_targets(), symbol, code, places)
-        if effort is Effort.QUICK and full is None:
+        if effort is Effort.QUICK:
             self._quick.append(_QuickCode(weakref.ref(space), region, installed))
         self.statistics.regions += 1
         self.statistics.guest_instructions += region.size
         return True
-
-    def _keys(self, region: Region) -> dict[Effort, str]:
-        parts = (region_identity(region), self.options.identity(), *cpu_target().identity)
-        return {effort: cache_key("region", (effort.value, *parts)) for effort in Effort}
-
-    def _kept(self, key: str) -> LoadedCode | None:
-        """Code that is in memory or on disk."""
-        code = self.cache.get(key)
-        if code is None:
-            image = self.cache.disk.get(key)
-            code = None if image is None else self._loaded(key, image)
-        return code
 
     def _loaded(self, key: str, image: bytes) -> LoadedCode:
         code = cpu_target().load(image, (REGION_SYMBOL,))
         self.cache.put(key, code)
         return code
 
-    def _code(self, space: CodeSpace, region: Region, effort: Effort, key: str) -> LoadedCode:
+    def _code(self, space: CodeSpace, region: Region, effort: Effort) -> tuple[LoadedCode, Effort]:
+        """A region's code and the effort that it was made with: what is kept of more than was asked for is taken."""
+        identity = (region_identity(region), self.options.identity(), *cpu_target().identity)
+        if effort is Effort.QUICK:
+            full = cache_key("region", (Effort.FULL.value, *identity))
+            code = self.cache.get(full)
+            if code is None and (image := self.cache.find_image(full)) is not None:
+                code = self._loaded(full, image)
+            if code is not None:
+                return code, Effort.FULL
+        key = cache_key("region", (effort.value, *identity))
+
         def compile_image() -> bytes:
             emit = emit_region if effort is Effort.FULL else emit_quick_region
             return cpu_target().compile(emit(region, space.decoder.registers, self.options.windows).ir, effort)
@@ -227,7 +225,7 @@ class RegionCompiler:
         if code is None:
             what = f"the region at {region.entries[0]:#x}"
             code = self._loaded(key, self.cache.image(key, what, self.statistics.counted(compile_image)))
-        return code
+        return code, effort
 
 
 @dataclass(frozen=True)
@@ -237,13 +235,6 @@ class _QuickCode:
     space: weakref.ref[CodeSpace]
     region: Region
     installed: CompiledEntries
-
-
-def _improve(compiler: weakref.ref[RegionCompiler], quick: _QuickCode) -> None:
-    """Compile once more what was compiled quickly, unless the machine is gone by then."""
-    alive, space = compiler(), quick.space()
-    if alive is not None and space is not None:
-        alive.improve(space, quick)
 
 
 def compile_later(compiler: RegionCompiler, space: CodeSpace, pc: int) -> None:

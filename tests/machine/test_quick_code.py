@@ -15,6 +15,7 @@ from vmjit import tiering
 from vmjit.cache import CodeCache, DiskCache, forbid_compiling
 from vmjit.cpu_engine import CpuEngine
 from vmjit.errors import CompileError
+from vmjit.interpreter import interpreter_for
 from vmjit.kernels.layout import ENTRY_FUNCTION
 from vmjit.translators.cpu import CpuTarget, Effort
 
@@ -43,6 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CodeCache:
 @pytest.fixture
 def efforts(monkeypatch: pytest.MonkeyPatch) -> list[Effort]:
     """The efforts of compilations, as they are made."""
+    interpreter_for(32)  # compiled by the first that needs it
     made: list[Effort] = []
     compile_ = CpuTarget.compile
 
@@ -83,7 +85,7 @@ def test_a_short_run_compiles_quickly_and_once(efforts: list[Effort]) -> None:
     m = new_machine()
     result = check_run(m, 100)
     settle()
-    assert set(efforts) == {Effort.QUICK}
+    assert efforts == [Effort.QUICK] * len(functions(m))
     assert result.tiers["scalar"] == result.instructions
 
 
