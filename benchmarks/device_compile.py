@@ -19,7 +19,7 @@ import vmjit
 from benchmarks.contestants import QEMU, elf_path
 from benchmarks.guests.build import BENCHMARKS
 from vmjit.cli.translate import _code_space
-from vmjit.decoders.riscv.registers import REGISTERS
+from vmjit.decoders.riscv import parse_isa, registers_of
 from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
 from vmjit.devices.interface import DeviceTarget
 from vmjit.memory_layout import parse_size, plan_memory
@@ -79,7 +79,7 @@ def seconds() -> float:
 
 def measure(target: DeviceTarget, guest: str, isa: str, interpreter: bytes, subtracted: float) -> Compiled:
     regions, windows = regions_of(guest, isa)
-    registers = REGISTERS[int(isa[2:4])]
+    registers = registers_of(parse_isa(isa))
     names = [f"region_{i}" for i in range(len(regions))]
     started = seconds()
     images = [target.compile_region(r, registers, windows, n) for r, n in zip(regions, names, strict=True)]
@@ -107,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cuda = architecture.startswith("sm_")
         target: DeviceTarget = CudaTarget(architecture) if cuda else HipTarget(architecture)
         for isa in QEMU:
-            registers = REGISTERS[int(isa[2:4])]
-            keys = interpreter_keys_of(registers.type.bits)
+            registers = registers_of(parse_isa(isa))
+            keys = interpreter_keys_of(registers)
             interpreter = target.compile_interpreter(registers, keys, "interpret")
             kernel = target.compile_kernel(registers, "interpret", [], KERNEL_NAME)
             started = seconds()

@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_code import code_space, find_slot
 from vmjit.kernels.device_layout import (
     FORCE_INTERPRETER,
@@ -33,8 +34,7 @@ def emit_run_lane(
     machine: Value,
     lane: Value,
     *,
-    registers: int,
-    xlen: int,
+    registers: RegisterFile,
     interpret: Any,
     regions: Sequence[Any],
 ) -> None:
@@ -49,14 +49,15 @@ def emit_run_lane(
     b.cbranch(b.icmp_unsigned("<", lane, load_global(b, machine, offset=DeviceMachine.LANES)), there, done)
 
     b.position_at_end(there)
-    word = xlen // 8
     group, within = b.lshr(lane, ir.Constant(I64, 5)), b.and_(lane, ir.Constant(I64, GROUP - 1))
     frame = b.add(
         load_global(b, machine, offset=DeviceMachine.FRAMES),
         b.mul(group, load_global(b, machine, offset=DeviceMachine.FRAME_BYTES)),
     )
-    lane_registers = b.add(frame, b.mul(within, ir.Constant(I64, word)))
-    fields = b.add(b.add(frame, ir.Constant(I64, registers_bytes(registers, xlen))), b.mul(within, ir.Constant(I64, 8)))
+    kept, word = registers.storage.bits, registers.type.bits // 8
+    lane_registers = b.add(frame, b.mul(within, ir.Constant(I64, kept // 8)))
+    tile = ir.Constant(I64, registers_bytes(len(registers), kept))
+    fields = b.add(b.add(frame, tile), b.mul(within, ir.Constant(I64, 8)))
     stop = load_field(b, fields, LaneField.STOP)
     b.cbranch(b.icmp_unsigned("==", stop, ir.Constant(I64, STOP_RUNNING)), running, done)
 

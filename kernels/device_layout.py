@@ -104,19 +104,19 @@ LEFT_MASK = STOPPED - 1
 MAX_REGION_ENTRIES = 256
 
 
-def registers_bytes(registers: int, xlen: int) -> int:
-    """Size of a group's tile of registers."""
-    return registers * GROUP * (xlen // 8)
+def registers_bytes(registers: int, bits: int) -> int:
+    """Size of a group's tile of registers that are kept in so many bits each."""
+    return registers * GROUP * (bits // 8)
 
 
-def frame_bytes(registers: int, xlen: int) -> int:
+def frame_bytes(registers: int, bits: int) -> int:
     """Size of a group's frame."""
-    return registers_bytes(registers, xlen) + LANE_FIELDS * GROUP * 8
+    return registers_bytes(registers, bits) + LANE_FIELDS * GROUP * 8
 
 
-def register_offset(index: int, xlen: int) -> int:
+def register_offset(index: int, bits: int) -> int:
     """Offset of a register from the lane's first one."""
-    return index * GROUP * (xlen // 8)
+    return index * GROUP * (bits // 8)
 
 
 def field_offset(field: LaneField) -> int:

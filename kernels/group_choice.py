@@ -47,9 +47,9 @@ _GROUP = (GroupState.CYCLES, GroupState.WORK)
 class GroupChoice(GroupEmitter):
     """Emits the functions that note what lanes do at places where groups meet, and choose by it."""
 
-    def __init__(self, module: Any, xlen: Any, register_indices: list[int], lanes: int) -> None:
+    def __init__(self, module: Any, storage: Any, register_indices: list[int], lanes: int) -> None:
         super().__init__(module, lanes)
-        self.xlen = xlen
+        self.storage = storage
         self.registers = register_indices
 
     def emit(self) -> None:
@@ -145,15 +145,15 @@ class GroupChoice(GroupEmitter):
         function, b = self._function("note", ir.FunctionType(VOID, [PTR, I64, PTR]))
         self.note = function
         rows, stride, entry = function.args
-        vector = ir.VectorType(self.xlen, self.lanes)
+        vector = ir.VectorType(self.storage, self.lanes)
         uniform, narrow = i64(0), i64(0)
         vectors = LaneVectors(b, self.lanes)
-        for index in self.registers:
-            place = element(b, rows, b.mul(stride, i64(index)), self.xlen)
-            values = b.load(place, typ=vector, align=self.xlen.width // 8)
+        for index in (i for i in self.registers if i < 64):
+            place = element(b, rows, b.mul(stride, i64(index)), self.storage)
+            values = b.load(place, typ=vector, align=self.storage.width // 8)
             same, _ = vectors.all_same(values)
             uniform = b.or_(uniform, b.shl(b.zext(same, I64), i64(index)))
-            if self.xlen.width == 64:
+            if self.storage.width == 64:
                 low = b.sext(b.trunc(values, ir.VectorType(I32, self.lanes)), vector)
                 fits = vectors.all(b.icmp_unsigned("==", low, values))
                 narrow = b.or_(narrow, b.shl(b.zext(fits, I64), i64(index)))
@@ -167,7 +167,7 @@ class GroupChoice(GroupEmitter):
         function, b = self._function("sample", ir.FunctionType(VOID, [PTR, I64, PTR, I1]))
         self.sample = function
         machine, lane, entry, interleaved = function.args
-        rows = element(b, load_field(b, machine, MachineBlock.REGISTERS, PTR), lane, self.xlen)
+        rows = element(b, load_field(b, machine, MachineBlock.REGISTERS, PTR), lane, self.storage)
         b.call(self.note, [rows, load_field(b, machine, MachineBlock.REGISTER_STRIDE), entry])
         meetings = add_to(b, entry, VectorEntry.MEETINGS, i64(1))
         # Lanes that come here in SIMD registers need no further proof that they agree.

@@ -31,7 +31,7 @@ class GroupRun(GroupEmitter):
 
     def __init__(self, choice: GroupChoice, find: Any) -> None:
         super().__init__(choice.module, choice.lanes)
-        self.xlen = choice.xlen
+        self.storage = choice.storage
         self.registers = choice.registers
         self.choice = choice
         self.find = find
@@ -175,11 +175,11 @@ class GroupRun(GroupEmitter):
         b.store(vector, lane_array(b, machine, field, lane, I64), align=8)
 
     def _move_registers(self, b: Builder, machine: Value, frame: Value, lane: Value, *, into_frame: bool) -> None:
-        vector, align = ir.VectorType(self.xlen, self.lanes), self.xlen.width // 8
+        vector, align = ir.VectorType(self.storage, self.lanes), self.storage.width // 8
         rows = load_field(b, machine, MachineBlock.REGISTERS, PTR)
         stride = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
         for index in self.registers:
-            place = element(b, rows, b.add(b.mul(stride, i64(index)), lane), self.xlen)
+            place = element(b, rows, b.add(b.mul(stride, i64(index)), lane), self.storage)
             held = element(b, frame, i64(GroupFrame.REGISTERS + index * self.lanes * align), I8)
             source, to = (place, held) if into_frame else (held, place)
             b.store(b.load(source, typ=vector, align=align), to, align=align)

@@ -345,10 +345,10 @@ class _Groups(GroupEmitter):
         return need
 
 
-def emit_run_groups(module: Any, xlen: Any, register_indices: list[int], run_lane: Any, lanes: int) -> None:
+def emit_run_groups(module: Any, storage: Any, register_indices: list[int], run_lane: Any, lanes: int) -> None:
     """Define `run_groups(machine, frame, group frame, groups, count, cursor)`: as `run_lanes`, for lane groups; and
     `separate_groups`."""
-    choice = GroupChoice(module, xlen, register_indices, lanes)
+    choice = GroupChoice(module, storage, register_indices, lanes)
     choice.emit()
     groups = _Groups(choice, run_lane)
     groups.emit_find_block()

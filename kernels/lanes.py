@@ -56,12 +56,13 @@ def lane_array(b: Builder, machine: Value, field: MachineBlock, index: Value, ty
     return element(b, load_field(b, machine, field, PTR), index, type_)
 
 
-def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: Any) -> Any:
+def emit_run_lane(module: Any, xlen: Any, storage: Any, register_indices: list[int], enter: Any) -> Any:
     """Define `run_lane(machine, frame, lane, quantum) -> stop`: a slice of about `quantum` instructions of one lane, at
     most these.
 
-    `register_indices` are the rows of the registers array that hold state (not the zero register); `enter` is the
-    handler that starts a lane at the pc given as its ip. A lane whose slice ended, but not its budget, is RUNNING.
+    `storage` is the type of a register in lane state, at least as wide as `xlen`. `register_indices` are the rows of
+    the registers array that hold state (not the zero register); `enter` is the handler that starts a lane at the pc
+    given as its ip. A lane whose slice ended, but not its budget, is RUNNING.
     """
     function = ir.Function(module, ir.FunctionType(I64, [PTR, PTR, I64, I64]), "run_lane")
     function.attributes.add("nounwind")
@@ -73,7 +74,7 @@ def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: An
     pc_pointer = lane_array(b, machine, MachineBlock.PC, lane, I64)
     budget, retired = b.load(budget_pointer, typ=I64), b.load(retired_pointer, typ=I64)
     slice_ = b.select(b.icmp_signed("<", budget, quantum), budget, quantum)
-    interleaved = _load_lane(b, machine, frame, lane, xlen, register_indices)
+    interleaved = _load_lane(b, machine, frame, lane, storage, register_indices)
     store_field(b, frame, Frame.LIMIT, b.add(retired, slice_))
     by_budget = b.icmp_signed("<=", budget, quantum)
     store_field(b, frame, Frame.SLICE, b.select(by_budget, ir.Constant(I64, 0), slice_))
@@ -101,7 +102,7 @@ def emit_run_lane(module: Any, xlen: Any, register_indices: list[int], enter: An
     b.store(
         b.trunc(load_field(b, frame, Frame.ACCESS), I8), lane_array(b, machine, MachineBlock.FAULT_ACCESS, lane, I8)
     )
-    _store_registers(b, machine, frame, lane, xlen, register_indices)
+    _store_registers(b, machine, frame, lane, storage, register_indices)
     b.ret(stop)
     return function
 
@@ -141,16 +142,16 @@ def _as_xlen(b: Builder, value: Value, xlen: Any) -> Value:
     return value if xlen.width == 64 else b.trunc(value, xlen)
 
 
-def _registers(b: Builder, machine: Value, lane: Value, xlen: Any, indices: list[int]) -> list[tuple[int, Value]]:
+def _registers(b: Builder, machine: Value, lane: Value, storage: Any, indices: list[int]) -> list[tuple[int, Value]]:
     base = load_field(b, machine, MachineBlock.REGISTERS, PTR)
     stride = load_field(b, machine, MachineBlock.REGISTER_STRIDE)
-    return [(i, element(b, base, b.add(b.mul(stride, ir.Constant(I64, i)), lane), xlen)) for i in indices]
+    return [(i, element(b, base, b.add(b.mul(stride, ir.Constant(I64, i)), lane), storage)) for i in indices]
 
 
-def _load_lane(b: Builder, machine: Value, frame: Value, lane: Value, xlen: Any, indices: list[int]) -> Value:
+def _load_lane(b: Builder, machine: Value, frame: Value, lane: Value, storage: Any, indices: list[int]) -> Value:
     """Take up a lane; whether its memory is interleaved."""
-    for index, pointer in _registers(b, machine, lane, xlen, indices):
-        b.store(b.load(pointer, typ=xlen), field_pointer(b, frame, register_offset(index)))
+    for index, pointer in _registers(b, machine, lane, storage, indices):
+        b.store(b.load(pointer, typ=storage), field_pointer(b, frame, register_offset(index)))
     stride = load_field(b, machine, MachineBlock.PRIVATE_STRIDE)
     shift = load_field(b, machine, MachineBlock.GROUP_SHIFT)
     state = group_state(b, machine, b.lshr(lane, shift))
@@ -184,9 +185,9 @@ def group_state(b: Builder, machine: Value, group: Value) -> Value:
     return element(b, rows, b.mul(group, ir.Constant(I64, GroupState.BYTES)), I8)
 
 
-def _store_registers(b: Builder, machine: Value, frame: Value, lane: Value, xlen: Any, indices: list[int]) -> None:
-    for index, pointer in _registers(b, machine, lane, xlen, indices):
-        b.store(load_field(b, frame, register_offset(index), xlen), pointer)
+def _store_registers(b: Builder, machine: Value, frame: Value, lane: Value, storage: Any, indices: list[int]) -> None:
+    for index, pointer in _registers(b, machine, lane, storage, indices):
+        b.store(load_field(b, frame, register_offset(index), storage), pointer)
 
 
 def _where_it_stopped(b: Builder, frame: Value) -> tuple[Value, Value]:

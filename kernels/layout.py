@@ -15,7 +15,7 @@ The *code stream* is an array of 32-byte slots. A block is a record slot followe
                  registers      frame offsets of up to three registers, 16 bits each, and the number of the
                                 instruction's own handler, which is not `handler` where that runs the next one too
                  constant 0 or link 0
-                 constant 1 or link 1
+                 constant 1 or link 1, or in its upper 16 bits the frame offset of a fourth register
 
 A link is the address of the record where a static control transfer goes. A handler that runs an instruction and the
 next one takes the second's operands from its slot; that slot is as complete as any, and lanes may come to it directly.
@@ -45,6 +45,7 @@ SLOT_HANDLER = 0
 SLOT_REGISTERS = 8
 SLOT_NUMBER = 14
 SLOT_OPERANDS = 16
+SLOT_FOURTH_REGISTER = 30
 
 
 class Offset(IntEnum):
@@ -104,7 +105,8 @@ class Frame(Offset):
     WORD_SHIFT = 320  # byte a of private memory lies at (a / 4 << WORD_SHIFT) + a % 4: 2 if not interleaved
     SLICE = 328  # instructions that the lane was given, if it may stop before, at the start of a block; else 0
     GOTO_SLOT = 336
-    REGISTERS = 344
+    EXACT_FLOAT = 344  # the function of exact_floats.py
+    REGISTERS = 352
     SCRATCH = 1024
     BYTES = 4096
 
@@ -114,6 +116,9 @@ MODE_INTERLEAVED = 1
 # The lane stops where its group may go on in SIMD registers.
 MODE_MEET = 2
 
+
+# Registers that a register file has at most.
+MAX_REGISTERS = 72
 
 # Lanes in a group at most.
 MAX_GROUP_LANES = 32
@@ -133,12 +138,14 @@ class GroupFrame(Offset):
     RESIDENT = 56  # host address of room for a byte for each page of it
     LAST = 64  # the VectorEntry whose code ran last
     WORK = 72  # instructions of all lanes since the group was taken up
+    EXACT_FLOATS = 80  # the function that does float operations for the lanes of FLOATS
     PCS = 128  # i64: where each lane is
     USED = PCS + 8 * MAX_GROUP_LANES  # i64: instructions that each lane retired since it was taken up
     LAG = USED + 8 * MAX_GROUP_LANES  # i32: instructions that a lane skipped of those the group counted
     SCRATCH = LAG + 4 * MAX_GROUP_LANES  # 8 bytes: where a lane that takes no part may store
     REGISTERS = SCRATCH + 8 * MAX_GROUP_LANES
-    BYTES = REGISTERS + 33 * 8 * MAX_GROUP_LANES
+    FLOATS = REGISTERS + MAX_REGISTERS * 8 * MAX_GROUP_LANES  # rows of i64: three operands, the status, the result
+    BYTES = FLOATS + 5 * 8 * MAX_GROUP_LANES
 
 
 # How a group left a region: at the lanes' pcs; at an instruction that only the interpreter can run; or at once,
@@ -156,7 +163,7 @@ class VectorEntry(Offset):
     CONVERGENT_NUMBER = 16
     MASKED = 24  # function for any of a group's lanes, 0: none
     MASKED_NUMBER = 32
-    UNIFORM = 48  # registers that were the same in all lanes of every group that met here, a bit each
+    UNIFORM = 48  # registers that were the same in all lanes of every group that met here, a bit each of the first 64
     NARROW = 56  # registers that were sign extensions of 32 bits in all of them
     MEETINGS = 64
     UNFIT = 72  # times that a group's registers were not as assumed

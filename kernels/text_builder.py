@@ -20,6 +20,8 @@ _VOID = ir.VoidType()
 
 _UNSIGNED = {"==": "eq", "!=": "ne", "<": "ult", "<=": "ule", ">": "ugt", ">=": "uge"}
 _SIGNED = {"==": "eq", "!=": "ne", "<": "slt", "<=": "sle", ">": "sgt", ">=": "sge"}
+_ORDERED = {"==": "oeq", "<": "olt", "<=": "ole", ">": "ogt", ">=": "oge"}
+_UNORDERED = {"uno": "uno"}
 
 
 def _reference(value: Any) -> str:
@@ -166,10 +168,10 @@ def _cast(opcode: str) -> Callable[[TextBuilder, Any, Any], Any]:
     return emit
 
 
-def _compare(predicates: dict[str, str]) -> Callable[[TextBuilder, str, Any, Any], Value]:
+def _compare(predicates: dict[str, str], opcode: str = "icmp") -> Callable[[TextBuilder, str, Any, Any], Value]:
     def emit(self: TextBuilder, predicate: str, lhs: Any, rhs: Any) -> Value:
         operands = f"{lhs.type} {_reference(lhs)}, {_reference(rhs)}"
-        return self._value(_I1, f"icmp {predicates[predicate]} {operands}")
+        return self._value(_I1, f"{opcode} {predicates[predicate]} {operands}")
 
     return emit
 
@@ -240,6 +242,10 @@ class TextBuilder:
     shl, lshr, ashr = _binary("shl"), _binary("lshr"), _binary("ashr")
     zext, sext, trunc = _cast("zext"), _cast("sext"), _cast("trunc")
     ptrtoint, inttoptr = _cast("ptrtoint"), _cast("inttoptr")
+    fadd, fsub, fmul, fdiv = _binary("fadd"), _binary("fsub"), _binary("fmul"), _binary("fdiv")
+    bitcast, fptrunc, fpext = _cast("bitcast"), _cast("fptrunc"), _cast("fpext")
+    sitofp, uitofp, fptosi, fptoui = _cast("sitofp"), _cast("uitofp"), _cast("fptosi"), _cast("fptoui")
+    fcmp_ordered, fcmp_unordered = _compare(_ORDERED, "fcmp"), _compare(_UNORDERED, "fcmp")
     icmp_signed, icmp_unsigned = _compare(_SIGNED), _compare(_UNSIGNED)
     ctlz, cttz, ctpop = _intrinsic("llvm.ctlz"), _intrinsic("llvm.cttz"), _intrinsic("llvm.ctpop")
     bswap, bitreverse = _intrinsic("llvm.bswap"), _intrinsic("llvm.bitreverse")
@@ -291,10 +297,16 @@ class TextBuilder:
 
     # -- control
 
-    def call(self, function: Any, args: Sequence[Any], *, cconv: str = "", tail: str | None = None) -> Value:
+    def extract_value(self, aggregate: Any, index: int) -> Value:
+        type_ = aggregate.type.elements[index]
+        return self._value(type_, f"extractvalue {aggregate.type} {_reference(aggregate)}, {index}")
+
+    def call(
+        self, function: Any, args: Sequence[Any], *, cconv: str = "", tail: str | None = None, attributes: str = ""
+    ) -> Value:
         result = function.function_type.return_type
         words = " ".join(filter(None, (tail, "call", cconv, str(result), function.get_reference())))
-        text = f"{words}({', '.join(f'{arg.type} {_reference(arg)}' for arg in args)})"
+        text = f"{words}({', '.join(f'{arg.type} {_reference(arg)}' for arg in args)}) {attributes}".rstrip()
         if result != _VOID:
             return self._value(result, text)
         self._append(text)

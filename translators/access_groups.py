@@ -58,11 +58,13 @@ def group_of(register: int, accesses: Sequence[Access[Key]], word: int) -> Acces
     return AccessGroup(register, low, hi, max(a.size for a in accesses), stores)
 
 
-def access_groups(block: Block, stack: int | None, *, loads: bool = False) -> dict[int, tuple[AccessGroup, int]]:
+def access_groups(
+    block: Block, stack: int | None, *, loads: bool = False, widest: int = 64
+) -> dict[int, tuple[AccessGroup, int]]:
     """The groups of a block: for accesses in one, by identity of the op, the group and the distance.
 
     Without `loads`, a group without a store is left out unless it is on the stack: loads may be from the shared image,
-    where the check for a lane's own memory would fail each time.
+    where the check for a lane's own memory would fail each time. Accesses of more than `widest` bits are left out.
     """
     type_ = block.registers.type
     versions = [0] * len(block.registers)
@@ -73,7 +75,7 @@ def access_groups(block: Block, stack: int | None, *, loads: bool = False) -> di
             if op.name == "add" and isinstance(op.args[0], Register) and isinstance(op.args[1], Const):
                 if isinstance(op.dest, Temp):
                     places[op.dest] = (op.args[0].index, type_.signed(op.args[1].value))
-            elif op.name in ("load", "store"):
+            elif op.name in ("load", "store") and op.type.bits <= widest:
                 address = op.args[0]
                 place = places.get(address) if isinstance(address, Temp) else None
                 if isinstance(address, Register):

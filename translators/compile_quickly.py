@@ -21,7 +21,7 @@ class _QuickEmitter(RegionEmitter):
         pass  # they are where they belong
 
     def load_register(self, index: int) -> Value:
-        return load_field(self.builder, self.handler.frame, register_offset(index), self.xlen)
+        return load_field(self.builder, self.handler.frame, register_offset(index), self.register_type(index))
 
     def store_register(self, index: int, value: Value) -> None:
         store_field(self.builder, self.handler.frame, register_offset(index), value)

@@ -37,6 +37,7 @@ from vmjit.kernels.memory import SLOW_LOAD_TYPE, SLOW_STORE_TYPE, Window, load_a
 from vmjit.translators.access_groups import AccessGroup, access_groups
 from vmjit.translators.compile_counted_loop import LoopWithoutChecks
 from vmjit.translators.counted_loops import CountedLoop, counted_loops
+from vmjit.translators.exact_floats import EXACT_FLOAT_TYPE
 from vmjit.translators.lowering import Temps, constant, int_type
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
@@ -89,7 +90,7 @@ class RegionEmitter(RegionBody):
 
     def load_cells(self) -> None:
         for index in self.cells:
-            register = load_field(self.builder, self.handler.frame, register_offset(index), self.xlen)
+            register = load_field(self.builder, self.handler.frame, register_offset(index), self.register_type(index))
             self.store_register(index, register)
 
     # -- loops
@@ -317,6 +318,13 @@ class _CpuRegionContext(RegionContext):
 
     def limit(self) -> Value:
         return load_field(self.builder, self.emitter.handler.frame, Frame.LIMIT)
+
+    def exact_float(self, args: list[Value]) -> tuple[Value, Value] | None:
+        b = self.builder
+        function = Callee(load_field(b, self.emitter.handler.frame, Frame.EXACT_FLOAT, PTR), EXACT_FLOAT_TYPE)
+        # It is said to touch no memory, so that what was loaded before need not be loaded again.
+        found = b.call(function, args, attributes="nounwind memory(none)")
+        return b.extract_value(found, 0), b.extract_value(found, 1)
 
     def load(self, op: Op, address: Value) -> Value:
         b, type_ = self.builder, op.type

@@ -229,8 +229,7 @@ def lanes_kernel(
             builder,
             machine,
             lane,
-            registers=len(registers),
-            xlen=registers.type.bits,
+            registers=registers,
             interpret=interpret,
             regions=functions,
         )

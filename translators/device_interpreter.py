@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 from llvmlite import ir
 
+from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
+from vmjit.ir.types import Type
 from vmjit.ir.values import ConstSlot, Op, Operand, Register, RegisterSlot
 from vmjit.kernels.device_code import code_space, find_slot
 from vmjit.kernels.device_layout import (
@@ -42,6 +44,8 @@ from vmjit.kernels.device_memory import (
 )
 from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE
 from vmjit.stops import TRAP_ACCESS, Stop
+from vmjit.translators.exact_floats import emit_device_exact_float
+from vmjit.translators.float_ops import emit_float_op, limit_of
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 
@@ -62,10 +66,10 @@ _STOPS = {
 }
 
 # What comes after an instruction: the next slot; with a value, a jump to that address or a stop with that code. What is
-# here does not retire.
-_NEXT, _JUMP, _JUMP_HERE, _STOP, _STOP_HERE = range(5)
+# here does not retire. _ILLEGAL is what a template's function says of a rounding mode that is none.
+_NEXT, _JUMP, _JUMP_HERE, _STOP, _STOP_HERE, _ILLEGAL = range(6)
 
-_BRANCHING_OPS = frozenset({"load", "store", "store_if", "trap_if"})
+_BRANCHING_OPS = frozenset({"load", "store", "store_if", "trap_if"}) | FLOAT_OPS
 _LONG_OPS = frozenset({"divs", "divu", "rems", "remu", "clmul", "clmulh"})
 _HIGH_PRODUCTS = frozenset({"mulhs", "mulhu", "mulhsu"})
 
@@ -76,6 +80,11 @@ def device_keys(registers: RegisterFile, templates: list[TemplateKey]) -> list[T
     Behind them comes one more case, the link: go on at the address in constant 0, at no cost.
     """
     return list(dict.fromkeys([*templates, fetch_fault(registers.type), UNSUPPORTED]))
+
+
+def exact_float_name(registers: RegisterFile) -> str:
+    """The name of the function for what a float op's instruction does not decide."""
+    return f"{registers.name}_exact_float"
 
 
 def _is_function(key: TemplateKey) -> bool:
@@ -106,6 +115,8 @@ class DeviceInterpreter:
         *lane, self.left = args
         self.lane = _Lane(*lane)
         self.slow = emit_slow_access(builder.module, registers.name, registers.type.bits)
+        if registers.float_status is not None:
+            emit_device_exact_float(builder.module, exact_float_name(registers))
 
     def emit(self) -> Value:
         b = self.builder
@@ -212,6 +223,10 @@ class DeviceInterpreter:
         function = _emit_template_function(b.module, key, self.registers, self.slow, name)
         action = b.call(function, [*self.lane, context.where])
         fault = ir.Constant(I64, int(Stop.FAULT))
+        if any(op.name in FLOAT_OPS for op in key[0]):
+            illegal = b.icmp_unsigned("==", action, _action(_ILLEGAL))
+            action = b.select(illegal, _action(_STOP_HERE), action)
+            return action, b.select(illegal, ir.Constant(I64, int(Stop.UNSUPPORTED)), fault)
         if key[1] is None:
             return action, fault
         target = load_field(b, self.lane.fields, LaneField.PC)
@@ -309,6 +324,7 @@ class _TemplateContext:
         self.faulted = faulted
         self.left = left
         self.xlen = int_type(registers.type.bits)
+        self.accrued: Value | None = None
         self.register_word = load_global(builder, where, I32, DeviceSlot.REGISTERS)
 
     def narrow(self, value: Value) -> Value:
@@ -320,14 +336,20 @@ class _TemplateContext:
     def operand(self, operand: Operand) -> Value:
         b = self.builder
         if isinstance(operand, ConstSlot):
-            return self.narrow(load_global(b, self.where, offset=DeviceSlot.CONSTANTS + 8 * operand.slot))
+            number = load_global(b, self.where, offset=DeviceSlot.CONSTANTS + 8 * operand.slot)
+            return number if operand.type.bits == 64 else b.trunc(number, int_type(operand.type.bits))
         if isinstance(operand, Register) and operand.index == self.registers.zero:
             return constant(self.registers.type, 0)
         assert isinstance(operand, Register | RegisterSlot)
-        return load_global(b, self._register(operand), self.xlen)
+        return load_global(b, self._register(operand), int_type(self._type_of(operand).bits))
+
+    def _type_of(self, operand: Register | RegisterSlot) -> Type:
+        if isinstance(operand, Register):
+            return self.registers.type_of(operand.index)
+        return operand.type or self.registers.type
 
     def _register(self, register: Register | RegisterSlot) -> Value:
-        b, xlen = self.builder, self.xlen.width
+        b, xlen = self.builder, self.registers.storage.bits
         if isinstance(register, Register):
             return b.add(self.lane.registers, ir.Constant(I64, register_offset(register.index, xlen)))
         index = b.and_(b.lshr(self.register_word, ir.Constant(I32, 8 * register.slot)), ir.Constant(I32, 0xFF))
@@ -347,16 +369,44 @@ class _TemplateContext:
 
     # -- in functions
 
+    def float_op(self, op: Op, args: list[Value]) -> Value:
+        return emit_float_op(self, op, args)
+
+    def float_limit(self, bits: int, status: Value) -> Value:
+        return limit_of(self.builder, status, bits)
+
+    def rare(self, condition: Value, then: Any, otherwise: Any) -> None:
+        self.builder.cbranch(condition, then, otherwise)
+
+    def exact_float(self, args: list[Value]) -> tuple[Value, Value]:
+        """The new status goes through the lane's register: functions give one value on devices."""
+        assert self.registers.float_status is not None
+        b = self.builder
+        function = b.module.globals[exact_float_name(self.registers)]
+        status = self._register(Register(self.registers.float_status))
+        result = b.call(function, [*args, status])
+        return result, b.zext(load_global(b, status, I32), I32)
+
+    def status_changed(self, status: Value) -> None:
+        """What the status says is asked at each operation."""
+
+    def refuse(self) -> None:
+        self.builder.ret(_action(_ILLEGAL))
+
     def load(self, op: Op, address: Value) -> Value:
         assert self.slow is not None
         b, type_ = self.builder, int_type(op.type.bits)
         loaded = _Join(b, "loaded", type_)
         for shared in (False,) if self.stores else (False, True):
-            place, inside = window_access(b, self._window(shared=shared), address, type_.width // 8)
+            places, inside = self._places(shared, address, type_)
             hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
             b.cbranch(inside, hit, miss)
             b.position_at_end(hit)
-            loaded.come(load_global(b, place, type_))
+            if len(places) == 1:
+                loaded.come(load_global(b, places[0], type_))
+            else:
+                low, high = (b.zext(load_global(b, place, I32), I64) for place in places)
+                loaded.come(b.or_(low, b.shl(high, ir.Constant(I64, 32))))
             b.position_at_end(miss)
         value = self._call_slow(self.slow[0], address, type_)
         loaded.come(value if type_.width == 64 else b.trunc(value, type_))
@@ -366,16 +416,31 @@ class _TemplateContext:
         assert self.slow is not None
         b = self.builder
         stored = _Join(b, "stored")
-        place, inside = window_access(b, self._window(shared=False), address, value.type.width // 8)
+        places, inside = self._places(False, address, value.type)
         hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
         b.cbranch(inside, hit, miss)
         b.position_at_end(hit)
-        store_global(b, value, place)
+        if len(places) == 1:
+            store_global(b, value, places[0])
+        else:
+            store_global(b, b.trunc(value, I32), places[0])
+            store_global(b, b.trunc(b.lshr(value, ir.Constant(I64, 32)), I32), places[1])
         stored.come()
         b.position_at_end(miss)
         self._call_slow(self.slow[1], address, value.type, self.wide(value))
         stored.come()
         stored.begin()
+
+    def _places(self, shared: bool, address: Value, type_: Any) -> tuple[list[Value], Value]:
+        """(where the words of an access are in a window, whether it may be made there). A number that is wider than the
+        guest's words lies in two."""
+        b, window = self.builder, self._window(shared=shared)
+        if type_.width <= self.xlen.width:
+            place, inside = window_access(b, window, address, type_.width // 8)
+            return [place], inside
+        following = b.add(address, ir.Constant(self.xlen, 4))
+        (low, first), (high, second) = (window_access(b, window, at, 4) for at in (address, following))
+        return [low, high], b.and_(first, second)
 
     def _window(self, *, shared: bool) -> DeviceWindow:
         b, machine = self.builder, self.lane.machine

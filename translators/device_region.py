@@ -77,13 +77,13 @@ class DeviceRegion(RegionBody):
         self.shared = aligned_window(plan.shared_lo, plan.shared_size, windows.shared_offset, word)
 
     def emit(self) -> Value:
-        b, xlen = self.builder, self.registers.type.bits
+        b, bits = self.builder, self.registers.storage.bits
         self.done = b.append_basic_block("done")
         with b.goto_block(self.done):
             self.result = b.phi(I64)
         self.shared_base = load_global(b, self.machine, offset=DeviceMachine.SHARED)
         for index, cell in self.cells.items():
-            b.store(load_global(b, self.lane_registers, self.xlen, register_offset(index, xlen)), cell)
+            b.store(load_global(b, self.lane_registers, self.register_type(index), register_offset(index, bits)), cell)
         b.store(self.left, self.remaining)
         self.dispatch(self.entry)
         self.emit_blocks()
@@ -198,7 +198,7 @@ class _Exit:
         region, b = self.region, self.region.builder
         b.position_at_end(self.block)
         for index in sorted(self.dirty):
-            offset = register_offset(index, region.registers.type.bits)
+            offset = register_offset(index, region.registers.storage.bits)
             store_global(b, region.load_register(index), region.lane_registers, offset)
         region.result.add_incoming(self.result, b.block)
         b.branch(region.done)
@@ -276,7 +276,9 @@ class _DeviceContext(RegionContext):
 
     def __init__(self, body: DeviceRegion, pc: int, size: int) -> None:
         super().__init__(body, pc, size)
-        self._groups = access_groups(body.region.blocks[pc], body.registers.stack) if body.private[1] else {}
+        widest = body.registers.type.bits  # what is wider lies in two words
+        block, stack = body.region.blocks[pc], body.registers.stack
+        self._groups = access_groups(block, stack, widest=widest) if body.private[1] else {}
         self._bases: dict[AccessGroup, _GroupBase] = {}
 
     def _in_group(self, op: Op) -> Value | None:
@@ -312,6 +314,8 @@ class _DeviceContext(RegionContext):
         b, llvm_type = self.builder, int_type(op.type.bits)
         if (known := self._in_group(op)) is not None:
             return load_global(b, known, llvm_type)
+        if op.type.bits > self.body.xlen.width:
+            return self._load_two_words(op, address)
         done = b.append_basic_block("loaded")
         incoming = self.through_windows(self._ways(op, address), lambda place: load_global(b, place, llvm_type), done)
         self.leave_here()
@@ -322,10 +326,49 @@ class _DeviceContext(RegionContext):
         if (known := self._in_group(op)) is not None:
             store_global(b, value, known)
             return
+        if op.type.bits > self.body.xlen.width:
+            self._store_two_words(op, address, value)
+            return
         done = b.append_basic_block("stored")
         self.through_windows(self._ways(op, address), lambda place: store_global(b, value, place), done)
         self.leave_here()
         b.position_at_end(done)
+
+    def _load_two_words(self, op: Op, address: Value) -> Value:
+        """A number of 64 bits where memory is interleaved by words of 32."""
+        b = self.builder
+        done = b.append_basic_block("loaded")
+
+        def load(places: tuple[Value, Value]) -> Value:
+            low, high = (b.zext(load_global(b, place, I32), I64) for place in places)
+            return b.or_(low, b.shl(high, ir.Constant(I64, 32)))
+
+        incoming = self.through_windows(self._two_words(op, address), load, done)
+        self.leave_here()
+        return self.joined(I64, incoming, done)
+
+    def _store_two_words(self, op: Op, address: Value, value: Value) -> None:
+        b = self.builder
+        done = b.append_basic_block("stored")
+
+        def store(places: tuple[Value, Value]) -> None:
+            store_global(b, b.trunc(value, I32), places[0])
+            store_global(b, b.trunc(b.lshr(value, ir.Constant(I64, 32)), I32), places[1])
+
+        self.through_windows(self._two_words(op, address), store, done)
+        self.leave_here()
+        b.position_at_end(done)
+
+    def _two_words(self, op: Op, address: Value) -> Iterator[tuple[tuple[Value, Value], Value]]:
+        """(where both words of an access are, whether it may be made there) in each window."""
+        b, body = self.builder, self.body
+        windows = [(body.private, False), (body.shared, True)] if op.name == "load" else [(body.private, False)]
+        following = b.add(address, ir.Constant(body.xlen, 4))
+        for window, shared in windows:
+            found = body.window(window, shared=shared)
+            if found is not None:
+                (low, inside), (high, also) = (window_access(b, found, at, 4) for at in (address, following))
+                yield (low, high), b.and_(inside, also)
 
     def _ways(self, op: Op, address: Value) -> Iterator[tuple[Value, Value]]:
         """(where an access takes place, whether it may) in the lane's own window and, for a load, in the shared one.

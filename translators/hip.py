@@ -32,7 +32,6 @@ from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
 from vmjit.translators.interpreter import TemplateKey
-from vmjit.translators.lowering import int_type
 from vmjit.translators.regions import Region
 from vmjit.translators.registers_in_memory import keep_registers_in_memory
 from vmjit.translators.waterfall import take_turns
@@ -194,9 +193,11 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
     b = ir.IRBuilder(function.append_basic_block("entry"))
     # Several iterations in a row take registers that AMD's compilers have too few of, and twice the time to compile.
     body = DeviceRegion(region, registers, windows, b, function.args, unroll=False)
-    word = ir.PointerType(int_type(registers.type.bits), 1)
     rows = {
-        cell: b.inttoptr(b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.type.bits))), word)
+        cell: b.inttoptr(
+            b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.storage.bits))),
+            ir.PointerType(body.register_type(i), 1),
+        )
         for i, cell in body.cells.items()
     }
     b.ret(body.emit())
@@ -212,7 +213,12 @@ def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions
     functions = [ir.Function(module, REGION_TYPE, region) for region in regions]
     b, machine, lane = _kernel(module, name)
     emit_run_lane(
-        b, machine, lane, registers=len(registers), xlen=registers.type.bits, interpret=interpret, regions=functions
+        b,
+        machine,
+        lane,
+        registers=registers,
+        interpret=interpret,
+        regions=functions,
     )
     b.ret_void()
 

@@ -66,8 +66,7 @@ def _emit_kernel(module: Any, registers: RegisterFile, interpreter: str, regions
         b,
         machine,
         lane,
-        registers=len(registers),
-        xlen=registers.type.bits,
+        registers=registers,
         interpret=interpret,
         regions=functions,
     )

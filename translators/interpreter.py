@@ -43,6 +43,7 @@ from vmjit.kernels.layout import (
     RECORD_INTERPRET,
     RECORD_SIZE,
     SLOT_BYTES,
+    SLOT_FOURTH_REGISTER,
     SLOT_HANDLER,
     SLOT_NUMBER,
     SLOT_OPERANDS,
@@ -59,6 +60,8 @@ from vmjit.kernels.layout import (
 )
 from vmjit.kernels.memory import Window, emit_slow_access, load_at, store_at, window_offset
 from vmjit.stops import TRAP_ACCESS, Stop
+from vmjit.translators.exact_floats import emit_exact_float, emit_exact_floats
+from vmjit.translators.float_ops import emit_float_op, limit_of
 from vmjit.translators.lowering import Temps, int_type
 from vmjit.translators.vector_unit import vector_unit
 
@@ -129,7 +132,9 @@ class InterpreterModule:
     symbols: tuple[str, ...]
 
 
-EXPORTED = (
+EXACT_FLOAT, EXACT_FLOATS = "exact_float", "exact_floats"
+
+_EXPORTED = (
     "handlers",
     "run_lanes",
     "run_groups",
@@ -146,6 +151,11 @@ EXPORTED = (
 )
 
 
+def exported(registers: RegisterFile) -> tuple[str, ...]:
+    """The symbols of the interpreter for these registers."""
+    return _EXPORTED if registers.float_status is None else (*_EXPORTED, EXACT_FLOAT, EXACT_FLOATS)
+
+
 class _HandlerContext:
     """Lane state as a handler sees it: registers in the frame, operands in the slot."""
 
@@ -154,6 +164,7 @@ class _HandlerContext:
     ) -> None:
         self.known = known  # register slots whose values need not be read from the frame
         self.written: Value | None = None  # what register slot 0 was set to
+        self.accrued: Value | None = None
         self.shared = shared
         self.handler = handler
         self.builder = handler.builder
@@ -165,24 +176,30 @@ class _HandlerContext:
     def operand(self, operand: Operand) -> Value:
         b = self.builder
         if isinstance(operand, ConstSlot):
-            return load_field(b, self.handler.ip, SLOT_OPERANDS + 8 * operand.slot, self.shared.xlen)
+            return load_field(b, self.handler.ip, SLOT_OPERANDS + 8 * operand.slot, int_type(operand.type.bits))
         if isinstance(operand, Register) and operand.index == self.shared.registers.zero:
             return ir.Constant(self.shared.xlen, 0)
         assert isinstance(operand, Register | RegisterSlot)
         if isinstance(operand, RegisterSlot) and operand.slot in self.known:
             return self.known[operand.slot]
-        return b.load(self._register(operand), typ=self.shared.xlen)
+        return b.load(self._register(operand), typ=self._type_of(operand))
+
+    def _type_of(self, operand: Register | RegisterSlot) -> Any:
+        if isinstance(operand, Register):
+            return int_type(self.shared.registers.type_of(operand.index).bits)
+        return int_type(operand.type.bits) if operand.type else self.shared.xlen
 
     def _register(self, register: Register | RegisterSlot) -> Value:
         b = self.builder
         if isinstance(register, Register):
             return field_pointer(b, self.handler.frame, register_offset(register.index))
-        offset = load_field(b, self.handler.ip, SLOT_REGISTERS + 2 * register.slot, I16)
+        place = SLOT_REGISTERS + 2 * register.slot if register.slot < 3 else SLOT_FOURTH_REGISTER
+        offset = load_field(b, self.handler.ip, place, I16)
         return b.gep(self.handler.frame, [b.zext(offset, I64)], source_etype=int_type(8))
 
     def write_register(self, register: Register | RegisterSlot, value: Value) -> None:
         self.builder.store(value, self._register(register))
-        if register == RegisterSlot(0):
+        if isinstance(register, RegisterSlot) and register.slot == 0:
             self.written = value
 
     def retired(self) -> Value:
@@ -190,6 +207,27 @@ class _HandlerContext:
         limit = load_field(b, self.handler.frame, Frame.LIMIT)
         rest = load_field(b, self.handler.ip, SLOT_OPERANDS + 8 * self.rest_slot)
         return b.sub(limit, b.add(self.handler.remaining, rest))
+
+    # -- floats
+
+    def float_op(self, op: Op, args: list[Value]) -> Value:
+        return emit_float_op(self, op, args)
+
+    def float_limit(self, bits: int, status: Value) -> Value:
+        return limit_of(self.builder, status, bits)
+
+    def rare(self, condition: Value, then: Any, otherwise: Any) -> None:
+        assume_rare(self.builder.cbranch(condition, then, otherwise), taken_rare=True)
+
+    def exact_float(self, args: list[Value]) -> tuple[Value, Value]:
+        found = self.builder.call(self.shared.exact_float, args)
+        return self.builder.extract_value(found, 0), self.builder.extract_value(found, 1)
+
+    def status_changed(self, status: Value) -> None:
+        """What the status says is asked at each operation."""
+
+    def refuse(self) -> None:
+        self.handler.stop(Stop.UNSUPPORTED)
 
     # -- memory
 
@@ -294,6 +332,9 @@ class _Shared:
         self.xlen = int_type(registers.type.bits)
         self.slow: dict[TemplateKey, Any] = {}
         self.slow_load, self.slow_store = emit_slow_access(module)
+        if registers.float_status is not None:
+            self.exact_float = emit_exact_float(module, EXACT_FLOAT)
+            emit_exact_floats(module, EXACT_FLOATS, self.exact_float)
         self.handlers = ir.GlobalVariable(module, ir.ArrayType(PTR, handlers), "handlers")
         self.goto_tail = self._emit_goto_tail()
         self._emit_goto_slot()
@@ -591,7 +632,8 @@ def build_interpreter(
     shared.handlers.global_constant = True
     shared.handlers.initializer = ir.Constant(shared.handlers.value_type, [f.bitcast(PTR) for f in handlers])
     stateful = [i for i in range(len(registers)) if i != registers.zero]
-    run_lane = emit_run_lane(module, shared.xlen, stateful, shared.goto_indirect)
+    storage = int_type(registers.storage.bits)
+    run_lane = emit_run_lane(module, shared.xlen, storage, stateful, shared.goto_indirect)
     emit_run_lanes(module, run_lane)
-    emit_run_groups(module, shared.xlen, stateful, run_lane, vector_unit().lanes)
-    return InterpreterModule(str(module), tuple(keys), tuple(fused), EXPORTED)
+    emit_run_groups(module, storage, stateful, run_lane, vector_unit().lanes)
+    return InterpreterModule(str(module), tuple(keys), tuple(fused), exported(registers))

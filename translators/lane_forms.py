@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vmjit.ir.block import GuestInstruction
+from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
@@ -107,6 +108,13 @@ def _is_short_shift(op: Op, args: Sequence[Known]) -> bool:
     return op.name == "shl" and args[1].constant is not None and args[1].constant < NARROW_BITS
 
 
+def float_form(op: Op, args: Sequence[Known]) -> Form:
+    """The form of a float op's result. The status register behind it is as uniform, and small."""
+    return Form(
+        all(a.form.uniform for a in args), narrow=isinstance(op.dest, Temp) and op.dest.type.bits <= NARROW_BITS
+    )
+
+
 State = dict[int, Form]
 
 
@@ -134,8 +142,8 @@ class LaneForms:
         self.hammocks = hammocks(region)
         # What is stored on the stack, by the distance from where the stack pointer is when the region is entered.
         self._slots: dict[int, Form] = {}
-        nothing = varying(registers.type)
-        start = {i: entered.get(i, nothing) for i in range(len(registers))}
+        self._status = Form(uniform=False, narrow=True)
+        start = {i: entered.get(i, varying(registers.type_of(i))) for i in range(len(registers))}
         self.at: dict[int, State] = {}
         while True:
             before = dict(self._slots)
@@ -205,28 +213,36 @@ class LaneForms:
             assert isinstance(operand, Register)
             if operand.index == self.registers.zero:
                 return known_constant(type_, 0)
-            return Known(type_, state[operand.index])
+            return Known(self.registers.type_of(operand.index), state[operand.index])
 
         for op in instruction.ops:
             args = [known(a) for a in op.args]
             self._note_place(op, places)
-            if op.name == "load":
-                found = self.loaded(op, args[0].form, places)
-            elif op.name == "store":
+            if op.name == "store":
                 self._note_store(op, args[1].form, places)
+            if op.dest is None:
                 continue
-            elif op.dest is None:
-                continue
-            elif op.name == "retired":
-                found = Form(uniform=False, narrow=False)
-            else:
-                found = decide(op, args, self.ranges.results.get(id(op)))[1]
+            found = self._form_of(op, args, places)
             if isinstance(op.dest, Temp):
                 constant = args[0].constant if op.name == "copy" else None
                 temps[op.dest] = Known(op.dest.type, found, constant)
             elif isinstance(op.dest, Register) and op.dest.index != self.registers.zero:
                 state[op.dest.index] = found
         return temps
+
+    def _form_of(self, op: Op, args: Sequence[Known], places: Mapping[Temp, int]) -> Form:
+        """The form of an op's result."""
+        if op.name == "load":
+            return self.loaded(op, args[0].form, places)
+        if op.name == "retired":
+            return Form(uniform=False, narrow=False)
+        if op.name in FLOAT_OPS:
+            found = float_form(op, args)
+            self._status = Form(found.uniform, narrow=True)
+            return found
+        if op.name == "accrued":
+            return self._status
+        return decide(op, args, self.ranges.results.get(id(op)))[1]
 
     def loaded(self, op: Op, address: Form, places: Mapping[Temp, int] | None = None) -> Form:
         """The form of a load's result."""

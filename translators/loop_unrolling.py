@@ -180,7 +180,7 @@ def _accesses(region: Region, pc: int, places: dict[int, Place]) -> list[tuple[O
                     known = (start[0], type_.signed((start[1] + step) & type_.mask))
             elif op.name in ("load", "store"):
                 where = place(op.args[0])
-                if where is not None:
+                if where is not None and op.type.bits <= type_.bits:  # what is wider lies in two words
                     found.append((op, where))
             if isinstance(op.dest, Temp) and known is not None:
                 temps[op.dest] = known

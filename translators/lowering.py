@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from llvmlite import ir
 
+from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.types import I1, Type
 from vmjit.ir.values import Const, Op, Operand, Register, RegisterSlot, Temp
 
@@ -56,7 +57,7 @@ def call_intrinsic(b: Builder, name: str, args: list[Value]) -> Value:
     signature = ir.FunctionType(type_, [a.type for a in args])
     if not isinstance(type_, ir.VectorType):
         return b.call(b.module.declare_intrinsic(name, [type_], signature), args)
-    full_name = f"{name}.v{type_.count}{type_.element}"
+    full_name = f"{name}.v{type_.count}{type_.element.intrinsic_name}"
     function = b.module.globals.get(full_name) or ir.Function(b.module, signature, full_name)
     return b.call(function, args)
 
@@ -196,6 +197,12 @@ class Context(Protocol):
 
     def trap_if(self, condition: Value, kind: str, address: Value) -> None: ...
 
+    accrued: Value
+    """The status register after the float op that was lowered last."""
+
+    def float_op(self, op: Op, args: list[Value]) -> Value:
+        """The result of a float op, see `float_ops.py`; sets `accrued`."""
+
     def retired(self) -> Value:
         """Instructions retired before this one, as i64."""
 
@@ -207,6 +214,8 @@ EFFECTS: dict[str, Callable[[Context, Op, list[Value]], Value | None]] = {
     "store_if": lambda c, op, a: _store_if(c, op, a),
     "trap_if": lambda c, op, a: c.trap_if(a[0], op.kind, a[1]),
     "retired": lambda c, op, a: c.retired(),
+    "accrued": lambda c, op, a: c.accrued,
+    **dict.fromkeys(FLOAT_OPS, lambda c, op, a: c.float_op(op, a)),
 }
 
 

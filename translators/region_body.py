@@ -15,8 +15,10 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.ir.block import Block
+from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Const, Op, Operand, Register, RegisterSlot
+from vmjit.translators.float_ops import emit_float_op, limit_of
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 from vmjit.translators.regions import Region
 
@@ -56,9 +58,12 @@ class RegionBody:
         self.dirty: set[int] = set()
         self.dirty_at: Mapping[int, frozenset[int]] = {}
         self.cells: dict[int, Value] = {}
+        self.limits: dict[int, Value] = {}  # where the limits of float results are kept, by width
         with builder.goto_entry_block():
             self.place_registers()
             self.remaining = builder.alloca(I64, name="remaining")
+            for bits in limits_asked(region):
+                self.limits[bits] = builder.alloca(int_type(bits), name="limit")
         self.starts = {pc: self.function.append_basic_block(f"block_{pc:x}") for pc in region.blocks}
 
     # -- where registers are
@@ -68,11 +73,15 @@ class RegionBody:
         self.dirty_at = written_before(self.region, self.registers)
         read, written = registers_used(self.region, self.registers)
         names = self.registers.names
-        self.cells = {i: self.builder.alloca(self.xlen, name=names[i]) for i in sorted(read | written)}
+        used = sorted(read | written)
+        self.cells = {i: self.builder.alloca(self.register_type(i), name=names[i]) for i in used}
+
+    def register_type(self, index: int) -> Any:
+        return int_type(self.registers.type_of(index).bits)
 
     def load_register(self, index: int) -> Value:
         """A guest register's value here."""
-        return self.builder.load(self.cells[index], typ=self.xlen)
+        return self.builder.load(self.cells[index], typ=self.register_type(index))
 
     def store_register(self, index: int, value: Value) -> None:
         """Change a guest register's value."""
@@ -107,14 +116,22 @@ class RegionBody:
     # -- blocks
 
     def dispatch(self, number: Value) -> None:
-        """Go to the entry with this number."""
+        """Go to the entry with this number, registers loaded."""
         b, entries = self.builder, self.region.entries
+        if self.limits:
+            assert self.registers.float_status is not None
+            self.set_limits(self.load_register(self.registers.float_status))
         if len(entries) == 1:
             b.branch(self.starts[entries[0]])
             return
         switch = b.switch(number, self.starts[entries[0]])
         for i, pc in enumerate(entries[1:], 1):
             switch.add_case(ir.Constant(number.type, i), self.starts[pc])
+
+    def set_limits(self, status: Value) -> None:
+        """Have the limits of float results that the status register says."""
+        for bits, cell in self.limits.items():
+            self.builder.store(limit_of(self.builder, status, bits), cell)
 
     def emit_blocks(self) -> None:
         for pc in self.region.blocks:
@@ -182,6 +199,7 @@ class RegionContext:
         self.pc = pc
         self.size = size
         self.number = 0
+        self.accrued: Value | None = None
         self._values: dict[int, Value] = {}  # registers as this block has them: fewer loads for LLVM to see through
 
     # -- what a target says
@@ -212,11 +230,35 @@ class RegionContext:
             self.body.dirty.add(register.index)
             self._values[register.index] = value
             self.body.store_register(register.index, value)
+            if register.index == self.body.registers.float_status and value is not self.accrued:
+                self.status_changed(value)
 
     def retired(self) -> Value:
         b = self.builder
         left = b.add(b.load(self.body.remaining, typ=I64), ir.Constant(I64, self.size - self.number))
         return b.sub(self.limit(), left)
+
+    def exact_float(self, args: list[Value]) -> tuple[Value, Value] | None:
+        """See `float_ops.FloatContext`; a target that has no exact way in compiled code leaves for it."""
+        self.leave_here()
+        return None
+
+    # -- floats
+
+    def float_op(self, op: Op, args: list[Value]) -> Value:
+        return emit_float_op(self, op, args)
+
+    def float_limit(self, bits: int, status: Value) -> Value:
+        return self.builder.load(self.body.limits[bits], typ=int_type(bits))
+
+    def rare(self, condition: Value, then: Any, otherwise: Any) -> None:
+        self.body.branch(condition, then, otherwise, rare=True)
+
+    def status_changed(self, status: Value) -> None:
+        self.body.set_limits(status)
+
+    def refuse(self) -> None:
+        self.leave_here()
 
     def leave_here(self) -> None:
         self.body.leave_to_instruction(self.pc, self.number, self.size)
@@ -260,6 +302,12 @@ class RegionContext:
         b.position_at_end(trap)
         self.leave_here()
         b.position_at_end(fine)
+
+
+def limits_asked(region: Region) -> list[int]:
+    """The widths of the results of float ops."""
+    ops = (op for block in region.blocks.values() for op in block.ops())
+    return sorted({op.type.bits for op in ops if op.name in FLOAT_OPS and op.type.bits > 16})
 
 
 def registers_used(region: Region, registers: RegisterFile) -> tuple[set[int], set[int]]:

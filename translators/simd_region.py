@@ -17,6 +17,7 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.ir.block import Block, GuestInstruction
+from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import INTEGER_BY_BITS, Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp, Terminator
@@ -30,6 +31,7 @@ from vmjit.translators.region_body import WindowPlan, budget_needs, registers_us
 from vmjit.translators.regions import Region
 from vmjit.translators.return_points import return_points
 from vmjit.translators.simd_accesses import SimdAccesses
+from vmjit.translators.simd_floats import SimdFloats
 from vmjit.translators.value_ranges import ValueRanges
 from vmjit.translators.vector_unit import VectorUnit
 
@@ -122,6 +124,7 @@ class SimdRegion:
             self.lanes.activate(self.active)
             self.whole = b.icmp_unsigned("==", bits, ir.Constant(I64, (1 << self.lanes.count) - 1))
         self._load_registers()
+        self.floats = SimdFloats(self)
         switch = b.switch(self.number, self.body_of[self.entries[0]])
         for number, pc in enumerate(self.entries[1:], 1):
             switch.add_case(ir.Constant(I64, number), self.body_of[pc])
@@ -136,33 +139,37 @@ class SimdRegion:
             exit_.finish()
 
     def _register_pointer(self, index: int) -> Value:
-        size = self.lanes.count * self.xlen.bits // 8
+        size = self.lanes.count * self.registers.storage.bits // 8
         return element(self.builder, self.frame, ir.Constant(I64, GroupFrame.REGISTERS + index * size), ir.IntType(8))
 
     def _load_registers(self) -> None:
         """Registers into their cells, and out again where they are not as assumed."""
-        b, wide = self.builder, self.lanes.type(self.xlen.bits)
+        b, stored = self.builder, self.lanes.type(self.registers.storage.bits)
         forms = self.forms.at[self.entries[0]]
         unfit: Value | None = None
         for index in self.used:
             form = forms[index]
-            vector = b.load(self._register_pointer(index), typ=wide, align=self.xlen.bits // 8)
+            type_ = self.registers.type_of(index)
+            wide = self.lanes.type(type_.bits)
+            vector = b.load(self._register_pointer(index), typ=stored, align=self.registers.storage.bits // 8)
+            vector = self.resized(vector, type_.bits)
             differs: Value | None = None
             if form.uniform:
                 value = b.extract_element(vector, ir.Constant(I32, 0))
                 differs = b.xor(vector, self.lanes.splat(value))
             else:
                 value = vector
-            if form.narrow and self.xlen.bits > NARROW_BITS:
+            if form.narrow and type_.bits > NARROW_BITS:
                 low = b.trunc(vector, self.lanes.type(NARROW_BITS))
                 unlike = b.xor(b.sext(low, wide), vector)
                 differs = unlike if differs is None else b.or_(differs, unlike)
                 value = value if form.uniform else low
             if differs is not None:
+                differs = self.resized(differs, self.registers.storage.bits)
                 unfit = differs if unfit is None else b.or_(unfit, differs)
             b.store(value, self._cell(index, form))
         if unfit is not None:
-            bad = self.lanes.any(b.icmp_unsigned("!=", unfit, ir.Constant(wide, None)))
+            bad = self.lanes.any(b.icmp_unsigned("!=", unfit, ir.Constant(stored, None)))
             wrong, right = b.append_basic_block("unfit"), b.append_basic_block("fit")
             assume_rare(b.cbranch(bad, wrong, right), taken_rare=True)
             b.position_at_end(wrong)
@@ -179,7 +186,7 @@ class SimdRegion:
 
     def _cell(self, index: int, form: Form) -> Any:
         """Where a register is kept between blocks, for a form that it has there."""
-        type_ = self._held_type(self.xlen, form)
+        type_ = self._held_type(self.registers.type_of(index), form)
         key = (index, str(type_))
         if key not in self._cells:
             with self.builder.goto_entry_block():
@@ -225,9 +232,9 @@ class SimdRegion:
         if operand.index == self.registers.zero:
             return self.constant(self.xlen, 0)
         if operand.index not in self.values:
-            form = self.form[operand.index]
-            value = self.builder.load(self._cell(operand.index, form), typ=self._held_type(self.xlen, form))
-            self.values[operand.index] = self.held(value, self.xlen, form)
+            form, type_ = self.form[operand.index], self.registers.type_of(operand.index)
+            value = self.builder.load(self._cell(operand.index, form), typ=self._held_type(type_, form))
+            self.values[operand.index] = self.held(value, type_, form)
         return self.values[operand.index]
 
     def write_register(self, index: int, held: Held) -> None:
@@ -235,6 +242,8 @@ class SimdRegion:
             return
         if self.predicate is not None:
             held = self._blended(self.predicate, held, self.operand(Register(index)))
+        if index == self.registers.float_status and held is not self.floats.accrued:
+            self.floats.set_limits(held)
         self.dirty.add(index)
         self.values[index] = held
         self.form[index] = held.known.form
@@ -244,7 +253,7 @@ class SimdRegion:
         """The new value in the lanes for which a condition holds."""
         form = Form(uniform=False, narrow=new.known.form.narrow and old.known.form.narrow)
         value = self.builder.select(condition, self.as_form(new, form), self.as_form(old, form))
-        return self.held(value, self.xlen, form)
+        return self.held(value, new.known.type, form)
 
     # -- blocks
 
@@ -299,6 +308,10 @@ class SimdRegion:
             return
         elif op.name == "retired":
             result = self.held(self.lanes.undefined(op.type.bits), op.type, Form(False, narrow=False))
+        elif op.name in FLOAT_OPS:
+            result = self.floats.compute(op, args)
+        elif op.name == "accrued":
+            result = self.floats.status_behind()
         else:
             result = self._compute(op, args)
         if isinstance(op.dest, Temp):
@@ -414,7 +427,7 @@ class SimdRegion:
             # What is written for some lanes has its form on both sides.
             for index, form in wanted.items():
                 held = self.operand(Register(index))
-                self.values[index] = self.held(self.as_form(held, form), self.xlen, form)
+                self.values[index] = self.held(self.as_form(held, form), held.known.type, form)
                 self.form[index] = form
                 b.store(self.values[index].value, self._cell(index, form))
             block = self.region.blocks[way]
@@ -584,9 +597,10 @@ class SimdRegion:
     def store_state(self, dirty: Mapping[int, Form], pcs: Value, status: Value) -> None:
         b = self.builder
         for index, form in dirty.items():
-            value = b.load(self._cell(index, form), typ=self._held_type(self.xlen, form))
-            vector = self.vector(self.held(value, self.xlen, form), self.xlen.bits)
-            self._merge(self._register_pointer(index), vector)
+            type_, stored = self.registers.type_of(index), self.lanes.type(self.registers.storage.bits)
+            value = b.load(self._cell(index, form), typ=self._held_type(type_, form))
+            vector = self.vector(self.held(value, type_, form), type_.bits)
+            self._merge(self._register_pointer(index), b.zext(vector, stored))
         self._merge(element(b, self.frame, ir.Constant(I64, GroupFrame.PCS), ir.IntType(8)), pcs)
         lag = b.load(self.lag, typ=self.lanes.type(32))
         b.store(lag, element(b, self.frame, ir.Constant(I64, GroupFrame.LAG), ir.IntType(8)), align=4)

@@ -154,14 +154,15 @@ class ValueRanges:
 
     def register(self, pc: int, index: int) -> Range:
         """What is known of a register where block `pc` starts."""
-        return self.at.get(pc, {}).get(index, anything(self.registers.type))
+        return self.at.get(pc, {}).get(index, anything(self.registers.type_of(index)))
 
     def entering(self, head: int, body: Iterable[int], index: int) -> Range:
         """What is known of a register when a loop of blocks `body` is come to from outside."""
+        nothing = anything(self.registers.type_of(index))
         outside = [p for p in self.at if p not in body and head in self.region.successors(p)]
-        found = [self._after(p).get(index, anything(self.registers.type)) for p in outside]
+        found = [self._after(p).get(index, nothing) for p in outside]
         if head in self.region.entries or not found:
-            return anything(self.registers.type)
+            return nothing
         return reduce(Range.join, found)
 
     def _joined(self, pc: int, state: State, *, bounds: bool) -> State | None:
@@ -173,8 +174,8 @@ class ValueRanges:
             if register in state:
                 found = known.join(state[register])
                 if not bounds and (found.lo, found.hi) != (known.lo, known.hi):
-                    found = anything(self.registers.type, found.step, found.rest)
-                if found != anything(self.registers.type):
+                    found = anything(self.registers.type_of(register), found.step, found.rest)
+                if found != anything(self.registers.type_of(register)):
                     joined[register] = found
         return joined if joined != before else None
 
@@ -195,7 +196,7 @@ class ValueRanges:
             assert isinstance(operand, Register)
             if operand.index == self.registers.zero:
                 return exactly(0)
-            return state.get(operand.index, anything(self.registers.type))
+            return state.get(operand.index, anything(self.registers.type_of(operand.index)))
 
         for op in instruction.ops:
             if op.name in ("load", "store", "store_if"):

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from vmjit.decoders.riscv.decoder import MAX_BLOCK_INSTRUCTIONS, Decoder, Instruction
-from vmjit.decoders.riscv.row import REGISTER_OPERANDS
+from vmjit.decoders.riscv.row import REGISTER_SLOTS, register_index
 from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter
@@ -30,6 +30,7 @@ from vmjit.kernels.layout import (
     RECORD_HANDLER,
     RECORD_INTERPRET,
     SLOT_BYTES,
+    SLOT_FOURTH_REGISTER,
     SLOT_NUMBER,
     SLOT_OPERANDS,
     SLOT_REGISTERS,
@@ -46,6 +47,9 @@ _NUMBER_SHIFT = 8 * (SLOT_NUMBER - SLOT_REGISTERS)
 # One table of records covers executable memory within this many bytes; farther segments have tables of their own.
 _MAX_TABLE_SPAN = 256 << 20
 
+
+# Registers that the slot's word names.
+_NAMED_REGISTERS = 3
 
 # Constants of a slot that depend on more than the instruction's word.
 _PLACED = frozenset({"target", "next_pc", "rest"})
@@ -271,21 +275,26 @@ class CodeSpace(GuestCode):
         if computed and self.visits_until_hot:
             number = self.interpreter.numbers[remembered(template_key(template.ops, terminator))]
         registers = number << _NUMBER_SHIFT
-        for i, name in enumerate(REGISTER_OPERANDS):
+        fourth = 0
+        for name, slot in REGISTER_SLOTS.items():
             if name in values:
-                registers |= register_offset(values[name]) << (16 * i)
+                offset = register_offset(register_index(name, values[name]))
+                if slot < _NAMED_REGISTERS:
+                    registers |= offset << (16 * slot)
+                else:
+                    fourth = offset << (8 * (SLOT_FOURTH_REGISTER - SLOT_OPERANDS - 8))
         first, second = (*template.constants, "", "")[:2]
         placed = (first if first in _PLACED else "", second if second in _PLACED else "")
         return _Encoding(
             number,
             registers,
-            (values.get(first, 0) & _MASK64, values.get(second, 0) & _MASK64),
+            (values.get(first, 0) & _MASK64, values.get(second, 0) & _MASK64 | fourth),
             placed if any(placed) else None,
             template.links,
             terminator is not None,
             terminator is not None and (matched.base.name == "ecall" or values.get("rd", 0) != 0),
             values.get("rd", 0),
-            tuple((i, values[name]) for i, name in enumerate(REGISTER_OPERANDS) if name != "rd" and name in values),
+            tuple((REGISTER_SLOTS[name], values[name]) for name in ("rs1", "rs2") if name in values),
         )
 
     def _constants(self, encoding: _Encoding, instruction: Instruction, rest: int) -> tuple[int, int]:

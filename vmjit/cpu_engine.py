@@ -39,6 +39,7 @@ from vmjit.lane_state import LaneState
 from vmjit.regrouping import Regrouping
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
+from vmjit.translators.interpreter import EXACT_FLOAT, EXACT_FLOATS
 from vmjit.translators.vector_unit import vector_unit
 from vmjit.vector_tier import POLICIES, GroupGovernor, VectorCompiler, VectorPolicy
 
@@ -102,8 +103,8 @@ class _Worker:
         self.group_frame: NDArray[np.uint64] | None = None
         self.group_address = 0
 
-    def have_groups(self, memory: LaneMemory) -> None:
-        """Room for what this thread needs to run lane groups."""
+    def have_groups(self, memory: LaneMemory, exact_floats: int) -> None:
+        """Room for what this thread needs to run lane groups, and the address of a function that they call."""
         if self.group_frame is not None:
             return
         size = memory.group * memory.layout.private_bytes
@@ -114,6 +115,7 @@ class _Worker:
         self.group_frame = self._group_memory.array.view(np.uint64)
         self.group_frame[GroupFrame.COPY // 8] = self._copy.address
         self.group_frame[GroupFrame.RESIDENT // 8] = self._pages.address
+        self.group_frame[GroupFrame.EXACT_FLOATS // 8] = exact_floats
         memory.fill_group_frame(self.group_frame)
 
     def new_jumps(self) -> NDArray[np.uint64] | None:
@@ -164,7 +166,7 @@ class CpuEngine(Engine[CodeSpace]):
         super().__init__(isa, state, tier=tier, environment=environment, outside=outside)
         self.memory = memory
         self.threads = threads or core_count()
-        self.interpreter: Interpreter = interpreter_for(isa.xlen)
+        self.interpreter: Interpreter = interpreter_for(self.decoder.registers)
         self.visits_until_hot = 0 if tier == "interpreter" else visits_until_hot
         self.compiler = RegionCompiler(cache or process_cache(), CompileOptions(memory.layout.window_plan()))
         self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
@@ -266,8 +268,9 @@ class CpuEngine(Engine[CodeSpace]):
                 (Frame.GOTO_COMPUTED, "goto_computed"),
                 (Frame.SLOW_LOAD, "slow_load"),
                 (Frame.SLOW_STORE, "slow_store"),
+                (Frame.EXACT_FLOAT, EXACT_FLOAT),
             ):
-                worker.frame[place // 8] = symbols[name]
+                worker.frame[place // 8] = symbols.get(name, 0)
 
     def _pass(self, lanes: Lanes, report: RunReport, progress: Callable[[int, int], None] | None) -> None:
         new_code = self._list_spaces()
@@ -304,7 +307,7 @@ class CpuEngine(Engine[CodeSpace]):
         work = (len(groups), len(single))
         threads = min(self.threads, sum(work))
         for worker in self._workers[: 1 if first else threads] if len(groups) else ():
-            worker.have_groups(self.memory)
+            worker.have_groups(self.memory, self._exact_floats)
         if first:
             with self._short_budgets(groups):
                 self._call(self._workers[0], *work)
@@ -407,9 +410,13 @@ class CpuEngine(Engine[CodeSpace]):
         """Have the code that lanes stopped for."""
         self._serve_code((self.state.stop == STOP_NEED_CODE).nonzero()[0])
 
+    @property
+    def _exact_floats(self) -> int:
+        return self.interpreter.symbols.get(EXACT_FLOATS, 0)
+
     def separate(self, groups: Lanes) -> None:
         """Lay out the memory of these groups' lanes apart."""
-        self._workers[0].have_groups(self.memory)
+        self._workers[0].have_groups(self.memory, self._exact_floats)
         self._group_list[: len(groups)] = groups
         self._group_cursor[0] = 0
         self.interpreter.separate_groups(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.decoders.riscv.decoder import Decoder, Instruction
-from vmjit.decoders.riscv.row import REGISTER_OPERANDS
+from vmjit.decoders.riscv.row import REGISTER_SLOTS, register_index
 from vmjit.guest_code import CodeSpan, GuestCode
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault, template_key
 from vmjit.translators.regions import Region
@@ -90,8 +90,9 @@ class DeviceCodeSpace(GuestCode):
             return []
         template = self.decoder.template(instruction)
         registers = 0
-        for i, name in enumerate(REGISTER_OPERANDS):
-            registers |= matched.values.get(name, 0) << (8 * i)
+        for name, place in REGISTER_SLOTS.items():
+            if name in matched.values:
+                registers |= register_index(name, matched.values[name]) << (8 * place)
         words = [0, 0]
         named = {"target": instruction.target, "next_pc": after, "rest": 0}
         for i, name in enumerate(template.constants):

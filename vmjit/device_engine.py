@@ -58,7 +58,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         registers = self.decoder.registers
         places = memory.parts()
         self.kernels = DeviceKernels([m.device for _, m in places], registers, windows, cache or process_cache())
-        self._numbers = {key: i for i, key in enumerate(interpreter_keys_of(isa.xlen))}
+        self._numbers = {key: i for i, key in enumerate(interpreter_keys_of(registers))}
         self.parts = [DevicePart(registers, state.part(first, first + share.lanes), share) for first, share in places]
         self.regions = RegionMemory(self.kernels.cache.disk, ("device", repr(windows)))
         self._jobs: list[None] = []  # one for each that waits for the compile thread or is under way

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from vmjit.cache import CodeCache, cache_key
 from vmjit.decoders.riscv.decoder import all_templates
-from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.device_code import DeviceCodeSpace
 from vmjit.devices.interface import Device, DeviceTarget, Kernel
 from vmjit.errors import CompileError, KernelLoadError
@@ -49,10 +48,10 @@ class _Waiting(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def interpreter_keys_of(xlen: int) -> tuple[TemplateKey, ...]:
+def interpreter_keys_of(registers: RegisterFile) -> tuple[TemplateKey, ...]:
     """The templates that the device interpreter of this width has cases for."""
-    templates = [template_key(t.ops, t.terminator) for t in all_templates(xlen)]
-    return tuple(device_keys(REGISTERS[xlen], templates))
+    templates = [template_key(t.ops, t.terminator) for t in all_templates(registers)]
+    return tuple(device_keys(registers, templates))
 
 
 class DeviceKernels:
@@ -85,7 +84,7 @@ class DeviceKernels:
         )
 
     def _interpreter(self, target: DeviceTarget) -> Part:
-        keys = interpreter_keys_of(self.registers.type.bits)
+        keys = interpreter_keys_of(self.registers)
         return self._part(
             target,
             "interpreter",

@@ -42,7 +42,7 @@ class DevicePart:
         self.memory = memory
         self.device = memory.device
         self._buffers = DeviceBuffers(self.device)
-        self._frames = self._buffers.allocate(memory.groups * frame_bytes(len(registers), registers.type.bits))
+        self._frames = self._buffers.allocate(memory.groups * frame_bytes(len(registers), registers.storage.bits))
         self._machine = self._buffers.allocate(DeviceMachine.BYTES)
         self._code: dict[int, CodeCopy] = {}
         self._descriptors: Buffer | None = None
@@ -58,7 +58,7 @@ class DevicePart:
         for place, value in (
             (DeviceMachine.FRAMES, self._frames.address),
             (DeviceMachine.LANES, self.state.lanes),
-            (DeviceMachine.FRAME_BYTES, frame_bytes(len(self.registers), 8 * word)),
+            (DeviceMachine.FRAME_BYTES, frame_bytes(len(self.registers), self.registers.storage.bits)),
             (DeviceMachine.PRIVATE, memory.private.address),
             (DeviceMachine.PRIVATE_BYTES, memory.pitch),
             (DeviceMachine.SHARED, memory.image.address),
@@ -121,7 +121,7 @@ class DevicePart:
     def _upload_state(self) -> None:
         state, groups = self.state, self.memory.groups
         count = len(self.registers)
-        size = registers_bytes(count, self.registers.type.bits)
+        size = registers_bytes(count, self.registers.storage.bits)
         frames = np.zeros((groups, size + LANE_FIELDS * GROUP * 8), np.uint8)
         tile = np.zeros((count, groups * GROUP), state.registers.dtype)
         tile[:, : state.lanes] = state.registers
@@ -139,7 +139,7 @@ class DevicePart:
         """Take over the lanes' state; gives the instructions that ran in compiled code."""
         state, groups = self.state, self.memory.groups
         count = len(self.registers)
-        size = registers_bytes(count, self.registers.type.bits)
+        size = registers_bytes(count, self.registers.storage.bits)
         frames = self.device.copy_from(self._frames, self._frames.size).reshape(groups, -1)
         tile = np.ascontiguousarray(frames[:, :size]).view(state.registers.dtype).reshape(groups, count, GROUP)
         state.registers[:] = tile.transpose(1, 0, 2).reshape(count, -1)[:, : state.lanes]

@@ -21,7 +21,7 @@ from vmjit.checks import MAX_LANES, as_unsigned, checked_budget, checked_integer
 from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import parse_isa
-from vmjit.decoders.riscv.registers import RESERVATION
+from vmjit.decoders.riscv.registers import FLOAT, FLOAT_STATUS
 from vmjit.engine import TIERS, RunReport
 from vmjit.errors import ArgumentError, CompileError, DeviceError, VmjitError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmjit")
 
 _GUEST_REGISTERS = 32
+_FLOAT_ROWS = 33
 _KEPT_ENGINES = 64
 _RUNNING, _FAULT, _UNSUPPORTED = int(Stop.RUNNING), int(Stop.FAULT), int(Stop.UNSUPPORTED)
 
@@ -100,6 +101,22 @@ class _Bound:
         return report
 
 
+_Rows = tuple[NDArray[Any], NDArray[Any] | None]
+"""The caller's integer and float registers, a row each."""
+
+
+def _checked_rows(registers: NDArray[Any], name: str, count: int, wanted: np.dtype[Any]) -> NDArray[Any]:
+    """The caller's registers as (count, lanes), a view."""
+    if not isinstance(registers, np.ndarray) or registers.dtype != wanted:
+        found = getattr(registers, "dtype", type(registers).__name__)
+        raise ArgumentError(f"{name} must be an array of {wanted}, got {found}")
+    if registers.ndim not in (1, 2) or registers.shape[0] != count or registers.size == 0:
+        raise ArgumentError(f"{name} must have shape ({count},) or ({count}, lanes), got {registers.shape}")
+    if not registers.flags.writeable:
+        raise ArgumentError(f"{name} must be writable: results are written to them")
+    return registers[:, None] if registers.ndim == 1 else registers
+
+
 class Executor:
     """Executes guest code on registers and memory that the caller owns.
 
@@ -144,7 +161,7 @@ class Executor:
             return Placement(False, "cpu", ("there is no code",))
         program = self._program(code_bytes, address, memory_bytes, memory_address)
         layout = plan_memory(program, 0, lanes, arena=False, aligned=False)
-        return place(layout, lanes, self.isa.xlen, device=device, against=against)
+        return place(layout, lanes, self.decoder.registers, device=device, against=against)
 
     def execute(
         self,
@@ -157,6 +174,7 @@ class Executor:
         memory_address: int = 0,
         pc: int | NDArray[Any] | None = None,
         max_seconds: float | None = None,
+        float_registers: NDArray[np.uint64] | None = None,
     ) -> ExecutionResult:
         """Run code until the pc leaves it, a lane stops, or the budget is used.
 
@@ -169,6 +187,8 @@ class Executor:
             memory_address: guest address of the memory's first byte.
             pc: where the lanes start, one for all or (lanes,); None: at `address`.
             max_seconds: wall-clock limit; lanes that were under way stay `Stop.RUNNING`.
+            float_registers: for ISAs with F or D, (33,) or (33, lanes) uint64: f0 to f31 as bits, a narrower number in
+                the low bits with all bits above it set, and fcsr; changed in place. None: all zero.
 
         Environment calls are not served: such a lane stops with ECALL at the call. Ctrl-C raises KeyboardInterrupt;
         registers and memory are then as far as the guest came.
@@ -179,15 +199,19 @@ class Executor:
         started = time.perf_counter_ns()
         code_bytes = bytes(code_bytes)
         budget = checked_budget(max_instructions)
-        rows = self._register_rows(registers)
+        rows = _checked_rows(registers, "registers", _GUEST_REGISTERS, self._register_dtype)
+        float_rows = self._float_rows(float_registers, rows.shape[1])
         lanes = rows.shape[1]
         memory_rows = self._memory_rows(memory, lanes)
         seconds = checked_seconds("max_seconds", max_seconds)
         start = None if pc is None else self._start(pc, lanes)
         key = (code_bytes, address, lanes, memory_rows.shape[1], memory_address)
-        bound, report = self._run(key, rows, memory_rows, start, budget, seconds)
+        bound, report = self._run(key, (rows, float_rows), memory_rows, start, budget, seconds)
         state = bound.state
         rows[1:] = state.registers[1:_GUEST_REGISTERS]
+        if float_rows is not None:
+            float_rows[:-1] = state.registers[FLOAT:]
+            float_rows[-1] = state.registers[FLOAT_STATUS]
         if report.interrupted:  # noted while the lanes' state was not whole; the caller's loop must hear of it
             raise KeyboardInterrupt
         error = self._error(state, code_bytes, address)
@@ -201,7 +225,7 @@ class Executor:
             retired=state.retired.copy(),
             fault_address=state.fault_address.copy(),
             fault_access=state.fault_access.copy(),
-            return_data=state.registers[10].copy(),
+            return_data=state.registers[10].astype(self._register_dtype),
             error=error,
         )
 
@@ -218,7 +242,7 @@ class Executor:
     def _run(
         self,
         key: _Key,
-        rows: NDArray[Any],
+        rows: _Rows,
         memory_rows: NDArray[np.uint8],
         start: NDArray[np.uint64] | None,
         budget: int | None,
@@ -258,7 +282,7 @@ class Executor:
     def _load(
         self,
         bound: _Bound,
-        rows: NDArray[Any],
+        rows: _Rows,
         memory_rows: NDArray[np.uint8],
         address: int,
         start: NDArray[np.uint64] | None,
@@ -266,9 +290,11 @@ class Executor:
         """The caller's registers and memory as the lanes' state."""
         state = bound.state
         bound.memory.rows = memory_rows
-        state.registers[:_GUEST_REGISTERS] = rows
-        state.registers[0] = 0
-        state.registers[RESERVATION] = 0
+        state.registers[:] = 0
+        state.registers[1:_GUEST_REGISTERS] = rows[0][1:]
+        if rows[1] is not None:
+            state.registers[FLOAT:] = rows[1][:-1]
+            state.registers[FLOAT_STATUS] = rows[1][-1] & np.uint64(0xFF)
         state.pc[:] = address if start is None else start
         state.stop[:] = _RUNNING
         state.retired[:] = 0
@@ -278,17 +304,19 @@ class Executor:
             raise ArgumentError(f"pc must be an address, got {shown(pc)}")
         return as_unsigned(pc, np.dtype(np.uint64), lanes, "values of pc")  # type: ignore[arg-type]
 
-    def _register_rows(self, registers: NDArray[Any]) -> NDArray[Any]:
-        """The caller's registers as (32, lanes), a view."""
-        wanted = np.uint32 if self.isa.xlen == 32 else np.uint64
-        if not isinstance(registers, np.ndarray) or registers.dtype != wanted:
-            found = getattr(registers, "dtype", type(registers).__name__)
-            raise ArgumentError(f"registers must be an array of {np.dtype(wanted)}, got {found}")
-        if registers.ndim not in (1, 2) or registers.shape[0] != _GUEST_REGISTERS or registers.size == 0:
-            raise ArgumentError(f"registers must have shape (32,) or (32, lanes), got {registers.shape}")
-        if not registers.flags.writeable:
-            raise ArgumentError("registers must be writable: results are written to them")
-        return registers[:, None] if registers.ndim == 1 else registers
+    @property
+    def _register_dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint32 if self.isa.xlen == 32 else np.uint64)
+
+    def _float_rows(self, floats: NDArray[np.uint64] | None, lanes: int) -> NDArray[Any] | None:
+        if floats is None:
+            return None
+        if self.decoder.registers.float_status is None:
+            raise ArgumentError(f"{self.isa.name} has no float registers; its name needs f or d")
+        rows = _checked_rows(floats, "float_registers", _FLOAT_ROWS, np.dtype(np.uint64))
+        if rows.shape[1] != lanes:
+            raise ArgumentError(f"float_registers must be for {lanes} lanes, got shape {floats.shape}")
+        return rows
 
     def _memory_rows(self, memory: NDArray[np.uint8] | None, lanes: int) -> NDArray[np.uint8]:
         if memory is None:
@@ -330,7 +358,7 @@ class Executor:
         program = self._program(code, address, size, memory_address)
         layout = plan_memory(program, 0, lanes, arena=False, aligned=False)
         memory = LaneMemory(layout, lanes, external=np.zeros((lanes, size), np.uint8))
-        state = LaneState(lanes, len(self.decoder.registers), self.isa.xlen)
+        state = LaneState(lanes, self.decoder.registers)
         engine: CpuEngine | DeviceEngine
         if device == "cpu":
             engine = CpuEngine(self.isa, state, memory, tier=self.tier, outside=Stop.LEFT)

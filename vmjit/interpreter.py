@@ -1,4 +1,4 @@
-"""The interpreter as loaded code: built once per ISA width, cached on disk, shared by all machines of the process."""
+"""The interpreter as loaded code: built once per register file, cached on disk, shared by a process's machines."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from vmjit.cache import CodeCache, cache_key, process_cache
 from vmjit.decoders.riscv.decoder import Template, all_templates
 from vmjit.decoders.riscv.fusion import fused_templates
-from vmjit.decoders.riscv.registers import REGISTERS
+from vmjit.ir.registers import RegisterFile
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.interpreter import (
     ENTER_COMPILED,
-    EXPORTED,
     NEED_CODE,
     FusedKey,
     TemplateKey,
     build_interpreter,
+    exported,
     interpreter_keys,
     template_key,
 )
@@ -59,7 +59,7 @@ class Interpreter:
         return number
 
 
-def _fused_keys(xlen: int) -> list[FusedKey]:
+def _fused_keys(registers: RegisterFile) -> list[FusedKey]:
     return list(
         dict.fromkeys(
             FusedKey(
@@ -67,27 +67,26 @@ def _fused_keys(xlen: int) -> list[FusedKey]:
                 template_key(pair.second.ops, pair.second.terminator),
                 pair.passed,
             )
-            for pair in fused_templates(xlen)
+            for pair in fused_templates(registers)
         )
     )
 
 
-def _load(xlen: int, cache: CodeCache) -> Interpreter:
-    registers = REGISTERS[xlen]
-    templates = [template_key(t.ops, t.terminator) for t in all_templates(xlen)]
+def _load(registers: RegisterFile, cache: CodeCache) -> Interpreter:
+    templates = [template_key(t.ops, t.terminator) for t in all_templates(registers)]
     keys = interpreter_keys(registers, templates)
-    pairs = _fused_keys(xlen)
+    pairs = _fused_keys(registers)
     target = cpu_target()
     # Generating the IR takes longer than loading the code, so the sources that generate it stand for it in the key.
-    key = cache_key("interpreter", (str(xlen), *target.identity))
+    key = cache_key("interpreter", (registers.name, *target.identity))
     code = cache.get(key)
     if code is None:
         image = cache.image(
             key,
-            f"the interpreter of rv{xlen}",
+            f"the interpreter of {registers.name}",
             lambda: target.compile(build_interpreter(registers, templates, pairs).ir),
         )
-        code = target.load(image, EXPORTED)
+        code = target.load(image, exported(registers))
         cache.put(key, code)
     table = (ctypes.c_uint64 * (len(keys) + len(pairs))).from_address(code.addresses["handlers"])
     handlers = tuple(map(int, table))
@@ -110,6 +109,6 @@ def _load(xlen: int, cache: CodeCache) -> Interpreter:
 
 
 @lru_cache(maxsize=4)
-def interpreter_for(xlen: int) -> Interpreter:
-    """The interpreter for guests of this width."""
-    return _load(xlen, process_cache())
+def interpreter_for(registers: RegisterFile) -> Interpreter:
+    """The interpreter for guests with these registers."""
+    return _load(registers, process_cache())

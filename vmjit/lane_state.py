@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import MachineBlock
 
 UNLIMITED = np.iinfo(np.int64).max
@@ -39,14 +40,15 @@ def index_of(lanes: NDArray[np.integer]) -> slice | NDArray[np.integer]:
 class LaneState:
     """The arrays of `lanes` lanes.
 
-    registers: (registers, lanes) uint32 or uint64 by the guest's width; row r is register r of the register file.
+    registers: (registers, lanes) uint32 or uint64, as the register file's `storage` says; row r is register r.
     pc, retired, fault_address: (lanes,) uint64. stop: (lanes,) int32. budget: (lanes,) int64, instructions left.
     fault_access: (lanes,) uint8. code_index: (lanes,) uint32, the lane's code space.
     """
 
-    def __init__(self, lanes: int, registers: int, xlen: int) -> None:
+    def __init__(self, lanes: int, registers: RegisterFile) -> None:
         self.lanes = lanes
-        self.registers = _register_rows(registers, lanes, np.dtype(np.uint32 if xlen == 32 else np.uint64))
+        dtype = np.dtype(np.uint32 if registers.storage.bits == 32 else np.uint64)
+        self.registers = _register_rows(len(registers), lanes, dtype)
         self.pc = np.zeros(lanes, np.uint64)
         self.stop = np.zeros(lanes, np.int32)
         self.budget = np.zeros(lanes, np.int64)

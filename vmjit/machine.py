@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmjit.checks import MAX_LANES, as_unsigned, checked_budget, checked_integer, checked_seconds, shown
+from vmjit.decoders.riscv.registers import registers_of
 from vmjit.devices.selection import is_gpu
 from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
@@ -38,8 +39,17 @@ _SP, _A0, _A1 = 2, 10, 11
 MAX_THREADS = 1024
 
 
+_UNSIGNED: dict[int, np.dtype[Any]] = {32: np.dtype(np.uint32), 64: np.dtype(np.uint64)}
+_X_REGISTERS = 32
+_FCSR_MASK = 0xFF
+
+
 class Registers:
-    """The guest's registers by ABI name, `x` name or number. Reading gives a copy, (lanes,) uint32 or uint64."""
+    """The guest's registers by ABI name, `x` name or number. Reading gives a copy, (lanes,) uint32 or uint64.
+
+    Programs with floats (F, D) have `f0` to `f31`, by ABI name too, as bits: (lanes,) uint64, a narrower number in the
+    low bits with all bits above it set; and `fcsr`, the rounding mode and the exception flags.
+    """
 
     def __init__(self, state: LaneState, registers: RegisterFile, changed: Callable[[], None]) -> None:
         self._state = state
@@ -47,22 +57,38 @@ class Registers:
         self._changed = changed
 
     def _index(self, name: str | int) -> int:
+        floats = ", f0 to f31, fcsr" if self._file.float_status is not None else ""
+        error = ArgumentError(f"no register {name!r}; there are x0 to x31{floats} and their ABI names")
+        if isinstance(name, str):
+            try:
+                index = self._file.index(name)
+            except KeyError:
+                raise error from None
+            if index in self._file.hidden:
+                raise error
+            return index
         try:
-            index = operator.index(name) if not isinstance(name, str) else self._file.index(name)
-        except (KeyError, TypeError):
-            raise ArgumentError(f"no register {name!r}; there are x0 to x31 and their ABI names") from None
-        if not 0 <= index < len(self._file) or index in self._file.hidden:
-            raise ArgumentError(f"no register {name!r}; there are x0 to x31 and their ABI names")
+            index = operator.index(name)
+        except TypeError:
+            raise error from None
+        if not 0 <= index < _X_REGISTERS:
+            raise error
         return index
 
+    def _dtype(self, index: int) -> np.dtype[Any]:
+        return _UNSIGNED[self._file.type_of(index).bits]
+
     def __getitem__(self, name: str | int) -> NDArray[Any]:
-        values: NDArray[Any] = self._state.registers[self._index(name)].copy()
+        index = self._index(name)
+        values: NDArray[Any] = self._state.registers[index].astype(self._dtype(index))
         return values
 
     def __setitem__(self, name: str | int, values: ArrayLike) -> None:
         """(lanes,) integers or a scalar; negative numbers are two's complement. x0 stays zero."""
         index = self._index(name)
-        row = as_unsigned(values, self._state.registers.dtype, self._state.lanes, "registers")
+        row = as_unsigned(values, self._dtype(index), self._state.lanes, "registers")
+        if index == self._file.float_status and (row > _FCSR_MASK).any():
+            raise ArgumentError("fcsr has eight bits: five flags, and the rounding mode above them")
         if index != self._file.zero:
             self._changed()
             self._state.registers[index] = row
@@ -71,8 +97,8 @@ class Registers:
         return (n for i, n in enumerate(self._file.names) if i not in self._file.hidden)
 
     def array(self) -> NDArray[Any]:
-        """A copy of all registers, (32, lanes)."""
-        values: NDArray[Any] = self._state.registers[: len(self._file) - len(self._file.hidden)].copy()
+        """A copy of x0 to x31, (32, lanes)."""
+        values: NDArray[Any] = self._state.registers[:_X_REGISTERS].astype(self._dtype(0))
         return values
 
 
@@ -159,12 +185,13 @@ class Machine:
         self._first_run = True
         self._layout = plan_memory(program, self._memory_bytes, self.lanes)
         self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
+        registers = registers_of(program.isa_config)
         if device == "auto":
-            self.placement = place(self._layout, self.lanes, program.xlen)
+            self.placement = place(self._layout, self.lanes, registers)
         else:
             self.placement = Placement(is_gpu(device), device, ("the device asked for",))
         try:
-            self._state = LaneState(self.lanes, 33, program.xlen)
+            self._state = LaneState(self.lanes, registers)
             self._residence = Residence(
                 program,
                 self._state,
@@ -180,7 +207,7 @@ class Machine:
             if isinstance(error, VmjitError):
                 raise
             raise MemoryLimitError(f"the host cannot give memory for {lanes} lanes") from error
-        self.registers = Registers(self._state, self._engine.decoder.registers, self._residence.changed)
+        self.registers = Registers(self._state, registers, self._residence.changed)
         self.memory = GuestMemory(self)
         self._start()
 
@@ -322,7 +349,11 @@ class Machine:
         """Bytes of host memory that one lane can come to need, its guest memory and its state."""
         state = self._state
         arrays = (state.pc, state.stop, state.budget, state.retired, state.fault_address, state.fault_access)
-        return int(self._layout.private_bytes + 33 * state.registers.itemsize + sum(a.itemsize for a in arrays))
+        return int(
+            self._layout.private_bytes
+            + len(state.registers) * state.registers.itemsize
+            + sum(a.itemsize for a in arrays)
+        )
 
 
 __all__ = ["GuestMemory", "Machine", "Registers"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmjit.devices.selection import check_name, find_gpus, is_gpu, open_devices
 from vmjit.errors import ArgumentError, DeviceError
+from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_layout import GROUP, frame_bytes
 
 if TYPE_CHECKING:
@@ -54,17 +55,17 @@ def choose_device(device: str) -> str:
     return device
 
 
-def device_bytes(layout: MemoryLayout, lanes: int, xlen: int, registers: int = 33) -> int:
+def device_bytes(layout: MemoryLayout, lanes: int, registers: RegisterFile) -> int:
     """Bytes of device memory for so many lanes: groups are whole."""
-    return layout.shared_bytes + -(-lanes // GROUP) * _group_bytes(layout, xlen, registers)
+    return layout.shared_bytes + -(-lanes // GROUP) * _group_bytes(layout, registers)
 
 
-def _group_bytes(layout: MemoryLayout, xlen: int, registers: int) -> int:
-    return GROUP * layout.private_bytes + frame_bytes(registers, xlen)
+def _group_bytes(layout: MemoryLayout, registers: RegisterFile) -> int:
+    return GROUP * layout.private_bytes + frame_bytes(len(registers), registers.storage.bits)
 
 
 def place(
-    layout: MemoryLayout, lanes: int, xlen: int, *, device: str = "auto", against: Sequence[str] = ()
+    layout: MemoryLayout, lanes: int, registers: RegisterFile, *, device: str = "auto", against: Sequence[str] = ()
 ) -> Placement:
     """Whether lanes with this memory can and should run on a GPU.
 
@@ -75,10 +76,10 @@ def place(
     devices, missing = _devices(device)
     if not devices:
         return Placement(False, "cpu", (*missing, *reasons))
-    chosen, why = _with_room(devices, layout, lanes, xlen)
+    chosen, why = _with_room(devices, layout, lanes, registers)
     if not chosen:
         return Placement(False, "cpu", (*why, *reasons))
-    few = _too_few(chosen[0], lanes, len(chosen), xlen)
+    few = _too_few(chosen[0], lanes, len(chosen), registers.type.bits)
     if few is not None:
         reasons.append(few)
     if reasons:
@@ -101,7 +102,7 @@ def _devices(name: str) -> tuple[list[Device], list[str]]:
 
 
 def _with_room(
-    devices: Sequence[Device], layout: MemoryLayout, lanes: int, xlen: int
+    devices: Sequence[Device], layout: MemoryLayout, lanes: int, registers: RegisterFile
 ) -> tuple[list[Device], list[str]]:
     """The device with most free memory if that is enough, else as many of the same kind as it takes; and why."""
     infos = {device.name: device.info() for device in devices}
@@ -112,11 +113,11 @@ def _with_room(
         if chosen and infos[device.name].kind != infos[chosen[0].name].kind:
             continue
         free = int(infos[device.name].memory_free * _USABLE) - layout.shared_bytes
-        most += max(free, 0) // _group_bytes(layout, xlen, 33) * GROUP
+        most += max(free, 0) // _group_bytes(layout, registers) * GROUP
         chosen.append(device)
         if most >= lanes:
             break
-    wanted = device_bytes(layout, lanes, xlen)
+    wanted = device_bytes(layout, lanes, registers)
     free = sum(infos[d.name].memory_free for d in chosen)
     names = ",".join(d.name for d in chosen)
     if most < lanes:

@@ -23,7 +23,7 @@ from vmjit.errors import CompileError, CompileForbiddenError
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, MachineBlock, VectorEntry
 from vmjit.translators.cpu import LoadedCode, cpu_target
-from vmjit.translators.lane_forms import Form
+from vmjit.translators.lane_forms import NARROW_BITS, Form
 from vmjit.translators.regions import Region, with_short_ways
 from vmjit.translators.simd_region import CONVERGENT_SYMBOL, MASKED_SYMBOL, emit_simd_region
 from vmjit.translators.vector_unit import vector_unit
@@ -150,8 +150,8 @@ class _Place:
 
 
 def _forms(registers: RegisterFile, seen: _Seen) -> dict[int, Form]:
-    narrow = seen[1] if registers.type.bits > 32 else _ALL
-    return {i: Form(bool(seen[0] >> i & 1), bool(narrow >> i & 1)) for i in range(len(registers))}
+    wide = [registers.type_of(i).bits > NARROW_BITS for i in range(len(registers))]
+    return {i: Form(bool(seen[0] >> i & 1), bool(seen[1] >> i & 1) or not is_wide) for i, is_wide in enumerate(wide)}
 
 
 class VectorCompiler:

@@ -15,7 +15,7 @@ from pathlib import Path
 import vmjit
 from vmjit.cli.places import code_address
 from vmjit.cli.translate import _code_space
-from vmjit.decoders.riscv.registers import REGISTERS
+from vmjit.decoders.riscv import parse_isa, registers_of
 from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
 from vmjit.memory_layout import plan_memory
 from vmjit.translators.device_region import DeviceWindowPlan
@@ -37,8 +37,8 @@ def region_of(guest: str, isa: str) -> tuple[Region, DeviceWindowPlan]:
 
 def images(target: HipTarget, isa: str, guest: str) -> list[bytes]:
     """The kernel's images, with the guest's region unless `guest` is empty."""
-    registers = REGISTERS[int(isa[2:4])]
-    interpreter = target.compile_interpreter(registers, interpreter_keys_of(registers.type.bits), "interpret")
+    registers = registers_of(parse_isa(isa))
+    interpreter = target.compile_interpreter(registers, interpreter_keys_of(registers), "interpret")
     if not guest:
         return [target.compile_kernel(registers, "interpret", [], KERNEL_NAME), interpreter]
     region, windows = region_of(guest, isa)

@@ -117,7 +117,7 @@ def test_copy_kernels_need_little(architecture: str, wavefront: int) -> None:
 def test_a_code_object() -> None:
     """It links, and is an ELF file for the HSA runtime on AMDGPU."""
     target = HipTarget("gfx942")
-    (code,) = target.link(images(target, "rv32im", INTERPRETER), REGISTERS[32])
+    (code,) = target.link(images(target, "rv32im", INTERPRETER), REGISTERS[32, False])
     assert code[:4] == b"\x7fELF"
     assert (code[7], int.from_bytes(code[18:20], "little")) == (64, 224)  # ELFOSABI_AMDGPU_HSA, EM_AMDGPU
     assert b"vmjit_run_lanes.kd" in code

@@ -418,7 +418,7 @@ def test_what_a_kernel_did_is_told() -> None:
 def images(xlen: int = 32) -> list[bytes]:
     """A kernel and its interpreter, which has no instructions."""
     target = cuda_target.PtxTarget("sm_90")
-    registers = REGISTERS[xlen]
+    registers = REGISTERS[xlen, False]
     return [
         target.compile_kernel(registers, "interpret", [], "vmjit_run_lanes"),
         target.compile_interpreter(registers, [], "interpret"),
@@ -428,7 +428,7 @@ def images(xlen: int = 32) -> list[bytes]:
 def test_linking_to_machine_code() -> None:
     cuda_tools.ptxas_version()
     target = cuda_target.CudaTarget("sm_90")
-    linked = target.link(images(), REGISTERS[32])
+    linked = target.link(images(), REGISTERS[32, False])
     assert [image[:4] for image in linked] == [b"\x7fELF"]
     report = target.report(linked)
     assert 0 < report["registers"] <= cuda_target.MAX_REGISTERS[32]
@@ -439,10 +439,10 @@ def test_linking_to_machine_code() -> None:
 
 def test_what_cannot_be_linked() -> None:
     target = cuda_target.CudaTarget("sm_90", machine_code=False)
-    other = cuda_target.PtxTarget("sm_80").compile_interpreter(REGISTERS[32], [], "interpret")
+    other = cuda_target.PtxTarget("sm_80").compile_interpreter(REGISTERS[32, False], [], "interpret")
     for parts in ([*images()[:1], other], [*images(), images()[1]], [b"\xff"]):
         with pytest.raises(CompileError, match="for sm_90 cannot be linked"):
-            target.link(parts, REGISTERS[32])
+            target.link(parts, REGISTERS[32, False])
 
 
 def test_linking_without_ptxas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +455,7 @@ def test_linking_without_ptxas(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_tools.ptxas_version.cache_clear()
     target = cuda_target.CudaTarget("sm_90")
     cuda_tools.ptxas_version.cache_clear()
-    (text,) = target.link(images(), REGISTERS[32])
+    (text,) = target.link(images(), REGISTERS[32, False])
     assert text.count(b".version") == 1
     assert b".maxnreg 96" in text
     assert target.report([text]) == {}
@@ -469,7 +469,7 @@ def test_machine_code_that_was_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = cuda_tools.Resources(90, 0, 0, 0, 1)
     monkeypatch.setattr(cuda_tools, "assemble", lambda ptx, architecture: (sealed(ptx.encode()), needs))
     device = CudaDevice(open_driver=lambda _: FakeCuda())
-    (good,) = device.target.link(images(), REGISTERS[32])
+    (good,) = device.target.link(images(), REGISTERS[32, False])
     damaged = good[:-7] + b"x" + good[-6:]
     with pytest.raises(KernelLoadError, match=r"CUDA_ERROR_INVALID_IMAGE.*damaged or for a newer driver"):
         device.load([damaged], "vmjit_run_lanes")

@@ -48,13 +48,13 @@ def needed(name: str, isa: str, architecture: str) -> dict[str, int]:
     from vmjit.translators.cuda import MAX_REGISTERS, CudaTarget
 
     xlen = int(isa[2:4])
-    registers, target = REGISTERS[xlen], CudaTarget(architecture)
+    registers, target = REGISTERS[xlen, False], CudaTarget(architecture)
     made, windows = regions(name, isa)
     names = [f"{name}_{number}" for number in range(len(made))]
     texts = [target.compile_region(r, registers, windows, n).decode() for r, n in zip(made, names, strict=True)]
     alone, _ = cuda_tools.assemble(merge(texts), architecture, relocatable=True)
     instructions = cuda_tools.count_instructions(cuda_tools.disassemble(alone))
-    interpreter = target.compile_interpreter(registers, interpreter_keys_of(xlen), "interpret").decode()
+    interpreter = target.compile_interpreter(registers, interpreter_keys_of(registers), "interpret").decode()
     limit = MAX_REGISTERS[xlen]
     kernel = target.compile_kernel(registers, "interpret", names, "run_lanes").decode()
     _, needs = cuda_tools.assemble(merge([interpreter, *texts, kernel]), architecture, max_registers=limit)

@@ -50,7 +50,7 @@ def translated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = CudaTarget("sm_90")
     cache = CodeCache(DiskCache(folder))
     windows = DeviceWindowPlan(WindowPlan(0, 0, 0, 0, more=False), 0, 0)
-    made = DeviceKernels([CudaDevice("cuda", open_driver=lambda _: FakeCuda())], REGISTERS[64], windows, cache)
+    made = DeviceKernels([CudaDevice("cuda", open_driver=lambda _: FakeCuda())], REGISTERS[64, False], windows, cache)
     made.translate(target)
     return folder
 

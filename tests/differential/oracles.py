@@ -58,6 +58,10 @@ class Unicorn:
         self.uc.hook_add(unicorn.UC_HOOK_CODE, self._count)
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
 
+    def enable_floats(self) -> None:
+        """Switch the float unit on (mstatus.FS), which is off at first."""
+        self.uc.reg_write(rc.UC_RISCV_REG_MSTATUS, 3 << 13)
+
     def _count(self, uc: unicorn.Uc, address: int, size: int, user: object) -> None:
         self.retired += 1
 

@@ -102,7 +102,7 @@ class Loop:
                 blocks[pc] = decoder.block(fetch, pc)
                 todo += blocks[pc].successors()
         region = Region([CODE], blocks)
-        assert region.blocks[CODE].registers is REGISTERS[self.xlen]
+        assert region.blocks[CODE].registers is REGISTERS[self.xlen, False]
         return counted_loops(region, budget_needs(region))
 
     def start(self, lane: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ or sections, `name:` on a line of its own with indented lines below. Guest state
 commas between them:
 
     a0=5, x11=-1      registers; numbers are taken modulo the register width
+    fa0=0x40, fcsr=1  float registers as their 64 bits, and the float status
     pc=pc+4           `pc` in a value is the address of the instruction (of the first one in a section)
     mem[0x20000]=0102 bytes in the order of their addresses
     reserved=0x20000  the address that a load-reserved holds, or `none`
@@ -25,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
+from vmjit.decoders.riscv.registers import FLOAT_STATUS
 
 FOLDER = Path(__file__).resolve().parent
 STOPS = ("ebreak", "ecall", "unsupported", "budget")
@@ -46,6 +48,7 @@ class State:
     """What a case says about guest state. Registers by index, memory as bytes by address."""
 
     registers: dict[int, int] = field(default_factory=dict)
+    floats: dict[int, int] = field(default_factory=dict)  # by index, too
     memory: dict[int, bytes] = field(default_factory=dict)
     pc: int | None = None
     reserved: int | None = None
@@ -117,6 +120,7 @@ def parse_state(items: str | Iterable[str], xlen: int, pc: int) -> State:
     """Read `name=value` items. ValueError for what is none."""
     text = items if isinstance(items, str) else ",".join(items)
     registers: dict[int, int] = {}
+    floats: dict[int, int] = {}
     memory: dict[int, bytes] = {}
     rest: dict[str, object] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -139,8 +143,12 @@ def parse_state(items: str | Iterable[str], xlen: int, pc: int) -> State:
         elif name == "pc":
             rest["pc"] = _number(value, xlen, pc)
         else:
-            registers[REGISTERS[xlen].index(name)] = _number(value, xlen, pc)
-    return State(registers, memory, **rest)  # type: ignore[arg-type]
+            index = REGISTERS[xlen, True].index(name)
+            if index < FLOAT_STATUS:
+                registers[index] = _number(value, xlen, pc)
+            else:
+                floats[index] = _number(value, 64, pc)
+    return State(registers, floats, memory, **rest)  # type: ignore[arg-type]
 
 
 def _number(text: str, xlen: int, pc: int) -> int:
@@ -170,6 +178,14 @@ def registers_before(state: State, xlen: int) -> list[int]:
     """Registers that a case does not name hold something, so that reading or writing a wrong one shows."""
     junk = [0, *(int.from_bytes(bytes([0x5A, 0xA5, 0xC3, i] * 2), "little") % (1 << xlen) for i in range(1, 32))]
     return [state.registers.get(i, value) for i, value in enumerate(junk)]
+
+
+def floats_before(state: State, decoder: Decoder) -> list[int]:
+    """The float status and the float registers, if the hart has them."""
+    if decoder.registers.float_status is None:
+        return []
+    junk = [0, *(int.from_bytes(bytes([0x3C, 0xC3, 0x96, i] * 2), "little") for i in range(32))]
+    return [state.floats.get(FLOAT_STATUS + i, value) for i, value in enumerate(junk)]
 
 
 def patched(base: bytes, start: int, memory: dict[int, bytes]) -> bytes:

@@ -68,17 +68,26 @@ class Outcome:
     fault: tuple[str, int] | None = None
     reserved: int | None = None
     memory: dict[int, bytes] = field(default_factory=dict)
+    floats: list[int] = field(default_factory=list)
+    """The float status and the float registers, if there are any."""
 
 
 class Hart:
     """Runs code from memory. `fence.i` needs no care: every block is decoded when it is reached."""
 
     def __init__(
-        self, decoder: Decoder, memory: Memory, registers: list[int], *, retired: int = 0, reserved: int | None = None
+        self,
+        decoder: Decoder,
+        memory: Memory,
+        registers: list[int],
+        *,
+        retired: int = 0,
+        reserved: int | None = None,
+        floats: list[int] | None = None,
     ) -> None:
         self.decoder = decoder
         self.memory = memory
-        values = [*registers, 0 if reserved is None else reserved + 1]
+        values = [*registers, 0 if reserved is None else reserved + 1, *(floats or [])]
         self.evaluator = Evaluator(values, memory, retired)
 
     def run(self, pc: int, limit: int | None = None) -> Outcome:
@@ -93,6 +102,8 @@ class Hart:
             try:
                 name, pc = self.evaluator.run(block)
             except Trap as trap:
+                if trap.kind == "illegal":
+                    return self._outcome(self.evaluator.pc, "unsupported", None)
                 return self._outcome(self.evaluator.pc, "", (trap.kind, trap.address))
             if name in ("ebreak", "unsupported"):
                 return self._outcome(pc, name, None)
@@ -104,8 +115,8 @@ class Hart:
         return self._outcome(pc, RUNNING, None)
 
     def _outcome(self, pc: int, stop: str, fault: tuple[str, int] | None) -> Outcome:
-        *registers, reservation = self.evaluator.registers
-        assert len(registers) == RESERVATION
+        values = self.evaluator.registers
+        registers, reservation, floats = values[:RESERVATION], values[RESERVATION], values[RESERVATION + 1 :]
         return Outcome(
             registers,
             pc,
@@ -114,4 +125,5 @@ class Hart:
             fault,
             reservation - 1 if reservation else None,
             {span.start: bytes(span.data) for span in self.memory.spans},
+            floats,
         )

@@ -20,6 +20,7 @@ from tests.filetests.cases import (
     case_files,
     case_id,
     decoder_of,
+    floats_before,
     parse_state,
     patched,
     read_case,
@@ -27,7 +28,8 @@ from tests.filetests.cases import (
 )
 from tests.filetests.hart import RUNNING, Hart, Memory, Outcome, Span
 from tests.filetests.tiers import Start, run_on_tier
-from vmjit.decoders.riscv import Decoder, parse_isa
+from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
+from vmjit.decoders.riscv.registers import FLOAT_STATUS
 from vmjit.decoders.riscv.row import Row
 from vmjit.decoders.riscv.tables import ALL_ROWS
 from vmjit.program import Program, Segment
@@ -42,6 +44,8 @@ BASE, SLOT = 0x100000, 128
 # A lane that went astray is stopped.
 LIMIT = 100
 
+_FLOAT_NAMES = REGISTERS[64, True].names[FLOAT_STATUS:]
+
 C_EBREAK, EBREAK = bytes.fromhex("0290"), bytes.fromhex("73001000")
 
 
@@ -49,13 +53,17 @@ def _decoder(case: CaseFile) -> Decoder:
     return decoder_of(case.settings["isa"])
 
 
-def differences(line: Line, xlen: int, pc: int, got: Outcome) -> list[str]:
+def differences(line: Line, decoder: Decoder, pc: int, got: Outcome) -> list[str]:
     """What is not as the line says, after one instruction at `pc` (and the breakpoint behind it, if it got there)."""
+    xlen = decoder.isa.xlen
     before, after = parse_state(line.before, xlen, pc), parse_state(line.after, xlen, pc)
     stops = bool(after.stop or after.fault)
     expected = registers_before(before, xlen)
     for index, value in after.registers.items():
         expected[index] = value
+    floats = floats_before(before, decoder)
+    for index, value in after.floats.items():
+        floats[index - FLOAT_STATUS] = value
     data = patched(patched(bytes(DATA_SIZE), DATA, before.memory), DATA, after.memory)
     wanted: list[tuple[str, object, object]] = [
         ("pc", after.pc if after.pc is not None else pc if stops else (pc + len(line.data)) % (1 << xlen), got.pc),
@@ -64,6 +72,7 @@ def differences(line: Line, xlen: int, pc: int, got: Outcome) -> list[str]:
         ("retired", (before.retired or 0) + (not stops), got.retired),
         ("reserved", after.reserved if after.reserved_given else before.reserved, got.reserved),
         *((f"x{i}", expected[i], got.registers[i]) for i in range(32)),
+        *((_FLOAT_NAMES[i], value, got.floats[i]) for i, value in enumerate(floats)),
     ]
     found = [
         f"{name} is {_shown(actual)}, expected {_shown(value)}" for name, value, actual in wanted if value != actual
@@ -89,7 +98,14 @@ def run_by_evaluator(case: CaseFile, line: Line) -> Outcome:
         decoder.isa.xlen,
     )
     registers = registers_before(before, decoder.isa.xlen)
-    hart = Hart(decoder, memory, registers, retired=before.retired or 0, reserved=before.reserved)
+    hart = Hart(
+        decoder,
+        memory,
+        registers,
+        retired=before.retired or 0,
+        reserved=before.reserved,
+        floats=floats_before(before, decoder),
+    )
     return hart.run(PC, 1)
 
 
@@ -109,13 +125,23 @@ def slot_of(case: CaseFile) -> int:
 
 def complaints_of_tier(case: CaseFile, tier: str) -> list[str]:
     """Every line of a file on one tier: what is not as expected."""
-    xlen = _decoder(case).isa.xlen
+    decoder = _decoder(case)
+    xlen = decoder.isa.xlen
     slot = slot_of(case)
     places = [BASE + slot * i + slot // 2 for i in range(len(case.lines))]
     starts = []
     for line, place in zip(case.lines, places, strict=True):
         before = parse_state(line.before, xlen, place)
-        starts.append(Start(place, registers_before(before, xlen), before.memory, before.retired or 0, before.reserved))
+        starts.append(
+            Start(
+                place,
+                registers_before(before, xlen),
+                before.memory,
+                before.retired or 0,
+                before.reserved,
+                floats_before(before, decoder),
+            )
+        )
     found = []
     compiled = 0
     for run in run_on_tier(program_of(case), starts, tier, LIMIT):
@@ -126,7 +152,7 @@ def complaints_of_tier(case: CaseFile, tier: str) -> list[str]:
                 # It went on to a breakpoint of its slot.
                 assert -slot // 2 <= got.pc - place < slot // 2 or got.stop != "ebreak"
                 got.stop = RUNNING if got.stop == "ebreak" else got.stop
-            found += [f"{line.place} ({run.label}) {line.text}: {d}" for d in differences(line, xlen, place, got)]
+            found += [f"{line.place} ({run.label}) {line.text}: {d}" for d in differences(line, decoder, place, got)]
     if tier != "interpreter":
         assert compiled > 0, "no compiled code ran"
     return found
@@ -147,10 +173,10 @@ def test_bytes_and_disassembly(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=case_id)
 def test_evaluator(path: Path) -> None:
     case = read_case(path)
-    xlen = _decoder(case).isa.xlen
     found = []
     for line in case.lines:
-        found += [f"{line.place} {line.text}: {d}" for d in differences(line, xlen, PC, run_by_evaluator(case, line))]
+        got = run_by_evaluator(case, line)
+        found += [f"{line.place} {line.text}: {d}" for d in differences(line, _decoder(case), PC, got)]
     assert not found, "\n".join(found)
 
 
@@ -205,6 +231,6 @@ def test_wrong_lines_are_reported(tmp_path: Path) -> None:
     case = read_case(path)
     assert len(case.lines) == len(WRONG_LINES)
     for line in case.lines:
-        assert differences(line, 32, PC, run_by_evaluator(case, line)), line
+        assert differences(line, _decoder(case), PC, run_by_evaluator(case, line)), line
     reported = {text.split()[0] for text in complaints_of_tier(case, "interpreter")}
     assert reported == {line.place for line in case.lines}

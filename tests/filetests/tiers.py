@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,7 +11,7 @@ import vmjit
 from tests.differential.oracles import machine, settle
 from tests.filetests.hart import RUNNING, Outcome
 from vmjit import Access, Stop
-from vmjit.decoders.riscv.registers import RESERVATION
+from vmjit.decoders.riscv.registers import FLOAT_STATUS, RESERVATION
 from vmjit.program import Program
 
 _STOPS = {Stop.EBREAK: "ebreak", Stop.ECALL: "ecall", Stop.UNSUPPORTED: "unsupported", Stop.BUDGET: RUNNING}
@@ -33,6 +33,7 @@ class Start:
     memory: dict[int, bytes]
     retired: int = 0
     reserved: int | None = None
+    floats: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def _set(m: vmjit.Machine, starts: list[Start]) -> None:
         m.registers[i] = values[i]
     reserved = [0 if s.reserved is None else s.reserved + 1 for s in starts]
     m._state.registers[RESERVATION] = reserved
+    for i, values in enumerate(zip(*(s.floats for s in starts), strict=True)):
+        m._state.registers[FLOAT_STATUS + i] = values
     m._state.retired[:] = [s.retired for s in starts]
     m.pc = np.array([s.pc for s in starts], np.uint64)
     for address in sorted({a for s in starts for a in s.memory}):
@@ -93,6 +96,7 @@ def _outcomes(m: vmjit.Machine, result: vmjit.RunResult) -> list[Outcome]:
                 (access, int(result.fault_address[lane])) if faulted else None,
                 reservation - 1 if reservation else None,
                 {address: rows[lane].tobytes() for address, rows in memory.items()},
+                [int(v) for v in m._state.registers[FLOAT_STATUS:, lane]],
             )
         )
     return found

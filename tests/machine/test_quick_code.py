@@ -14,6 +14,7 @@ from tests.differential.oracles import machine, program, settle
 from vmjit import tiering
 from vmjit.cache import CodeCache, DiskCache, forbid_compiling
 from vmjit.cpu_engine import CpuEngine
+from vmjit.decoders.riscv import REGISTERS
 from vmjit.errors import CompileError
 from vmjit.interpreter import interpreter_for
 from vmjit.kernels.layout import ENTRY_FUNCTION
@@ -44,7 +45,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CodeCache:
 @pytest.fixture
 def efforts(monkeypatch: pytest.MonkeyPatch) -> list[Effort]:
     """The efforts of compilations, as they are made."""
-    interpreter_for(32)  # compiled by the first that needs it
+    interpreter_for(REGISTERS[32, False])  # compiled by the first that needs it
     made: list[Effort] = []
     compile_ = CpuTarget.compile
 

@@ -24,6 +24,7 @@ from vmjit.ir import (
 from vmjit.ir.ops import TRAP_KINDS
 
 INTEGERS = (I8, I16, I32, I64)
+FLOATS = (I16, I32, I64)
 PC = 0x1000
 FLAG = Temp(0, I1)
 
@@ -40,6 +41,8 @@ def sources_of(letter: str, own: Type, xlen: Type) -> tuple[Type, ...]:
         return tuple(t for t in (I1, *INTEGERS) if t.bits < own.bits)
     if letter == "L":
         return tuple(t for t in INTEGERS if t.bits > own.bits)
+    if letter == "F":
+        return FLOATS
     return ({"T": own, "A": xlen, "i1": I1}[letter],)
 
 
@@ -67,7 +70,7 @@ def ops_with(name: str, own: Type, xlen: Type) -> list[Op]:
 
 def block_of(ops: list[Op], xlen: int = 64, terminator: Terminator | None = None) -> Block:
     """A block of one instruction."""
-    registers = REGISTERS[xlen]
+    registers = REGISTERS[xlen, False]
     jump = Terminator("jump", (), (Const(PC + 4, registers.type),))
     return Block(PC, registers, [GuestInstruction(PC, 4, 0x13, ops, "nop")], terminator or jump)
 

@@ -23,6 +23,7 @@ import vmjit
 import vmjit.cache
 from tests.differential.asm import encode
 from vmjit.cache import CacheStatistics, CodeCache, DiskCache, cache_key, default_directory, source_identity
+from vmjit.decoders.riscv import REGISTERS
 from vmjit.errors import CacheWarning
 from vmjit.interpreter import interpreter_for
 from vmjit.program import Program
@@ -630,8 +631,8 @@ def many_functions() -> bytes:
 @pytest.fixture
 def shared_folder(tmp_path: Path) -> Path:
     """A cache folder that holds the interpreter and nothing else."""
-    interpreter_for(64)
-    key = cache_key("interpreter", ("64", *cpu_target().identity))
+    interpreter_for(REGISTERS[64, False])
+    key = cache_key("interpreter", (REGISTERS[64, False].name, *cpu_target().identity))
     image = DiskCache().get(key)
     assert image is not None
     DiskCache(tmp_path / "cache").put(key, image)

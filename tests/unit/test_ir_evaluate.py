@@ -216,7 +216,7 @@ def test_the_zero_register() -> None:
     ],
 )
 def test_a_trap_undoes_its_instruction(op: Op, kind: str, address: int) -> None:
-    registers = REGISTERS[64]
+    registers = REGISTERS[64, False]
     first = GuestInstruction(PC, 4, 0, [Op("add", I64, Register(10), (Register(10), Const(1, I64)))])
     second = GuestInstruction(PC + 4, 4, 0, [Op("copy", I64, Register(12), (Const(1, I64),)), op])
     block = Block(PC, registers, [first, second], Terminator("jump", (), (Const(PC, I64),)))

@@ -35,7 +35,7 @@ from vmjit.ir import (
 from vmjit.ir.ops import TRAP_KINDS
 from vmjit.ir.text import format_op, format_operand, format_terminator
 
-REGISTERS64 = REGISTERS[64]
+REGISTERS64 = REGISTERS[64, False]
 
 
 def assert_round_trips(block: Block) -> None:
@@ -50,14 +50,14 @@ def assert_round_trips(block: Block) -> None:
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_round_trips(name: str, xlen: int) -> None:
     for own in types_of(name):
-        assert_round_trips(block_of(ops_with(name, own, REGISTERS[xlen].type), xlen))
+        assert_round_trips(block_of(ops_with(name, own, REGISTERS[xlen, False].type), xlen))
 
 
 @pytest.mark.parametrize("xlen", [32, 64])
 @pytest.mark.parametrize("name", TERMINATORS)
 def test_every_terminator_round_trips(name: str, xlen: int) -> None:
     ops = [definition(Temp(0, I1))]
-    assert_round_trips(block_of(ops, xlen, terminator_of(name, REGISTERS[xlen].type)))
+    assert_round_trips(block_of(ops, xlen, terminator_of(name, REGISTERS[xlen, False].type)))
 
 
 @pytest.mark.parametrize("data", ["", "call", "return"])
@@ -160,7 +160,7 @@ def random_ops(draw: st.DrawFn, xlen: Type) -> list[Op]:
         args = []
         for letter in OPS[name].operands:
             sources = sources_of(letter, own, xlen)
-            if letter in "SL":  # constants there have no type in the text
+            if letter in "SLF":  # constants there have no type in the text
                 known = [t for t in temps if t.type in sources]
                 if not known:
                     known = [Temp(len(ops), sources[0])]
@@ -183,7 +183,7 @@ def random_ops(draw: st.DrawFn, xlen: Type) -> list[Op]:
 
 @st.composite
 def random_blocks(draw: st.DrawFn) -> Block:
-    registers = REGISTERS[draw(st.sampled_from((32, 64)))]
+    registers = REGISTERS[draw(st.sampled_from((32, 64))), draw(st.booleans())]
     pc = draw(st.integers(0, registers.type.mask - 64)) & ~1
     block = Block(pc, registers)
     for _ in range(draw(st.integers(1, 4))):

@@ -40,7 +40,7 @@ T0, FLAG = Temp(0, I64), Temp(0, I1)
 @pytest.mark.parametrize("name", OPS)
 def test_ops_of_the_table_are_accepted(name: str, xlen: int) -> None:
     for own in types_of(name):
-        verify_block(block_of(ops_with(name, own, REGISTERS[xlen].type), xlen))
+        verify_block(block_of(ops_with(name, own, REGISTERS[xlen, False].type), xlen))
 
 
 @pytest.mark.parametrize("name", TERMINATORS)
@@ -154,7 +154,7 @@ def test_wrong_terminators_are_refused(terminator: Terminator, message: str) -> 
 
 def test_a_terminator_is_refused_in_a_block_without_instructions() -> None:
     with pytest.raises(IRError, match="unknown terminator"):
-        verify_block(Block(PC, REGISTERS[64], [], Terminator("go")))
+        verify_block(Block(PC, REGISTERS[64, False], [], Terminator("go")))
 
 
 def _two_instructions() -> Block:

@@ -41,7 +41,7 @@ def region_of(code: bytes, base: int, isa: str, entry: int) -> Region:
 
 
 def analysed(region: Region, xlen: int, assumed: dict[int, Form], shared: tuple[int, int]) -> LaneForms:
-    registers = REGISTERS[xlen]
+    registers = REGISTERS[xlen, False]
     return LaneForms(region, registers, assumed, ValueRanges(region, registers), shared)
 
 

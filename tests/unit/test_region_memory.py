@@ -10,6 +10,7 @@ import pytest
 import vmjit
 from tests.cli.conftest import guest
 from vmjit.cache import DiskCache
+from vmjit.decoders.riscv import registers_of
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.device_code import DeviceCodeSpace
 from vmjit.device_kernels import interpreter_keys_of
@@ -24,7 +25,7 @@ GUESTS = ("calls", "crc32", "json", "sort")
 def code_of(name: str, isa: str = "rv64imac") -> tuple[DeviceCodeSpace, int]:
     prog = vmjit.load(guest(name, isa))
     spans = [CodeSpan(s.address, s.data.ljust(s.size, b"\0")) for s in prog.segments if s.executable]
-    numbers = {key: i for i, key in enumerate(interpreter_keys_of(prog.xlen))}
+    numbers = {key: i for i, key in enumerate(interpreter_keys_of(registers_of(prog.isa_config)))}
     return DeviceCodeSpace(Decoder(prog.isa_config), numbers, spans), prog.entry
 
 

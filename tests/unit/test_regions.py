@@ -387,7 +387,7 @@ def test_is_call() -> None:
     assert [is_call(code.block(code[n])) for n in ("main", "back", "again", "twice", "skip")] == [True, True] + [False] * 3  # fmt: skip
     computed = program("a: call_to 5\n b: jump_to 6\n c: jump a")
     assert [is_call(computed.block(computed[n])) for n in "abc"] == [True, False, False]
-    assert not is_call(Block(BASE, REGISTERS[64], [], Terminator("jump", (), (Const(BASE, I64),))))
+    assert not is_call(Block(BASE, REGISTERS[64, False], [], Terminator("jump", (), (Const(BASE, I64),))))
 
 
 def test_a_callee_that_was_not_visited_stays_outside() -> None:
@@ -632,7 +632,7 @@ def test_pieces_run_as_the_whole() -> None:
 
 # -- budget checks
 
-REGISTERS64 = REGISTERS[64]
+REGISTERS64 = REGISTERS[64, False]
 
 
 def region_of(graph: dict[int, list[int]], sizes: dict[int, int], entries: list[int]) -> Region:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vmjit.decoders.riscv import REGISTERS
 from vmjit.host_memory import HostMemory
 from vmjit.lane_state import LaneState
 from vmjit.regrouping import agreement, order_by, promises
@@ -105,7 +106,7 @@ def test_pages_that_hold_nothing_stay_away() -> None:
 
 
 def test_all_that_is_known_of_a_lane_moves() -> None:
-    state = LaneState(6, 33, 64)
+    state = LaneState(6, REGISTERS[64, False])
     order = np.array([5, 0, 3, 1, 4, 2])
     for name in LaneState._BY_LANE:
         getattr(state, name)[...] = np.arange(6)

@@ -78,9 +78,9 @@ LOOP = (
 def test_a_pointer_that_steps_through_a_loop() -> None:
     """Its bounds are given up; its rest modulo its step stays."""
     made = region(LOOP, [BASE])
-    ranges = ValueRanges(made, REGISTERS[32])
+    ranges = ValueRanges(made, REGISTERS[32, False])
     head = BASE + 8
-    assert ranges.register(head, 10) == anything(REGISTERS[32].type, 8, 2)
+    assert ranges.register(head, 10) == anything(REGISTERS[32, False].type, 8, 2)
     address = next(ranges.addresses[id(op)] for op in made.blocks[head].ops() if op.name == "load")
     assert (address.step, address.rest) == (8, 3)
     assert ranges.entering(head, [head], 10).inside(0x200A, 1)
@@ -88,6 +88,6 @@ def test_a_pointer_that_steps_through_a_loop() -> None:
 
 def test_nothing_is_known_where_lanes_enter() -> None:
     made = region(LOOP, [BASE, BASE + 8])
-    ranges = ValueRanges(made, REGISTERS[32])
-    assert ranges.register(BASE + 8, 10) == anything(REGISTERS[32].type)
-    assert ranges.entering(BASE + 8, [BASE + 8], 10) == anything(REGISTERS[32].type)
+    ranges = ValueRanges(made, REGISTERS[32, False])
+    assert ranges.register(BASE + 8, 10) == anything(REGISTERS[32, False].type)
+    assert ranges.entering(BASE + 8, [BASE + 8], 10) == anything(REGISTERS[32, False].type)

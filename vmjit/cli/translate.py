@@ -97,7 +97,8 @@ def _code_space(program: Program) -> CodeSpace:
     from vmjit.interpreter import interpreter_for
 
     spans = [CodeSpan(s.address, s.data.ljust(s.size, b"\0")) for s in program.segments if s.executable]
-    return CodeSpace(Decoder(program.isa_config), interpreter_for(program.xlen), spans)
+    decoder = Decoder(program.isa_config)
+    return CodeSpace(decoder, interpreter_for(decoder.registers), spans)
 
 
 def _blocks(region: Region) -> str:

@@ -55,7 +55,7 @@ def _for_cuda(
     alone, _ = cuda_tools.assemble(function, architecture, relocatable=True)
     if emit == "sass":
         return cuda_tools.disassemble(alone).encode()
-    keys = interpreter_keys_of(registers.type.bits)
+    keys = interpreter_keys_of(registers)
     interpreter = target.compile_interpreter(registers, keys, INTERPRETER_NAME).decode()
     kernel = target.compile_kernel(registers, INTERPRETER_NAME, [REGION_NAME], KERNEL_NAME).decode()
     whole = merge([interpreter, function, kernel])
@@ -86,7 +86,7 @@ def _for_amd(region: Region, registers: RegisterFile, windows: DeviceWindowPlan,
     from vmjit.translators import hip
 
     target = hip.HipTarget(architecture)
-    keys = interpreter_keys_of(registers.type.bits)
+    keys = interpreter_keys_of(registers)
     images = [
         target.compile_kernel(registers, INTERPRETER_NAME, [REGION_NAME], KERNEL_NAME),
         target.compile_interpreter(registers, keys, INTERPRETER_NAME),

@@ -131,8 +131,9 @@ class _Call:
         self.index = index_of(lanes)
 
     def signed(self, index: int) -> Values:
-        register = self.state.registers[_A0 + index, self.index]
-        values: Values = register.view(np.int32 if self.environment.xlen == 32 else np.int64).astype(np.int64)
+        signed = np.int32 if self.environment.xlen == 32 else np.int64
+        # Registers may be kept in more bits than they have.
+        values: Values = self.state.registers[_A0 + index, self.index].astype(signed).astype(np.int64)
         return values
 
     def address(self, index: int) -> NDArray[np.uint64]:
@@ -148,7 +149,8 @@ class _Call:
         return np.where(known, given, -1)
 
     def give(self, result: Values) -> None:
-        self.state.registers[_A0, self.index] = result.astype(self.state.registers.dtype)
+        unsigned = np.uint32 if self.environment.xlen == 32 else np.uint64
+        self.state.registers[_A0, self.index] = result.astype(unsigned)
 
     def write_struct(self, pointers: NDArray[np.uint64], rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Write one row of bytes for each lane; which lanes could take it."""

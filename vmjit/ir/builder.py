@@ -15,8 +15,7 @@ _REGISTERS = (Register, RegisterSlot)  # written as a union it would be made ane
 class Builder:
     """Collects the ops of one guest instruction.
 
-    The type of an op is that of its operands; a Python int takes the type of the operand beside it. Registers have
-    the type of the register file.
+    The type of an op is that of its operands; a Python int takes the type of the operand beside it.
     """
 
     def __init__(self, registers: RegisterFile) -> None:
@@ -29,7 +28,11 @@ class Builder:
     # -- plumbing
 
     def type_of(self, value: Operand) -> Type:
-        return self.xlen if isinstance(value, _REGISTERS) else value.type
+        if isinstance(value, Register):
+            return self.registers.type_of(value.index)
+        if isinstance(value, RegisterSlot):
+            return value.type or self.xlen
+        return value.type
 
     def const(self, value: int, type_: Type | None = None) -> Const:
         return Const(value, type_ or self.xlen)
@@ -187,18 +190,32 @@ class Builder:
     def retired(self, type_: Type) -> Temp:
         return self._emit("retired", type_, ())
 
+    # -- floats
+
+    def float_op(self, name: str, type_: Type, *operands: Operand, mode: Value = 0) -> Temp:
+        """A float op of `FLOAT_OPS` with a rounding mode; the exceptions that it raises are kept. `type_` is the op's:
+        the format of what it computes or compares, or the integer it converts to."""
+        index = self.registers.float_status
+        if index is None:
+            raise TypeError(f"{self.registers.name} has no floats")
+        status = Register(index)
+        result = self._emit(name, type_, (*operands, self._typed(mode, self.xlen), status))
+        self.ops.append(Op("accrued", self.xlen, status, ()))
+        return result
+
     def set(self, dest: Operand, value: Value) -> None:
         """Write a guest register. The op that just computed `value` writes it directly where it can."""
         if not isinstance(dest, _REGISTERS):
             raise TypeError(f"set needs a guest register, got {dest}")
         if isinstance(dest, Register) and dest.index == self.registers.zero:
             return
-        value = self._typed(value, self.xlen)
+        type_ = self.type_of(dest)
+        value = self._typed(value, type_)
         if isinstance(value, Temp) and self.ops and self.ops[-1].dest == value and not self._used(value):
             last = self.ops[-1]
             self.ops[-1] = Op(last.name, last.type, dest, last.args, last.kind)
             return
-        self.ops.append(Op("copy", self.xlen, dest, (value,)))
+        self.ops.append(Op("copy", type_, dest, (value,)))
 
     def _used(self, temp: Temp) -> bool:
         return any(temp in op.args for op in self.ops)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from vmjit.ir import floats
 from vmjit.ir.block import Block
+from vmjit.ir.ops import OPS
 from vmjit.ir.types import I1, Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
 
 
 class Trap(Exception):
-    """The lane stops at the current instruction: `kind` is "read", "write" or one of `TRAP_KINDS`."""
+    """The lane stops at the current instruction: `kind` is "read", "write", one of `TRAP_KINDS`, or "illegal" where a
+    float op's rounding mode is none."""
 
     def __init__(self, kind: str, address: int) -> None:
         super().__init__(f"{kind} at {address:#x}")
@@ -102,6 +105,7 @@ class Evaluator:
         self.memory = memory
         self.retired = retired
         self._temps: dict[Temp, int] = {}
+        self._status = 0
         self._block: Block
 
     def value(self, operand: Operand) -> int:
@@ -115,25 +119,46 @@ class Evaluator:
         raise TypeError(f"{operand} has no value outside a handler")
 
     def _width(self, operand: Operand) -> Type:
-        return self._block.registers.type if isinstance(operand, Register) else operand.type  # type: ignore[union-attr]
+        if isinstance(operand, Register):
+            return self._block.registers.type_of(operand.index)
+        return operand.type  # type: ignore[return-value]
+
+    def _float_op(self, op: Op, args: list[int]) -> int:
+        *operands, mode, self._status = args
+        rounding = floats.effective_mode(mode, self._status)
+        if rounding is None:
+            raise Trap("illegal", 0)
+        result, flags = floats.compute(op.name, op.type.bits, self._width(op.args[0]).bits, operands, rounding)
+        self._status |= flags
+        return result
+
+    def _effect(self, op: Op, args: list[int]) -> int:
+        """Do what acts on lane state, or asks it."""
+        size = op.type.bits // 8
+        match op.name:
+            case "load":
+                return int.from_bytes(self.memory.read(args[0], size), "little")
+            case "store":
+                self.memory.write(args[0], args[1].to_bytes(size, "little"))
+            case "store_if":
+                if args[0]:
+                    self.memory.write(args[1], args[2].to_bytes(size, "little"))
+            case "trap_if":
+                if args[0]:
+                    raise Trap(op.kind, args[1])
+            case "retired":
+                return self.retired
+            case "accrued":
+                return self._status
+            case _:
+                return self._float_op(op, args)
+        return 0
 
     def step(self, op: Op) -> None:
         """Execute one op; raises `Trap` before any state of it changes."""
         args = [self.value(a) for a in op.args]
-        size = op.type.bits // 8
-        result = 0
-        if op.name == "load":
-            result = int.from_bytes(self.memory.read(args[0], size), "little")
-        elif op.name == "store":
-            self.memory.write(args[0], args[1].to_bytes(size, "little"))
-        elif op.name == "store_if":
-            if args[0]:
-                self.memory.write(args[1], args[2].to_bytes(size, "little"))
-        elif op.name == "trap_if":
-            if args[0]:
-                raise Trap(op.kind, args[1])
-        elif op.name == "retired":
-            result = self.retired
+        if not OPS[op.name].pure:
+            result = self._effect(op, args)
         elif op.name == "sext":
             result = self._width(op.args[0]).signed(args[0])
         else:

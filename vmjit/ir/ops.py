@@ -4,7 +4,14 @@ Every op is total: shifts take their amount modulo the width, division by zero a
 the RISC-V M extension, unprivileged specification 2.3, "Division operations"), so no guest value can trap the host.
 
 Memory is little-endian. Signatures are written over the letters T (the op's own type, its suffix in the text form),
-A (an address, as wide as the guest's registers), S (any narrower integer), L (any wider integer).
+A (an address, as wide as the guest's registers), S (any narrower integer), L (any wider integer), F (a float of any
+format, or an integer to be converted).
+
+Float ops work on the bits of IEEE 754 numbers: i16, i32 and i64 are binary16, binary32 and binary64. Their last two
+operands are the rounding mode (a number of `vmjit.ir.floats.Rounding`) and the status register, as that of RISC-V: five
+exception flags, lowest inexact, and above them the dynamic rounding mode. `accrued` behind a float op is that register
+with the exceptions that the op raised. Every NaN result is the canonical one. Floats are exact: rounded once, tininess
+detected after rounding (IEEE 754-2019; RISC-V unprivileged specification 2.3, chapters "F", "D" and "Zfh").
 """
 
 from __future__ import annotations
@@ -85,6 +92,25 @@ _ROWS = (
         "store_if", "i1 A T ->", "store when the condition holds; otherwise no access at all", pure=False, least_bits=8
     ),
     _op("trap_if", "i1 T ->", "stop the lane here with the op's kind and address when the condition holds", pure=False),
+    _op("fadd", "T T A A -> T", "sum of floats", pure=False, least_bits=16),
+    _op("fsub", "T T A A -> T", "difference of floats", pure=False, least_bits=16),
+    _op("fmul", "T T A A -> T", "product of floats", pure=False, least_bits=16),
+    _op("fdiv", "T T A A -> T", "quotient of floats", pure=False, least_bits=16),
+    _op("fsqrt", "T A A -> T", "square root of a float", pure=False, least_bits=16),
+    _op("fma", "T T T A A -> T", "product of two floats plus a third, rounded once", pure=False, least_bits=16),
+    _op("fmin", "T T A A -> T", "smaller float (minimumNumber); -0 is below +0", pure=False, least_bits=16),
+    _op("fmax", "T T A A -> T", "larger float (maximumNumber)", pure=False, least_bits=16),
+    _op("feq", "T T A A -> i1", "equal floats; a quiet comparison", pure=False, least_bits=16),
+    _op("flt", "T T A A -> i1", "less; signals for every NaN", pure=False, least_bits=16),
+    _op("fle", "T T A A -> i1", "less or equal; signals for every NaN", pure=False, least_bits=16),
+    _op("fcvt", "F A A -> T", "a float of another format", pure=False, least_bits=16),
+    _op("ftos", "F A A -> T", "a float as a signed integer; saturates, NaN is the largest", pure=False, least_bits=32),
+    _op(
+        "ftou", "F A A -> T", "a float as an unsigned integer; saturates, NaN is the largest", pure=False, least_bits=32
+    ),
+    _op("stof", "F A A -> T", "a signed integer as a float", pure=False, least_bits=16),
+    _op("utof", "F A A -> T", "an unsigned integer as a float", pure=False, least_bits=16),
+    _op("accrued", "-> T", "the status register after the float op before this one", pure=False),
     _op("retired", "-> T", "instructions this lane retired before this one", pure=False),
 )
 
@@ -102,5 +128,8 @@ _TERMINATOR_ROWS = (
 )
 
 TERMINATORS: dict[str, TerminatorSpec] = {row.name: row for row in _TERMINATOR_ROWS}
+
+FLOAT_OPS = frozenset("fadd fsub fmul fdiv fsqrt fma fmin fmax feq flt fle fcvt ftos ftou stof utof".split())
+"""Ops that read the status register and raise exceptions. One whose rounding mode is none stops the lane."""
 
 TRAP_KINDS = ("fetch", "misaligned_fetch", "misaligned_access")

@@ -36,7 +36,10 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class RegisterSlot:
+    """`type` is that of the registers that may stand there; None: that of the register file."""
+
     slot: int
+    type: Type | None = None
 
 
 @dataclass(frozen=True, slots=True)

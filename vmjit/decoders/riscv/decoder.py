@@ -8,9 +8,9 @@ from functools import cache, lru_cache, partial
 
 from vmjit.decoders.riscv.disassemble import format_instruction
 from vmjit.decoders.riscv.isa import Isa
-from vmjit.decoders.riscv.registers import REGISTERS
-from vmjit.decoders.riscv.row import REGISTER_OPERANDS, Operands, Row
-from vmjit.decoders.riscv.tables import ALL_ROWS
+from vmjit.decoders.riscv.registers import FLOAT, registers_of
+from vmjit.decoders.riscv.row import REGISTER_SLOTS, Operands, Row, register_index
+from vmjit.decoders.riscv.tables import ALL_ROWS, FLOAT_ROWS
 from vmjit.decoders.riscv.tables.base import LINK_REGISTERS
 from vmjit.ir.block import Block, GuestInstruction
 from vmjit.ir.builder import Builder
@@ -23,7 +23,7 @@ Fetch = Callable[[int, int], bytes]
 # A block ends here at the latest, so that its stream fits the interpreter's scratch space.
 MAX_BLOCK_INSTRUCTIONS = 64
 
-_REGISTERS = tuple(Register(index) for index in range(32))
+_REGISTERS = tuple(Register(index) for index in range(FLOAT + 32))
 
 _PC_RELATIVE = frozenset({"auipc", "jal", "beq", "bne", "blt", "bge", "bltu", "bgeu"})
 
@@ -54,7 +54,7 @@ class Instruction:
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
     """The IR of a row over slots. `constants` names the operands that fill the constant slots, in order; register slots
-    are those of `REGISTER_OPERANDS`. `links` are the slots that static control transfers go through."""
+    are those of `REGISTER_SLOTS`. `links` are the slots that static control transfers go through."""
 
     ops: tuple[Op, ...]
     terminator: Terminator | None
@@ -71,7 +71,7 @@ class Decoder:
 
     def __init__(self, isa: Isa) -> None:
         self.isa = isa
-        self.registers: RegisterFile = REGISTERS[isa.xlen]
+        self.registers: RegisterFile = registers_of(isa)
         self._buckets = _buckets(isa)
         self._bases = {row.name: row for row in _rows_for_xlen(isa.xlen) if row.expands is None and _allowed(row, isa)}
         self._matched: dict[int, Matched | None] = {}
@@ -125,7 +125,7 @@ class Decoder:
         assert matched is not None
         return row_template(
             matched.base,
-            self.isa.xlen,
+            self.registers,
             matched.values.get("rd") == 0 and "rd" in matched.values,
             instruction.misaligned,
         )
@@ -195,8 +195,8 @@ class _InstructionOperands(Operands):
 
     def __getattr__(self, name: str) -> Operand:
         operand: Operand
-        if name in REGISTER_OPERANDS:
-            operand = _REGISTERS[self._values[name]]
+        if name in REGISTER_SLOTS:
+            operand = _REGISTERS[register_index(name, self._values[name])]
         elif name == "target":
             operand = self._builder.const(self._instruction.target)
         elif name == "next_pc":
@@ -219,18 +219,19 @@ class _TemplateOperands(Operands):
     def __getattr__(self, name: str) -> Operand:
         if name == "rd" and self._rd_is_zero:
             return Register(0)
-        if name in REGISTER_OPERANDS:
-            return RegisterSlot(REGISTER_OPERANDS.index(name))
+        if name in REGISTER_SLOTS:
+            type_ = self._builder.registers.type_of(register_index(name, 0))
+            return RegisterSlot(REGISTER_SLOTS[name], None if type_ is self._builder.xlen else type_)
         if name not in self.constants:
             self.constants.append(name)
         return ConstSlot(self.constants.index(name), self._builder.xlen)
 
 
 @cache
-def row_template(base: Row, xlen: int, rd_is_zero: bool, misaligned: bool) -> Template:
+def row_template(base: Row, registers: RegisterFile, rd_is_zero: bool, misaligned: bool) -> Template:
     """The template of a base row. `rest` among its constants is the number of instructions left in the block."""
     assert base.meaning is not None
-    builder = Builder(REGISTERS[xlen])
+    builder = Builder(registers)
     operands = _TemplateOperands(builder, rd_is_zero=rd_is_zero, misaligned=misaligned)
     base.meaning(builder, operands)
     ops = builder.finish()
@@ -243,17 +244,22 @@ def row_template(base: Row, xlen: int, rd_is_zero: bool, misaligned: bool) -> Te
     return Template(tuple(ops), builder.terminator, tuple(constants))
 
 
-def all_templates(xlen: int) -> list[Template]:
-    """The templates of every row with a meaning at this width, without repetition."""
+def all_templates(registers: RegisterFile) -> list[Template]:
+    """The templates of every row with a meaning for these registers, without repetition."""
     found: dict[tuple[object, ...], Template] = {}
-    for row in _rows_for_xlen(xlen):
-        if row.meaning is None:
-            continue
+    for row in rows_for(registers):
         for rd_is_zero in (False, True):
             for misaligned in (False, True):
-                template = row_template(row, xlen, rd_is_zero, misaligned)
+                template = row_template(row, registers, rd_is_zero, misaligned)
                 found.setdefault((template.ops, template.terminator), template)
     return list(found.values())
+
+
+def rows_for(registers: RegisterFile) -> list[Row]:
+    """The rows with a meaning for these registers."""
+    floats = registers.float_status is not None
+    rows = (row for row in _rows_for_xlen(registers.type.bits) if row.meaning is not None)
+    return [row for row in rows if floats or row not in FLOAT_ROWS]
 
 
 def _rows_for_xlen(xlen: int) -> list[Row]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from vmjit.decoders.riscv.decoder import Template, row_template
-from vmjit.decoders.riscv.row import REGISTER_OPERANDS
-from vmjit.decoders.riscv.tables import ALL_ROWS
+from vmjit.decoders.riscv.decoder import Template, row_template, rows_for
+from vmjit.decoders.riscv.row import REGISTER_SLOTS
+from vmjit.ir.registers import RegisterFile
 
 # First instruction: what often follows it, by the names of rows. A name that an ISA lacks makes no pair there.
 # `xor/rs1` follows where its rs1 is what the first instruction wrote: the value need not go through memory then.
@@ -52,19 +52,18 @@ class TemplatePair:
 
 
 @cache
-def fused_templates(xlen: int) -> tuple[TemplatePair, ...]:
-    """The pairs at this width. The first of a pair never ends a block."""
+def fused_templates(registers: RegisterFile) -> tuple[TemplatePair, ...]:
+    """The pairs for these registers. The first of a pair never ends a block."""
     templates: dict[str, list[Template]] = {}
-    for row in ALL_ROWS:
-        if xlen in row.xlens and row.meaning is not None:
-            # A jump that discards its return address is another template.
-            unwanted = (False, True) if row.name in ("jal", "jalr") else (False,)
-            templates.setdefault(row.name, []).extend(row_template(row, xlen, zero, False) for zero in unwanted)
+    for row in rows_for(registers):
+        # A jump that discards its return address is another template.
+        unwanted = (False, True) if row.name in ("jal", "jalr") else (False,)
+        templates.setdefault(row.name, []).extend(row_template(row, registers, zero, False) for zero in unwanted)
     pairs = []
     for name, followers in FUSED_PAIRS.items():
         for follower in followers.split():
             second, _, operand = follower.partition("/")
-            passed = REGISTER_OPERANDS.index(operand) if operand else None
+            passed = REGISTER_SLOTS[operand] if operand else None
             both = product(templates.get(name, ()), templates.get(second, ()))
             pairs += [TemplatePair(first, following, passed) for first, following in both]
     return tuple(pairs)

@@ -6,6 +6,7 @@ Naming follows the RISC-V unprivileged specification, chapter "ISA Extension Nam
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,19 +27,22 @@ _IMPLIES: dict[str, tuple[str, ...]] = {
     "zce": ("zca", "zcb"),
     "zcd": ("zca", "d"),
     "zcf": ("zca", "f"),
+    "zfh": ("zfhmin",),
+    "zfhmin": ("f",),
     "zicntr": ("zicsr",),
     "zihpm": ("zicsr",),
 }
 
 # Extensions with rows in the tables.
 IMPLEMENTED = frozenset(
-    "i m a c b zicsr zicntr zifencei zmmul zaamo zalrsc zca zcb zba zbb zbs zbc zicond zihintpause zihintntl".split()
+    "i m a f d c b zfh zfhmin zcd zcf zicsr zicntr zifencei zmmul zaamo zalrsc zca zcb zba zbb zbs zbc zicond "
+    "zihintpause zihintntl".split()
 )
 
 # Extensions the specification names and the decoder has no rows for. A program may carry them in its attributes
 # (compilers list what they may use, not what they do use); executing one of their instructions stops the lane.
 _KNOWN = frozenset(
-    "f d q v h zfh zfhmin zfa zfinx zdinx zhinx zhinxmin zfbfmin zcd zcf zce zcmp zcmt zcmop zimop zawrs zacas zabha "
+    "q v h zfa zfinx zdinx zhinx zhinxmin zfbfmin zce zcmp zcmt zcmop zimop zawrs zacas zabha "
     "zihpm zicbom zicbop zicboz zic64b ziccif ziccrse ziccamoa zicclsm za64rs za128rs zama16b ztso zbkb zbkc zbkx zk "
     "zkn zknd zkne zknh zkr zks zksed zksh zkt zve32x zve32f zve64x zve64f zve64d zvbb zvbc zvfh zvfhmin zvkb zvkg "
     "zvkn zvkned zvknha zvknhb zvks zvksed zvksh zvkt zvl32b zvl64b zvl128b zvl256b zvl512b zvl1024b".split()
@@ -57,7 +61,7 @@ class Isa:
     @property
     def name(self) -> str:
         """The canonical string: single letters in the specification's order, then the others in alphabetical order."""
-        listed = self.extensions - _implied_by_singles(self.extensions)
+        listed = self.extensions - _implied(self.extensions, self.xlen)
         singles = "".join(x for x in _SINGLE_ORDER if x in listed)
         longer = sorted(x for x in listed if len(x) > 1)
         return "_".join([f"rv{self.xlen}{singles}", *longer])
@@ -78,21 +82,35 @@ class Isa:
         return self.name
 
 
-def _implied_by_singles(extensions: frozenset[str]) -> set[str]:
+def _implied(extensions: frozenset[str], xlen: int) -> set[str]:
     """Parts of single letters (zca of c, zmmul of m, …): they are not listed beside the letter."""
     parts: set[str] = set()
     for letter in extensions & {"m", "a", "c"}:
         parts.update(_IMPLIES[letter])
+    parts |= _compressed_floats(extensions, xlen)
+    if "zfh" in extensions:
+        parts.add("zfhmin")
     return parts
 
 
-def _closure(names: set[str]) -> frozenset[str]:
+def _compressed_floats(extensions: Set[str], xlen: int) -> set[str]:
+    """C has the loads and stores of the floats that there are (specification, chapter "Zc", "C")."""
+    found = set()
+    if {"c", "d"} <= extensions:
+        found.add("zcd")
+    if xlen == 32 and {"c", "f"} <= extensions:
+        found.add("zcf")
+    return found
+
+
+def _closure(names: set[str], xlen: int) -> frozenset[str]:
     todo, done = list(names), set(names)
     while todo:
         for implied in _IMPLIES.get(todo.pop(), ()):
             if implied not in done:
                 done.add(implied)
                 todo.append(implied)
+    done |= _compressed_floats(done, xlen)
     return frozenset(done - {"g"})
 
 
@@ -127,7 +145,7 @@ def _parse_isa(text: str) -> Isa:
     if re.search(r"i2p0", lower):
         # Before version 2.1 of the base, the counters and fence.i were part of it.
         names |= {"zicsr", "zifencei"}
-    return Isa(xlen, _closure(names))
+    return Isa(xlen, _closure(names, xlen))
 
 
 def _words(word: str, *, first: bool, text: str) -> list[str]:
@@ -159,5 +177,7 @@ def default_isa(xlen: int, compressed: bool) -> Isa:
     """The ISA assumed for a program that does not say: all that is implemented, C only if the ELF's flags have it."""
     names = set(IMPLEMENTED) - {"b"}
     if not compressed:
-        names -= {"c", "zca", "zcb"}
-    return Isa(xlen, _closure(names))
+        names -= {"c", "zca", "zcb", "zcd", "zcf"}
+    if xlen == 64:
+        names -= {"zcf"}
+    return Isa(xlen, _closure(names, xlen))

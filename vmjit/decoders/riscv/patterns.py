@@ -1,7 +1,8 @@
 """The pattern language of the instruction tables: the specification's own notation.
 
 A pattern lists fields from the most significant bit: binary digits (`-` for a bit that does not matter), `rd`, `rs1`,
-`rs2` (five bits), `rd'`, `rs1'`, `rs2'` (three bits, registers 8 to 15), and immediates with the bits they hold, as in
+`rs2` (five bits), `rd'`, `rs1'`, `rs2'` (three bits, registers 8 to 15), the same with `f` for float registers, the
+rounding mode `rm` (three bits), and immediates with the bits they hold, as in
 `imm[12|10:5]`. Immediates named `imm` are signed from their highest bit, `uimm` and `shamt` are not. `rd!=0` or
 `rd!={0,2}` excludes values, and `nzimm`/`nzuimm` exclude zero.
 """
@@ -16,7 +17,25 @@ _EXCLUDED = r"\d+|\{\d+(?:,\d+)*\}"
 _TOKEN = re.compile(
     rf"(?P<bits>[01-]+)|(?P<name>[a-z]+[0-9]?'?)(?:\[(?P<range>{_RANGES})\])?(?:!=(?P<not>{_EXCLUDED}))?"
 )
-_WIDTH = {"rd": 5, "rs1": 5, "rs2": 5, "rd'": 3, "rs1'": 3, "rs2'": 3, "pred": 4, "succ": 4, "csr": 12, "zimm": 5}
+_WIDTH = {
+    "rd": 5,
+    "rs1": 5,
+    "rs2": 5,
+    "rd'": 3,
+    "rs1'": 3,
+    "rs2'": 3,
+    "pred": 4,
+    "succ": 4,
+    "csr": 12,
+    "zimm": 5,
+    "fd": 5,
+    "fs1": 5,
+    "fs2": 5,
+    "fs3": 5,
+    "fd'": 3,
+    "fs2'": 3,
+    "rm": 3,
+}
 
 
 @dataclass(frozen=True, slots=True)

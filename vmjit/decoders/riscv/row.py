@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from vmjit.decoders.riscv.patterns import Pattern, parse_pattern
+from vmjit.decoders.riscv.registers import FLOAT
 from vmjit.ir.builder import Builder
 from vmjit.ir.values import Operand
 
@@ -26,6 +27,12 @@ class Operands:
     rd: Operand
     rs1: Operand
     rs2: Operand
+    fd: Operand
+    fs1: Operand
+    fs2: Operand
+    fs3: Operand
+    rm: Operand
+    zimm: Operand
     imm: Operand
     uimm: Operand
     shamt: Operand
@@ -40,10 +47,19 @@ class Operands:
 
 Meaning = Callable[[Builder, Operands], None]
 
-# Which operands of an assembly template are registers, and whether it is read or written there does not matter here.
-REGISTER_OPERANDS = ("rd", "rs1", "rs2")
+# Which operands of an assembly template are registers, with the slot that each has; whether it is read or written there
+# does not matter here.
+REGISTER_SLOTS = {"rd": 0, "rs1": 1, "rs2": 2, "fd": 0, "fs1": 1, "fs2": 2, "fs3": 3}
+INTEGER_OPERANDS = frozenset({"rd", "rs1", "rs2"})
+
+
+def register_index(name: str, number: int) -> int:
+    """The register that an operand of this name and number names."""
+    return number if name in INTEGER_OPERANDS else FLOAT + number
+
+
 DERIVED_OPERANDS = ("target", "next_pc")
-IMMEDIATE_OPERANDS = ("imm", "uimm", "shamt")
+IMMEDIATE_OPERANDS = ("imm", "uimm", "shamt", "rm", "zimm")
 
 _ASSEMBLY_WORD = re.compile(r"[a-z][a-z0-9]*|-?\d+")
 

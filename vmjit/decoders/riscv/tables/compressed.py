@@ -17,6 +17,12 @@ _row("c.lw", "010 uimm[5:3] rs1' uimm[2|6] rd' 00", "rd, uimm(rs1)", "lw rd, uim
 _row("c.ld", "011 uimm[5:3] rs1' uimm[7:6] rd' 00", "rd, uimm(rs1)", "ld rd, uimm(rs1)", xlens=RV64)
 _row("c.sw", "110 uimm[5:3] rs1' uimm[2|6] rs2' 00", "rs2, uimm(rs1)", "sw rs2, uimm(rs1)")
 _row("c.sd", "111 uimm[5:3] rs1' uimm[7:6] rs2' 00", "rs2, uimm(rs1)", "sd rs2, uimm(rs1)", xlens=RV64)
+_row("c.fld", "001 uimm[5:3] rs1' uimm[7:6] fd' 00", "fd, uimm(rs1)", "fld fd, uimm(rs1)", extensions="zcd")
+_row("c.flw", "011 uimm[5:3] rs1' uimm[2|6] fd' 00", "fd, uimm(rs1)", "flw fd, uimm(rs1)", xlens=RV32,
+     extensions="zcf")  # fmt: skip
+_row("c.fsd", "101 uimm[5:3] rs1' uimm[7:6] fs2' 00", "fs2, uimm(rs1)", "fsd fs2, uimm(rs1)", extensions="zcd")
+_row("c.fsw", "111 uimm[5:3] rs1' uimm[2|6] fs2' 00", "fs2, uimm(rs1)", "fsw fs2, uimm(rs1)", xlens=RV32,
+     extensions="zcf")  # fmt: skip
 # Quadrant 1
 _row("c.nop", "000 imm[5] 00000 imm[4:0] 01", "", "addi x0, x0, 0")
 _row("c.addi", "000 imm[5] rd!=0 imm[4:0] 01", "rd, imm", "addi rd, rd, imm")
@@ -51,6 +57,10 @@ _row("c.jalr", "100 1 rs1!=0 00000 10", "rs1", "jalr x1, 0(rs1)")
 _row("c.add", "100 1 rd rs2!=0 10", "rd, rs2", "add rd, rd, rs2")
 _row("c.swsp", "110 uimm[5:2|7:6] rs2 10", "rs2, uimm(x2)", "sw rs2, uimm(x2)")
 _row("c.sdsp", "111 uimm[5:3|8:6] rs2 10", "rs2, uimm(x2)", "sd rs2, uimm(x2)", xlens=RV64)
+_row("c.fldsp", "001 uimm[5] fd uimm[4:3|8:6] 10", "fd, uimm(x2)", "fld fd, uimm(x2)", extensions="zcd")
+_row("c.flwsp", "011 uimm[5] fd uimm[4:2|7:6] 10", "fd, uimm(x2)", "flw fd, uimm(x2)", xlens=RV32, extensions="zcf")
+_row("c.fsdsp", "101 uimm[5:3|8:6] fs2 10", "fs2, uimm(x2)", "fsd fs2, uimm(x2)", extensions="zcd")
+_row("c.fswsp", "111 uimm[5:2|7:6] fs2 10", "fs2, uimm(x2)", "fsw fs2, uimm(x2)", xlens=RV32, extensions="zcf")
 
 # Zcb
 _row("c.lbu", "100 000 rs1' uimm[0|1] rd' 00", "rd, uimm(rs1)", "lbu rd, uimm(rs1)", extensions="zcb")

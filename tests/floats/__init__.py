@@ -1,0 +1,1 @@
+"""Tests of F, D and Zfh."""
