@@ -82,8 +82,9 @@ class DeviceRegion(RegionBody):
         with b.goto_block(self.done):
             self.result = b.phi(I64)
         self.shared_base = load_global(b, self.machine, offset=DeviceMachine.SHARED)
-        for index, cell in self.cells.items():
-            b.store(load_global(b, self.lane_registers, self.register_type(index), register_offset(index, bits)), cell)
+        for index in self.cells:
+            offset = register_offset(index, bits)
+            self.store_register(index, load_global(b, self.lane_registers, self.register_type(index), offset))
         b.store(self.left, self.remaining)
         self.dispatch(self.entry)
         self.emit_blocks()

@@ -66,6 +66,16 @@ def _as_float(b: Builder, value: Value) -> Value:
     return b.bitcast(value, _float_like(value, _width(value)))
 
 
+def as_bits(b: Builder, value: Value) -> Value:
+    """A float's bits; integers as they are."""
+    element = value.type.element if isinstance(value.type, ir.VectorType) else value.type
+    if isinstance(element, ir.IntType):
+        return value
+    bits = {float_: bits for bits, float_ in _FLOAT.items()}[element]
+    type_ = int_type(bits)
+    return b.bitcast(value, ir.VectorType(type_, value.type.count) if element is not value.type else type_)
+
+
 def _float_like(value: Value, bits: int) -> Any:
     """The float type of this width for as many lanes as a value has."""
     return ir.VectorType(_FLOAT[bits], value.type.count) if isinstance(value.type, ir.VectorType) else _FLOAT[bits]
@@ -77,6 +87,7 @@ def _is_slow(b: Builder, limit: Value) -> Value:
 
 def _unusual_result(b: Builder, t: Type, result: Value, limit: Value) -> Value:
     """Whether a result is not between twice the smallest normal number and what the limit allows, whatever its sign."""
+    result = as_bits(b, result)
     doubled = b.add(result, result)
     exponent_unit = 1 << (FORMATS[t.bits].fraction + 1)
     shift = (1 << (t.bits - 1)) - 2 * exponent_unit
@@ -94,26 +105,43 @@ Unusual = Callable[[Builder, Type, list[Value], Value, Value], Value]
 
 @dataclass(frozen=True)
 class FloatLowering:
-    """`fast(b, type, operands)` is the host's way, right in the rounding modes of `modes` unless
-    `unusual(b, type, operands, result, limit)` holds (None: it never does). `by_limit` says that it asks the limit."""
+    """`fast(b, type, operands)` is the host's way, a float or an integer. It is right in the rounding modes of `modes`
+    unless `unusual(b, type, operands, result, limit)` holds (None: it never does). `by_limit` says that it asks the
+    limit."""
 
     fast: Fast
     unusual: Unusual | None
     modes: frozenset[int] = NEAREST
     by_limit: bool = True
+    zero_is_exact: Callable[[Builder, list[Value]], Value] | None = None
+    """Of an unusual result that is zero and was rounded to nearest: whether it is right and raised nothing, by the
+    operands; None where it never is, or that is not asked."""
 
 
 def _arithmetic(name: str) -> FloatLowering:
     def fast(b: Builder, t: Type, a: list[Value]) -> Value:
-        return b.bitcast(getattr(b, name)(_as_float(b, a[0]), _as_float(b, a[1])), a[0].type)
+        return getattr(b, name)(_as_float(b, a[0]), _as_float(b, a[1]))
 
-    return FloatLowering(fast, lambda b, t, a, result, limit: _unusual_result(b, t, result, limit))
+    return FloatLowering(
+        fast,
+        lambda b, t, a, result, limit: _unusual_result(b, t, result, limit),
+        # A sum that is zero is exact. Products and quotients may also be too small.
+        zero_is_exact={
+            "fadd": lambda b, a: splat(like(a[0], 1), 1),
+            "fsub": lambda b, a: splat(like(a[0], 1), 1),
+            "fmul": lambda b, a: b.or_(_is_zero(b, a[0]), _is_zero(b, a[1])),
+            "fdiv": lambda b, a: _is_zero(b, a[0]),
+        }[name],
+    )
+
+
+def _is_zero(b: Builder, bits: Value) -> Value:
+    return b.icmp_unsigned("==", b.add(bits, bits), splat(bits.type, 0))
 
 
 def _intrinsic(name: str) -> FloatLowering:
     def fast(b: Builder, t: Type, a: list[Value]) -> Value:
-        floats = [_as_float(b, x) for x in a]
-        return b.bitcast(call_intrinsic(b, name, floats), a[0].type)
+        return call_intrinsic(b, name, [_as_float(b, x) for x in a])
 
     return FloatLowering(fast, lambda b, t, a, result, limit: _unusual_result(b, t, result, limit))
 
@@ -147,11 +175,11 @@ def _convert(source_bits: int, bits: int) -> FloatLowering | None:
         return None
     if bits < source_bits:
         return FloatLowering(
-            lambda b, t, a: b.bitcast(b.fptrunc(_as_float(b, a[0]), _float_like(a[0], bits)), like(a[0], bits)),
+            lambda b, t, a: b.fptrunc(_as_float(b, a[0]), _float_like(a[0], bits)),
             lambda b, t, a, result, limit: _unusual_result(b, t, result, limit),
         )
     return FloatLowering(
-        lambda b, t, a: b.bitcast(b.fpext(_as_float(b, a[0]), _float_like(a[0], bits)), like(a[0], bits)),
+        lambda b, t, a: b.fpext(_as_float(b, a[0]), _float_like(a[0], bits)),
         lambda b, t, a, result, limit: _unordered(b, a[0]),
         ANY_MODE,
         by_limit=False,
@@ -189,7 +217,7 @@ def _from_integer(source_bits: int, bits: int, *, signed: bool) -> FloatLowering
 
     def fast(b: Builder, t: Type, a: list[Value]) -> Value:
         convert = b.sitofp if signed else b.uitofp
-        return b.bitcast(convert(a[0], _float_like(a[0], bits)), like(a[0], bits))
+        return convert(a[0], _float_like(a[0], bits))
 
     if exact:
         return FloatLowering(fast, None, ANY_MODE, by_limit=False)
@@ -256,7 +284,7 @@ def emit_float_op(context: FloatContext, op: Op, args: list[Value]) -> Value:
     way = emit_fast_way(b, op, operands, mode, lambda bits: context.float_limit(bits, status))
     if way is not None and way.unusual is None:
         context.accrued = status
-        return way.result
+        return as_bits(b, way.result)
     if way is None:
         found = _exactly(context, op, operands, mode, status)
         if found is None:
@@ -270,17 +298,23 @@ def emit_float_op(context: FloatContext, op: Op, args: list[Value]) -> Value:
     context.rare(way.unusual, exact, done)
     ways = [(way.result, status, b.block)]
     b.position_at_end(exact)
+    if way.excused is not None:
+        inexact = b.append_basic_block("inexact")
+        context.rare(b.not_(way.excused()), inexact, done)
+        ways.append((way.result, status, b.block))
+        b.position_at_end(inexact)
     found = _exactly(context, op, operands, mode, status)
     if found is not None:
         context.status_changed(found[1])
-        ways.append((*found, b.block))
+        # Floats meet as floats, so that they stay in float registers.
+        ways.append((b.bitcast(found[0], way.result.type), found[1], b.block))
         b.branch(done)
     b.position_at_end(done)
-    result, context.accrued = b.phi(_result_type(op)), b.phi(status.type)
+    result, context.accrued = b.phi(way.result.type), b.phi(status.type)
     for value, after, block in ways:
         result.add_incoming(value, block)
         context.accrued.add_incoming(after, block)
-    return result
+    return as_bits(b, result)
 
 
 def _result_type(op: Op) -> Any:
@@ -333,10 +367,13 @@ def is_static(mode: Value) -> bool:
 
 @dataclass(frozen=True)
 class FastWay:
-    """What the host's way of a float op gave, and whether that may be wrong; None: it never is."""
+    """What the host's way of a float op gave, a float where it computes one, and whether that may be wrong; None: it
+    never is."""
 
     result: Value
     unusual: Value | None
+    excused: Callable[[], Value] | None = None
+    """Emits, where the result is unusual, whether it is right all the same: programs multiply by zero."""
 
 
 def emit_fast_way(
@@ -373,4 +410,24 @@ def emit_fast_way(
     if row.unusual is not None:
         unusual = row.unusual(b, op.type, list(operands), result, limit(op.type.bits) if row.by_limit else None)
     parts = [part for part in (unusual, asked) if part is not None]
-    return FastWay(result, b.or_(*parts) if len(parts) == 2 else parts[0] if parts else None)
+    found = b.or_(*parts) if len(parts) == 2 else parts[0] if parts else None
+    return FastWay(result, found, _excuse(b, op, row, operands, result, limit) if asked is None else None)
+
+
+def _excuse(
+    b: Builder,
+    op: Op,
+    row: FloatLowering,
+    operands: Sequence[Value],
+    result: Value,
+    limit: Callable[[int], Value],
+) -> Callable[[], Value] | None:
+    exact = row.zero_is_exact
+    if exact is None:
+        return None
+
+    def excused() -> Value:
+        zero = b.and_(_is_zero(b, as_bits(b, result)), exact(b, list(operands)))
+        return b.and_(zero, b.not_(_is_slow(b, limit(op.type.bits))))
+
+    return excused

@@ -196,7 +196,7 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
     rows = {
         cell: b.inttoptr(
             b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.storage.bits))),
-            ir.PointerType(body.register_type(i), 1),
+            ir.PointerType(body.cell_type(i), 1),
         )
         for i, cell in body.cells.items()
     }

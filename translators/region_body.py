@@ -18,7 +18,7 @@ from vmjit.ir.block import Block
 from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Const, Op, Operand, Register, RegisterSlot
-from vmjit.translators.float_ops import emit_float_op, limit_of
+from vmjit.translators.float_ops import as_bits, emit_float_op, limit_of
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 from vmjit.translators.regions import Region
 
@@ -74,18 +74,23 @@ class RegionBody:
         read, written = registers_used(self.region, self.registers)
         names = self.registers.names
         used = sorted(read | written)
-        self.cells = {i: self.builder.alloca(self.register_type(i), name=names[i]) for i in used}
+        self.doubles = double_registers(self.region)
+        self.cells = {i: self.builder.alloca(self.cell_type(i), name=names[i]) for i in used}
 
     def register_type(self, index: int) -> Any:
         return int_type(self.registers.type_of(index).bits)
 
+    def cell_type(self, index: int) -> Any:
+        """What a register is kept as: doubles as such, so that they go around loops in float registers."""
+        return ir.DoubleType() if index in self.doubles else self.register_type(index)
+
     def load_register(self, index: int) -> Value:
         """A guest register's value here."""
-        return self.builder.load(self.cells[index], typ=self.register_type(index))
+        return as_bits(self.builder, self.builder.load(self.cells[index], typ=self.cell_type(index)))
 
     def store_register(self, index: int, value: Value) -> None:
         """Change a guest register's value."""
-        self.builder.store(value, self.cells[index])
+        self.builder.store(self.builder.bitcast(value, self.cell_type(index)), self.cells[index])
 
     # -- what a target says
 
@@ -302,6 +307,13 @@ class RegionContext:
         b.position_at_end(trap)
         self.leave_here()
         b.position_at_end(fine)
+
+
+def double_registers(region: Region) -> set[int]:
+    """The registers that are operands of float ops on binary64."""
+    ops = (op for block in region.blocks.values() for op in block.ops() if op.name in FLOAT_OPS and op.type.bits == 64)
+    integers = ("stof", "utof", "fcvt")
+    return {a.index for op in ops if op.name not in integers for a in op.args[:-2] if isinstance(a, Register)}
 
 
 def limits_asked(region: Region) -> list[int]:

@@ -18,7 +18,7 @@ from vmjit.ir.values import Op, Register
 from vmjit.kernels.emit import I8, I32, I64, PTR, Callee, Value, assume_rare, element, load_field
 from vmjit.kernels.layout import MAX_GROUP_LANES, GroupFrame
 from vmjit.translators.exact_floats import EXACT_FLOATS_TYPE, exact_kind
-from vmjit.translators.float_ops import emit_fast_way, is_illegal, is_static, slow_limit, usual_limit
+from vmjit.translators.float_ops import as_bits, emit_fast_way, is_illegal, is_static, slow_limit, usual_limit
 from vmjit.translators.lane_forms import Form, float_form
 from vmjit.translators.lowering import int_type
 from vmjit.translators.region_body import limits_asked
@@ -84,7 +84,7 @@ class SimdFloats:
 
         way = emit_fast_way(b, op, operands, mode.value, limit)
         if way is not None and way.unusual is None:
-            return self._done(way.result, before, type_, form, status)
+            return self._done(as_bits(b, way.result), before, type_, form, status)
         if way is None:
             taking_part = ir.Constant(int_type(1), 1) if form.uniform else lanes.number(1, 1)
             result, after = self._exactly(op, operands, mode.value, before, taking_part, None)
@@ -96,7 +96,17 @@ class SimdFloats:
         assume_rare(b.cbranch(condition, exact, done), taken_rare=True)
         usual_block = b.block
         b.position_at_end(exact)
-        result, after = self._exactly(op, operands, mode.value, before, way.unusual, way.result)
+        which = way.unusual
+        excused_block = None
+        if way.excused is not None:
+            which = b.and_(which, b.not_(way.excused()))
+            inexact = b.append_basic_block("inexact")
+            condition = which if form.uniform else lanes.any(which)
+            assume_rare(b.cbranch(condition, inexact, done), taken_rare=True)
+            excused_block = b.block
+            b.position_at_end(inexact)
+        result, after = self._exactly(op, operands, mode.value, before, which, as_bits(b, way.result))
+        result = b.bitcast(result, way.result.type)
         self.set_limits(self._status(after, form, status))
         exact_block = b.block
         b.branch(done)
@@ -104,8 +114,10 @@ class SimdFloats:
         phis = [b.phi(result.type), b.phi(before.type)]
         for phi, usual, unusual in zip(phis, (way.result, before), (result, after), strict=True):
             phi.add_incoming(usual, usual_block)
+            if excused_block is not None:
+                phi.add_incoming(usual, excused_block)
             phi.add_incoming(unusual, exact_block)
-        return self._done(phis[0], phis[1], type_, form, status)
+        return self._done(as_bits(b, phis[0]), phis[1], type_, form, status)
 
     def _status(self, value: Value, form: Form, status: Held) -> Held:
         return self.region.held(value, status.known.type, Form(form.uniform, narrow=True))

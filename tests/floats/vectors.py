@@ -163,23 +163,27 @@ def _row(numbers: Numbers, instruction: FloatInstruction, mode: int, status: int
 
 
 def make_vectors(
-    xlen: int, lanes: int, rows: int, *, seed: int = 1, formats: str = "sdh", groups: bool = False, words: bool = True
+    xlen: int,
+    lanes: int,
+    rows: int,
+    *,
+    seed: int = 1,
+    formats: str = "sdh",
+    groups: bool = False,
+    without: tuple[str, ...] = (),
 ) -> Vectors:
     """Tables with `rows` rows for every instruction on these formats, with the dynamic rounding mode and with a mode of
     its own.
 
     `groups`: for lane groups. Every other row has the status of most programs in all lanes, so that groups go the usual
-    way; and only the dynamic mode is there, since their code takes long to compile. `words`: with moves between registers.
+    way; and only the dynamic mode is there, since their code takes long to compile. `without`: beginnings of
+    the names of instructions that are left out.
     """
     numbers = Numbers(seed)
     steps, columns = [], []
     for number, instruction in enumerate(INSTRUCTIONS):
         used = set(instruction.name.split(".")[1:]) & set("sdh")
-        if (
-            (instruction.only64 and xlen == 32)
-            or not used <= set(formats)
-            or (not words and instruction.name.startswith("fmv"))
-        ):
+        if (instruction.only64 and xlen == 32) or not used <= set(formats) or instruction.name.startswith(without):
             continue
         for mode in (7, number % 5) if instruction.rounds and not groups else (7,):
             steps.append(Step(instruction, mode, rows))
