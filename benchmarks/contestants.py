@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.guests.build import BIN_DIR
+from benchmarks.guests.build import BENCHMARKS, BIN_DIR, FLOAT_BENCHMARKS, FLOAT_TARGETS, TARGETS
 
-QEMU = {"rv32im": "qemu-riscv32", "rv64imac": "qemu-riscv64"}
+ISAS = tuple(target.name for target in TARGETS)
+"""Of the guests that compute with integers."""
+FLOAT_ISAS = tuple(target.name for target in FLOAT_TARGETS)
+
+QEMU = {isa: f"qemu-riscv{isa[2:4]}" for isa in (*ISAS, *FLOAT_ISAS)}
 
 # Guest memory of a lane: heap and stack. The guests need 2 KiB of stack.
 LANE_MEMORY = "64KiB"
@@ -33,6 +37,11 @@ Inputs = Sequence[bytes]
 def make_input(seed: int, repeat: int) -> bytes:
     """A guest's standard input."""
     return struct.pack("<II", seed & 0xFFFFFFFF, repeat)
+
+
+def runs_on(guest: str, isa: str) -> bool:
+    """Whether a guest is built for an ISA."""
+    return guest in (FLOAT_BENCHMARKS if isa in FLOAT_ISAS else BENCHMARKS)
 
 
 def elf_path(guest: str, isa: str) -> Path:

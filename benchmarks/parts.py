@@ -20,6 +20,7 @@ from benchmarks.contestants import (
     VmjitContestant,
     elf_path,
     make_input,
+    runs_on,
 )
 from benchmarks.measure import Say, choose_repeat, make_row, run_rounds, time_per_repeat
 from benchmarks.remote import ContestantError, RemoteContestant
@@ -73,6 +74,10 @@ class Plan:
     def many_guests(self) -> list[str]:
         """The guests that are run with many lanes."""
         return [guest for guest in self.guests if guest in MANY_LANES_GUESTS] or list(self.guests)
+
+    def cases(self, guests: Sequence[str]) -> list[tuple[str, str]]:
+        """Guests with the ISAs that they are built for."""
+        return [(guest, isa) for isa in self.isas for guest in guests if runs_on(guest, isa)]
 
     def repeats(self, each: float) -> int:
         """How often a lane of a batch repeats what takes `each` instructions."""
@@ -243,12 +248,12 @@ def many_names(plan: Plan) -> tuple[str, str]:
 
 
 def one_lane_rows(plan: Plan, say: Say) -> list[Row]:
-    return [measure_one_lane(plan, guest, isa, say) for isa in plan.isas for guest in plan.guests]
+    return [measure_one_lane(plan, guest, isa, say) for guest, isa in plan.cases(plan.guests)]
 
 
 def batch_rows(plan: Plan, say: Say) -> list[Row]:
-    return [measure_batch(plan, guest, isa, say) for isa in plan.isas for guest in plan.guests]
+    return [measure_batch(plan, guest, isa, say) for guest, isa in plan.cases(plan.guests)]
 
 
 def many_rows(plan: Plan, say: Say) -> list[Row]:
-    return [measure_many(plan, guest, isa, say) for isa in plan.isas for guest in plan.many_guests]
+    return [measure_many(plan, guest, isa, say) for guest, isa in plan.cases(plan.many_guests)]

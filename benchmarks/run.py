@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.compile_costs import measure_compile_costs
 from benchmarks.contestants import QEMU, missing_peers
-from benchmarks.guests.build import BENCHMARKS, build_native
+from benchmarks.guests.build import ALL_BENCHMARKS, build_native
 from benchmarks.machine_info import machine_info, usable_cores
 from benchmarks.measure import CLOCKS, Say
 from benchmarks.parts import Plan, batch_rows, many_rows, one_lane_rows
@@ -67,9 +67,9 @@ def parts_named(text: str) -> list[str]:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, with what `--quick` stands for filled in."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("guests", nargs="*", metavar="guest", help=f"which guests (all: {' '.join(BENCHMARKS)})")
+    parser.add_argument("guests", nargs="*", metavar="guest", help=f"which guests (all: {' '.join(ALL_BENCHMARKS)})")
     parser.add_argument("--part", type=parts_named, metavar="PART,…", help=f"which parts (all: {','.join(PARTS)})")
-    parser.add_argument("--isa", nargs="+", choices=tuple(QEMU), help="guest ISAs (both)")
+    parser.add_argument("--isa", nargs="+", choices=tuple(QEMU), help="guest ISAs (all)")
     parser.add_argument("--tiers", nargs="+", choices=TIERS, default=list(TIERS), help="tiers (all)")
     parser.add_argument("--lanes", type=int, help="lanes of a batch (4096)")
     parser.add_argument("--many", type=int, help="lanes that a batch's are compared with, a multiple (65536)")
@@ -80,11 +80,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--json", type=Path, default=RESULTS_DIR / "latest.json", metavar="FILE", help="result file")
     parser.add_argument("--quick", action="store_true", help="a short version: few guests, short runs")
     parsed = parser.parse_args(arguments)
-    if unknown := [guest for guest in parsed.guests if guest not in BENCHMARKS]:
-        parser.error(f"no guest {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if unknown := [guest for guest in parsed.guests if guest not in ALL_BENCHMARKS]:
+        parser.error(f"no guest {', '.join(unknown)}; there are {', '.join(ALL_BENCHMARKS)}")
     quick = parsed.quick
     parsed.part = parsed.part or list(PARTS)
-    parsed.guests = parsed.guests or (_QUICK_GUESTS if quick else list(BENCHMARKS))
+    parsed.guests = parsed.guests or (_QUICK_GUESTS if quick else list(ALL_BENCHMARKS))
     parsed.isa = parsed.isa or (["rv64imac"] if quick else list(QEMU))
     parsed.lanes = parsed.lanes or (256 if quick else 4096)
     parsed.many = parsed.many or 16 * parsed.lanes

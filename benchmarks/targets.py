@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.compile_costs import HOT_LOOP, PIPELINE, cost_name
-from benchmarks.contestants import QEMU
-from benchmarks.guests.build import BENCHMARKS
+from benchmarks.contestants import FLOAT_ISAS, ISAS
+from benchmarks.guests.build import ALL_BENCHMARKS
 from benchmarks.results_file import Cost, Reached, Results, Row, geometric_mean
 from benchmarks.small_costs import RESET
 
@@ -56,7 +56,7 @@ def against_best_tier(row: Row) -> float | None:
 
 def of_kind(rows: Sequence[Row], lanes: str) -> list[Row]:
     """The rows of the guests whose lanes "agree" or "part"; all for ""."""
-    return [row for row in rows if not lanes or BENCHMARKS[row["guest"]].lanes == lanes]
+    return [row for row in rows if not lanes or ALL_BENCHMARKS[row["guest"]].lanes == lanes]
 
 
 def figures(rows: Sequence[Row], of: Of) -> list[Figure]:
@@ -103,7 +103,7 @@ def cost(name: Callable[[str], str], of: Callable[[Results], Sequence[Cost]]) ->
 
 
 def _both(rv32: float, rv64: float | None = None) -> dict[str, float]:
-    return dict(zip(QEMU, (rv32, rv32 if rv64 is None else rv64), strict=True))
+    return dict(zip(ISAS, (rv32, rv32 if rv64 is None else rv64), strict=True))
 
 
 _NATIVE = ratio("auto : native")
@@ -120,6 +120,7 @@ TARGETS = (
     Target("batch, auto : best other tier, worst", _both(0.9), worst_of("batch", against_best_tier)),
     Target("batch, auto : native, all guests, mean", _both(1.5, 1.2), mean_of("batch", _NATIVE)),
     Target("batch, auto : qemu, all guests, mean", _both(6, 4), mean_of("batch", ratio("auto : qemu"))),
+    Target("batch, auto : qemu, floats, mean", dict.fromkeys(FLOAT_ISAS, 5), mean_of("batch", ratio("auto : qemu"))),
     Target("one lane, scalar : qemu, mean", _both(2), mean_of("one lane", ratio("scalar : qemu"))),
     Target("one lane, scalar : qemu, worst", _both(1.2), worst_of("one lane", ratio("scalar : qemu"))),
     Target("one lane, scalar : native, mean", _both(0.6), mean_of("one lane", ratio("scalar : native"))),

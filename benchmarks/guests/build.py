@@ -55,6 +55,17 @@ BENCHMARKS = {
     "sort": Character("part", ("sorting", "memory-bound")),
 }
 
+# Guests that compute with floats, for ISAs of their own.
+FLOAT_BENCHMARKS = {
+    "ffilter": Character("agree", ("filter", "single precision")),
+    "fmatmul": Character("agree", ("matrix product", "doubles")),
+    "mandelbrot": Character("part", ("iteration", "doubles")),
+    "mcpi": Character("agree", ("random walk", "doubles")),
+    "nbody": Character("agree", ("simulation", "doubles", "division and square root")),
+    "spectral": Character("agree", ("linear algebra", "doubles", "division")),
+}
+ALL_BENCHMARKS = {**BENCHMARKS, **FLOAT_BENCHMARKS}
+
 # No calls that the compiler makes up, no unwind tables, no frame pointers (which no optimised build would have), and no
 # debug information, which would carry the paths of the building machine.
 COMPILER_FLAGS = (
@@ -75,6 +86,10 @@ COMPILER_FLAGS = (
     "-fno-ident",
 )
 
+# A product and a sum stay two operations, here and in native code, so that results are the same; a square root is one
+# instruction.
+FLOAT_FLAGS = ("-ffp-contract=off", "-fno-math-errno")
+
 # Temporary labels are dropped: relaxable code names every branch target, and those would pass for functions.
 LINKER_FLAGS = ("-static", "--build-id=none", "--discard-locals", "--fatal-warnings")
 
@@ -90,11 +105,18 @@ class Target:
     triple: str
     cpu: str
     emulation: str
+    flags: tuple[str, ...] = ()
 
 
 TARGETS = (
     Target("rv32im", "riscv32-freestanding-none", "generic_rv32+m+relax", "elf32lriscv"),
     Target("rv64imac", "riscv64-freestanding-none", "generic_rv64+m+a+c+relax", "elf64lriscv"),
+)
+
+
+FLOAT_TARGETS = (
+    Target("rv32gc", "riscv32-freestanding-none", "generic_rv32+m+a+f+d+c+relax", "elf32lriscv", ("-mabi=ilp32d",)),
+    Target("rv64gc", "riscv64-freestanding-none", "generic_rv64+m+a+f+d+c+relax", "elf64lriscv", ("-mabi=lp64d",)),
 )
 
 
@@ -106,12 +128,18 @@ class Guest:
     sources: tuple[Path, ...]
     linker_script: Path = SOURCE_DIR / "guest.ld"
     extensions: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = TARGETS
 
 
 def benchmark_guests() -> list[Guest]:
     """Every benchmark is one C file in the common frame."""
     frame = (SOURCE_DIR / "start.c", SOURCE_DIR / "bench_main.c")
-    return [Guest(name, (*frame, SOURCE_DIR / f"{name}.c")) for name in BENCHMARKS]
+    return [Guest(name, (*frame, SOURCE_DIR / f"{name}.c"), targets=targets_of(name)) for name in ALL_BENCHMARKS]
+
+
+def targets_of(name: str) -> tuple[Target, ...]:
+    """The instruction sets that a benchmark is built for."""
+    return FLOAT_TARGETS if name in FLOAT_BENCHMARKS else TARGETS
 
 
 def ziglang(*arguments: str) -> None:
@@ -126,7 +154,15 @@ def build_guest(guest: Guest, target: Target, output: Path) -> None:
         objects = []
         for source in guest.sources:
             objects.append(str(Path(scratch) / f"{source.stem}.o"))
-            flags = ("-target", target.triple, f"-mcpu={cpu}", *COMPILER_FLAGS, f"-I{SOURCE_DIR}")
+            flags = (
+                "-target",
+                target.triple,
+                f"-mcpu={cpu}",
+                *COMPILER_FLAGS,
+                *target.flags,
+                *FLOAT_FLAGS,
+                f"-I{SOURCE_DIR}",
+            )
             ziglang("cc", *flags, "-c", str(source), "-o", objects[-1])
         options = ("-m", target.emulation, *LINKER_FLAGS, "-T", str(guest.linker_script))
         ziglang("ld.lld", *options, *objects, "-o", str(output))
@@ -137,7 +173,7 @@ def build_all(guests: Sequence[Guest], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     outputs = []
     for guest in guests:
-        for target in TARGETS:
+        for target in guest.targets:
             output = directory / f"{guest.name}.{target.name}.elf"
             build_guest(guest, target, output)
             outputs.append(output)
@@ -155,13 +191,13 @@ def differing(guests: Sequence[Guest], committed: Path) -> list[str]:
         ]
 
 
-def build_native(directory: Path, names: Iterable[str] = BENCHMARKS) -> list[Path]:
+def build_native(directory: Path, names: Iterable[str] = ALL_BENCHMARKS) -> list[Path]:
     """Build the benchmarks for this machine with gcc: the reference for results and for the speed of native code."""
     directory.mkdir(parents=True, exist_ok=True)
     outputs = []
     for name in names:
         output = directory / name
-        command = ["gcc", "-std=c11", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", "-DNATIVE"]
+        command = ["gcc", "-std=c11", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", *FLOAT_FLAGS, "-DNATIVE"]
         command += [str(SOURCE_DIR / f"{name}.c"), str(SOURCE_DIR / "native.c"), "-o", str(output)]
         subprocess.run(command, check=True)
         outputs.append(output)

@@ -23,10 +23,15 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from build import BENCHMARKS, BIN_DIR, TARGETS, Target, build_native
+from build import ALL_BENCHMARKS, BIN_DIR, Target, build_native, targets_of
 
 MASK = 0xFFFFFFFF
-QEMU = {"rv32im": "qemu-riscv32", "rv64imac": "qemu-riscv64"}
+QEMU = {
+    "rv32im": "qemu-riscv32",
+    "rv64imac": "qemu-riscv64",
+    "rv32gc": "qemu-riscv32",
+    "rv64gc": "qemu-riscv64",
+}
 JSON_TEXTS = (
     b'{"a": [1, -2.5e+3, true, false, null, {}, []], "b\\n\\u00e9": "\\"x\\/"}',
     b"[" * 25 + b"]" * 25,
@@ -398,7 +403,7 @@ def check() -> int:
             name = program.name
             inputs = inputs_of(name)
             expected = run_native(program, inputs)
-            results = {target.name: [run_qemu(name, target, data) for data in inputs] for target in TARGETS}
+            results = {target.name: [run_qemu(name, target, data) for data in inputs] for target in targets_of(name)}
             if name in MODELS:
                 results["model"] = [
                     MODELS[name](*struct.unpack("<II", data)) if len(data) == 8 else value
@@ -414,8 +419,8 @@ def check() -> int:
 def count() -> int:
     """Print one line per guest and target; the difference of two repeats is what one more repeat costs."""
     print(f"{'guest':12s} {'target':9s} {'repeat=1':>9s} {'per repeat':>10s} {'seeds min..max':>17s} {'stack':>6s}")
-    for name in BENCHMARKS:
-        for target in TARGETS:
+    for name in ALL_BENCHMARKS:
+        for target in targets_of(name):
             runs = [run_unicorn(name, target, struct.pack("<II", seed, 1)) for seed in range(4)]
             _, more, stack = run_unicorn(name, target, struct.pack("<II", 0, 5))
             counts = [instructions for _, instructions, _ in runs]

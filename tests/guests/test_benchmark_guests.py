@@ -23,8 +23,10 @@ FOLDER = ROOT / "benchmarks" / "guests"
 EVERY_DAY = ("calls", "crc32", "json", "matmul", "montecarlo", "sha256", "sieve", "sort")
 # What these add is other code to measure; that they are compiled correctly is tried when there is time.
 OTHERS = ("adler32", "biquad", "bsearch", "bytecode", "chacha20", "collatz", "csv", "ising", "lz", "modes", "siphash")
+FLOATS = ("ffilter", "fmatmul", "mandelbrot", "mcpi", "nbody", "spectral")
 GUESTS = (*EVERY_DAY, *OTHERS)
 ISAS = ("rv32im", "rv64imac")
+FLOAT_ISAS = ("rv32gc", "rv64gc")
 
 # Compiling all of the JSON parser takes seconds, on each tier and for each ISA: once is enough for every day.
 SLOW = {("json", "rv32im", "scalar"), ("json", "rv32im", "auto"), ("json", "rv64imac", "auto")}
@@ -33,6 +35,12 @@ CASES = [
     pytest.param(name, isa, tier, marks=[pytest.mark.slow] if (name, isa, tier) in SLOW else [])
     for name in GUESTS
     for isa in ISAS
+    for tier in TIERS
+]
+CASES += [
+    pytest.param(name, isa, tier, marks=[pytest.mark.slow] if isa == "rv32gc" and tier == "auto" else [])
+    for name in FLOATS
+    for isa in FLOAT_ISAS
     for tier in TIERS
 ]
 everywhere = pytest.mark.parametrize(("name", "isa", "tier"), CASES)
@@ -82,7 +90,7 @@ def natives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed: nothing to compare with")
     folder = tmp_path_factory.mktemp("natives")
-    build_script().build_native(folder, GUESTS)
+    build_script().build_native(folder, (*GUESTS, *FLOATS))
     return folder
 
 
