@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.report import by_kind, groups, mips_of, names_in, number, summaries, target_lines
 from benchmarks.results_file import Results, Row, load
 
-BEGIN = "<!-- benchmarks:begin -->"
-END = "<!-- benchmarks:end -->"
+SECTIONS = ("benchmarks", "floats")
+"""Parts of the README that tables go into: the guests that compute with integers, and those with floats."""
 
 # What the README shows; the result file has the rest.
 _SPEEDS = ("interpreter", "scalar", "simd", "auto", "two cores", "all cores", "qemu", "native")
@@ -76,12 +76,17 @@ def readme_text(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def replaced(readme: str, text: str) -> str:
+def markers(section: str) -> tuple[str, str]:
+    return f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
+
+
+def replaced(readme: str, text: str, section: str = SECTIONS[0]) -> str:
     """The README with `text` between the markers. ValueError where they are missing or in the wrong order."""
-    begin, end = readme.find(BEGIN), readme.find(END)
+    first, last = markers(section)
+    begin, end = readme.find(first), readme.find(last)
     if begin < 0 or end < begin:
-        raise ValueError(f"there is no {BEGIN} … {END}")
-    return f"{readme[: begin + len(BEGIN)]}\n{text}\n{readme[end:]}"
+        raise ValueError(f"there is no {first} … {last}")
+    return f"{readme[: begin + len(first)]}\n{text}\n{readme[end:]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,16 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, help="a result file")
     parser.add_argument("--write", type=Path, metavar="README", help="put the tables between the file's markers")
     parser.add_argument("--check", type=Path, metavar="README", help="only say whether the file has these tables")
+    parser.add_argument("--section", choices=SECTIONS, default=SECTIONS[0], help="which markers (benchmarks)")
     options = parser.parse_args(arguments)
     try:
         text = readme_text(load(options.results))
         if options.check:
             readme = options.check.read_text()
-            same = replaced(readme, text) == readme
+            same = replaced(readme, text, options.section) == readme
             print(f"{options.check} {'has' if same else 'does not have'} the tables of {options.results}")
             return 0 if same else 1
         if options.write:
-            options.write.write_text(replaced(options.write.read_text(), text))
+            options.write.write_text(replaced(options.write.read_text(), text, options.section))
             return 0
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

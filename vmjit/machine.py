@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from vmjit.decoders.riscv.registers import registers_of
 from vmjit.devices.selection import is_gpu
 from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
+from vmjit.environment.linux import Linux
+from vmjit.environment.linux_start import RANDOM_BYTES, initial_stack
+from vmjit.environment.selection import checked_variables, is_linux, linux_environment
 from vmjit.errors import ArgumentError, MemoryLimitError, VmjitError
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
@@ -142,8 +146,14 @@ class Machine:
         tier: "auto": what is hot is compiled, for lanes one by one and for groups of them in SIMD registers, and what
             is quicker runs. "interpreter": tier 0 only. "scalar": everything compiled before it runs, lanes one by one.
             "simd": as "auto" on the CPU, with groups in SIMD registers as soon as their lanes meet.
-        memory: bytes of heap and stack a lane, as a number or text such as "1MiB".
+        memory: bytes of heap and stack a lane, as a number or text such as "1MiB"; None: 1 MiB, and 16 MiB for Linux
+            programs, of which a lane has what it touches.
         arguments: put on every lane's stack as a C program's argc and argv.
+        environment: "linux" serves the system calls of static Linux programs and gives them the stack that they expect,
+            "bare-metal" those that bare-metal C libraries make; "auto": by what the program says it was made for.
+        variables: the environment of a Linux program, by name.
+        root: a folder whose files a Linux program may read, as its file system's root; None: it finds no files.
+        seed: what a Linux program's random numbers follow from, together with its lane's number.
         threads: how many threads run lanes on the CPU, 1 to 1024; None: one per core.
         fallback: whether the CPU goes on when the device cannot give memory, compile or run; a warning in the log and
             the result's `fallbacks` tell of it. Without, that is an error.
@@ -163,9 +173,13 @@ class Machine:
         lanes: int = 1,
         device: str = "auto",
         tier: str = "auto",
-        memory: int | str = "1MiB",
+        memory: int | str | None = None,
         *,
         arguments: Sequence[str | bytes] = (),
+        environment: str = "auto",
+        variables: Mapping[str, str] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        seed: int = 0,
         threads: int | None = None,
         fallback: bool = True,
     ) -> None:
@@ -177,14 +191,20 @@ class Machine:
         self.program = program
         self.tier = tier
         device = device_of_tier(choose_device(device), tier)
-        self._memory_bytes = parse_size(memory)
+        self._linux = is_linux(environment, program)
+        self._memory_bytes = parse_size(memory if memory is not None else "16MiB" if self._linux else "1MiB")
         if not all(isinstance(a, str | bytes) for a in arguments):
             raise ArgumentError("arguments must be texts or bytes, one for each argument of the guest")
         self._arguments = tuple(a.encode() if isinstance(a, str) else a for a in arguments)
         self._own: frozenset[int] = frozenset()
         self._first_run = True
         self._layout = plan_memory(program, self._memory_bytes, self.lanes)
-        self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
+        self._variables = checked_variables(variables)
+        self.environment: BareMetal
+        if self._linux:
+            self.environment = linux_environment(self.lanes, program.xlen, self._layout, root, seed)
+        else:
+            self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
         registers = registers_of(program.isa_config)
         if device == "auto":
             self.placement = place(self._layout, self.lanes, registers)
@@ -212,6 +232,11 @@ class Machine:
         self._start()
 
     @property
+    def memory_size(self) -> int:
+        """Bytes of heap and stack that a lane may use."""
+        return self._memory_bytes
+
+    @property
     def device(self) -> str:
         """Where the lanes are now."""
         return self._residence.device
@@ -233,9 +258,24 @@ class Machine:
         state.pc[:] = self.program.entry
         state.stop[:] = Stop.RUNNING
         state.retired[:] = 0
+        if self._linux:
+            state.registers[_SP] = self._push_linux_stack()
+            return
         state.registers[_SP] = self._push_arguments()
         state.registers[_A0] = np.arange(self.lanes)
         state.registers[_A1] = self.lanes
+
+    def _push_linux_stack(self) -> int:
+        """What a Linux program finds on its stack; each lane has random bytes of its own. Gives sp."""
+        assert isinstance(self.environment, Linux)
+        arguments = self._arguments or (os.fsencode(self.program.name),)
+        stack = initial_stack(self.program, self._layout.stack_top, arguments, self._variables)
+        if stack.sp < self.environment.mapped_top:
+            raise ArgumentError(f"arguments and variables do not fit into {self._memory_bytes} bytes of memory")
+        self._write(stack.sp, np.frombuffer(stack.data, np.uint8))
+        words = self.environment.random_words(np.arange(self.lanes), RANDOM_BYTES // 8)
+        self._write(stack.random, np.ascontiguousarray(words).view(np.uint8).reshape(self.lanes, -1))
+        return stack.sp
 
     def _push_arguments(self) -> int:
         """Lay out argc, argv and empty environment and auxiliary vectors as the psABI has them; gives sp."""

@@ -37,6 +37,15 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class ProgramHeaders:
+    """Where the loaded file's program headers are in guest memory (0: nowhere), and their size and number."""
+
+    address: int = 0
+    size: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True)
 class Program:
     """A guest program: segments, entry, ISA and symbols. Made by `vmjit.load` or `Program.from_bytes`.
 
@@ -49,6 +58,9 @@ class Program:
     isa_config: Isa = field(repr=False)
     symbols: dict[str, int] = field(default_factory=dict, repr=False)
     name: str = "program"
+    linux: bool = False
+    """Whether it was made for Linux, as its file says."""
+    program_headers: ProgramHeaders = ProgramHeaders()
 
     def __init__(
         self,
@@ -57,6 +69,9 @@ class Program:
         isa: Isa,
         symbols: dict[str, int] | None = None,
         name: str = "program",
+        *,
+        linux: bool = False,
+        program_headers: ProgramHeaders = ProgramHeaders(),  # noqa: B008: it is frozen
     ) -> None:
         ordered = tuple(sorted(segments, key=lambda s: s.address))
         for key, value in (
@@ -65,6 +80,8 @@ class Program:
             ("isa_config", isa),
             ("symbols", symbols or {}),
             ("name", name),
+            ("linux", linux),
+            ("program_headers", program_headers),
         ):
             object.__setattr__(self, key, value)
         self._check()

@@ -24,6 +24,8 @@ class RunResult:
 
     stop: (lanes,) int32, values of `vmjit.Stop`.
     exit_code: (lanes,) int64, 0 to 255 for lanes that exited, -1 for others.
+    signal: (lanes,) int64, the signal that a Linux program sent itself and ended by (its exit code is then 128 more), 0
+        for others.
     retired: (lanes,) uint64, instructions retired in this run (`machine.retired` counts all runs).
     fault_address, fault_pc: (lanes,) uint64, meaningful where stop is FAULT, else 0.
     fault_access: (lanes,) uint8, values of `vmjit.Access`.
@@ -37,6 +39,7 @@ class RunResult:
 
     stop: NDArray[np.int32]
     exit_code: NDArray[np.int64]
+    signal: NDArray[np.int64]
     retired: NDArray[np.uint64]
     fault_address: NDArray[np.uint64]
     fault_pc: NDArray[np.uint64]
@@ -66,6 +69,7 @@ class RunResult:
         return cls(
             stop=state.stop.copy(),
             exit_code=np.where(state.stop == Stop.EXIT, environment.exit_code, -1),
+            signal=np.where(state.stop == Stop.EXIT, environment.signal, 0),
             retired=retired,
             fault_address=np.where(faulted, state.fault_address, np.uint64(0)),
             fault_pc=np.where(faulted, state.pc, np.uint64(0)),

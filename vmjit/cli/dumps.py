@@ -57,9 +57,9 @@ def _length(length: str, text: str) -> int:
         raise ArgumentError(f"cannot read the length {length!r} of the dump {text!r}") from None
 
 
-def check_dumps(dumps: list[Dump], program: Program, memory: str, lanes: int) -> None:
+def check_dumps(dumps: list[Dump], program: Program, memory: int, lanes: int) -> None:
     """Find out before a long run what would make a dump fail behind it."""
-    spans = plan_memory(program, parse_size(memory), lanes).spans
+    spans = plan_memory(program, memory, lanes).spans
     for dump in dumps:
         place, end = dump.address, dump.address + dump.size
         while place < end:

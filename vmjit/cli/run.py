@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, seconds
+from vmjit.errors import ArgumentError
 from vmjit.stops import Stop
 
 if TYPE_CHECKING:
@@ -69,7 +70,24 @@ def parser() -> Parser:
     made.add_argument("--threads", type=integer, metavar="N", help="threads that run lanes (default: one per core)")
     made.add_argument("--max-instructions", type=integer, metavar="K", help="stop every lane after K instructions")
     made.add_argument("--max-seconds", type=seconds, metavar="S", help="end the run after S seconds of wall-clock time")
-    made.add_argument("--memory", default="1MiB", metavar="SIZE", help="heap and stack of a lane (default 1MiB)")
+    made.add_argument(
+        "--memory", metavar="SIZE", help="heap and stack of a lane (default 1MiB, for Linux programs 16MiB)"
+    )
+    made.add_argument(
+        "--environment",
+        default="auto",
+        metavar="auto|linux|bare-metal",
+        help="what the program runs on (default: what its file says)",
+    )
+    made.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a Linux program's variable; may be repeated",
+    )
+    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
+    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
     add_isa(made)
     given = made.add_mutually_exclusive_group()
     given.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
@@ -127,8 +145,12 @@ def main(arguments: Sequence[str]) -> int:
         arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
         threads=options.threads,
         fallback=not options.no_fallback,
+        environment=options.environment,
+        variables=_variables(options.env),
+        root=options.root,
+        seed=options.seed,
     )
-    check_dumps(dumps, program, options.memory, lanes)
+    check_dumps(dumps, program, machine.memory_size, lanes)
     give_inputs(machine, inputs)
     result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
@@ -136,6 +158,17 @@ def main(arguments: Sequence[str]) -> int:
         dump.save(machine)
     _show(report, as_json=options.json)
     return _status(report)
+
+
+def _variables(given: Sequence[str]) -> dict[str, str]:
+    """The texts of --env by name."""
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ArgumentError(f"cannot read the variable {text!r}: write NAME=VALUE")
+        found[name] = value
+    return found
 
 
 def _show(report: Report, *, as_json: bool) -> None:

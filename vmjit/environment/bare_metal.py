@@ -7,24 +7,22 @@ Time is virtual: one retired instruction takes one nanosecond, so that a run giv
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.engine import GuestMemory
+from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.streams import InputStreams, OutputStreams
 from vmjit.lane_state import LaneState, index_of
 from vmjit.stops import Stop
 
-Lanes = NDArray[np.intp]
-Values = NDArray[np.int64]
-
 _EBADF, _EFAULT, _EINVAL, _ENOSYS, _ESPIPE = 9, 14, 22, 38, 29
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
-_A0, _A1, _A2, _A7, _SP = 10, 11, 12, 17, 2
+_A7, _SP = 17, 2
 
 _EXITED = int(Stop.EXIT)
 
@@ -34,6 +32,9 @@ _NANOSECONDS = 1_000_000_000
 _MAX_TRANSFER = 0x7FFFF000
 
 _S_IFREG, _S_IFCHR = 0o100000, 0o020000
+
+
+Handler = Callable[[Call], Values | None]
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,18 @@ class SavedEnvironment:
     brk: NDArray[np.uint64]
     closed: NDArray[np.bool_]
     unknown_calls: dict[int, int]
+    more: dict[str, Any] = field(default_factory=dict)
+    """What another environment keeps beside that."""
 
 
 class BareMetal:
     """Serves one machine's lanes.
 
-    `heap_start` and `stack_top` bound what `brk` may move in: the break stays below the lane's stack pointer.
+    `heap_start` and `stack_top` bound what `brk` may move in: the break stays below the lane's stack pointer. `calls`
+    are the handlers by number.
     """
+
+    calls: dict[int, Handler]
 
     def __init__(self, lanes: int, xlen: int, heap_start: int, stack_top: int) -> None:
         self.xlen = xlen
@@ -64,6 +70,7 @@ class BareMetal:
         self.brk = np.zeros(lanes, np.uint64)
         self.closed = np.zeros((3, lanes), bool)
         self.unknown_calls: dict[int, int] = {}
+        self.signal = np.zeros(lanes, np.int64)
         self.reset()
 
     def reset(self) -> None:
@@ -72,6 +79,7 @@ class BareMetal:
         for output in self.outputs.values():
             output.clear()
         self.exit_code[:] = 0
+        self.signal[:] = 0
         self.brk[:] = self.heap_start
         self.closed[:] = False
         self.unknown_calls.clear()
@@ -104,8 +112,8 @@ class BareMetal:
         alike = bool((numbers == numbers[:1]).all())
         for number in numbers[:1] if alike else np.unique(numbers):
             these = lanes if alike else lanes[numbers == number]
-            call = _Call(self, state, memory, these)
-            handler = SYSTEM_CALLS.get(int(number))
+            call = Call(self, state, memory, these)
+            handler = self.calls.get(int(number))
             if handler is None:
                 self.unknown_calls[int(number)] = self.unknown_calls.get(int(number), 0) + len(these)
                 call.give(np.full(len(these), -_ENOSYS, np.int64))
@@ -120,54 +128,13 @@ class BareMetal:
         return self.outputs[descriptor].of(lane)
 
 
-class _Call:
-    """One system call made by several lanes: their arguments as signed numbers."""
-
-    def __init__(self, environment: BareMetal, state: LaneState, memory: GuestMemory, lanes: Lanes) -> None:
-        self.environment = environment
-        self.state = state
-        self.memory = memory
-        self.lanes = lanes
-        self.index = index_of(lanes)
-
-    def signed(self, index: int) -> Values:
-        signed = np.int32 if self.environment.xlen == 32 else np.int64
-        # Registers may be kept in more bits than they have.
-        values: Values = self.state.registers[_A0 + index, self.index].astype(signed).astype(np.int64)
-        return values
-
-    def address(self, index: int) -> NDArray[np.uint64]:
-        values: NDArray[np.uint64] = self.state.registers[_A0 + index, self.index].astype(np.uint64)
-        return values
-
-    def descriptor(self) -> Values:
-        """The descriptors, -1 where there is none open under the number. File descriptors are 32-bit ints in C."""
-        given = self.signed(0).astype(np.int32).astype(np.int64)
-        known = (given >= 0) & (given <= _STDERR)
-        if self.environment.closed.any():
-            known &= ~self.environment.closed[np.where(known, given, 0), self.lanes]
-        return np.where(known, given, -1)
-
-    def give(self, result: Values) -> None:
-        unsigned = np.uint32 if self.environment.xlen == 32 else np.uint64
-        self.state.registers[_A0, self.index] = result.astype(unsigned)
-
-    def write_struct(self, pointers: NDArray[np.uint64], rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Write one row of bytes for each lane; which lanes could take it."""
-        sizes = np.full(len(self.lanes), rows.shape[1], np.int64)
-        return self.memory.scatter(self.lanes, pointers, sizes, rows.reshape(-1))
-
-    def nanoseconds(self) -> NDArray[np.uint64]:
-        return self.state.retired[self.index]
-
-
-def _exit(call: _Call) -> None:
+def _exit(call: Call) -> None:
     code = call.signed(0) & 0xFF
     call.environment.exit_code[call.index] = code
     call.state.stop[call.index] = _EXITED
 
 
-def _read(call: _Call) -> Values:
+def _read(call: Call) -> Values:
     stdin = call.environment.stdin
     good = call.descriptor() == _STDIN
     wanted = call.signed(2)
@@ -180,7 +147,7 @@ def _read(call: _Call) -> Values:
     return result
 
 
-def _write(call: _Call) -> Values:
+def _write(call: Call) -> Values:
     descriptors = call.descriptor()
     result = np.full(len(call.lanes), -_EBADF, np.int64)
     for number, stream in call.environment.outputs.items():
@@ -198,7 +165,7 @@ def _write(call: _Call) -> Values:
     return result
 
 
-def _brk(call: _Call) -> Values:
+def _brk(call: Call) -> Values:
     """As on Linux: gives the break, which moves if it can. Memory given back and taken again is not cleared."""
     environment = call.environment
     wanted = call.address(0)
@@ -208,12 +175,12 @@ def _brk(call: _Call) -> Values:
     return environment.brk[call.lanes].astype(np.int64)
 
 
-def _two_longs(call: _Call, first: NDArray[np.uint64], second: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
+def _two_longs(call: Call, first: NDArray[np.uint64], second: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
     rows = np.stack([first, second], axis=1).astype(np.uint32 if bits == 32 else np.uint64)
     return rows.view(np.uint8).reshape(len(call.lanes), -1)
 
 
-def _clock_gettime(call: _Call, *, bits: int = 0) -> Values:
+def _clock_gettime(call: Call, *, bits: int = 0) -> Values:
     """clock_gettime(clock, timespec*): every clock is the lane's virtual time."""
     time = call.nanoseconds()
     rows = _two_longs(call, time // _NANOSECONDS, time % _NANOSECONDS, bits or call.environment.xlen)
@@ -225,12 +192,12 @@ def _clock_gettime(call: _Call, *, bits: int = 0) -> Values:
     return np.where(known, np.where(stored, 0, -_EFAULT), -_EINVAL)
 
 
-def _clock_gettime64(call: _Call) -> Values:
+def _clock_gettime64(call: Call) -> Values:
     """The RV32 call with 64-bit fields."""
     return _clock_gettime(call, bits=64)
 
 
-def _gettimeofday(call: _Call) -> Values:
+def _gettimeofday(call: Call) -> Values:
     """gettimeofday(timeval*, timezone*): the time zone is ignored, as on Linux for a null pointer."""
     time = call.nanoseconds()
     rows = _two_longs(call, time // _NANOSECONDS, time % _NANOSECONDS // 1000, call.environment.xlen)
@@ -241,7 +208,7 @@ def _gettimeofday(call: _Call) -> Values:
     return np.where(stored, 0, -_EFAULT)
 
 
-def _fstat(call: _Call) -> Values:
+def _fstat(call: Call) -> Values:
     """fstat(fd, stat*) in the generic Linux layout: input is a regular file, the outputs are character devices."""
     descriptors = call.descriptor()
     good = descriptors >= 0
@@ -264,14 +231,14 @@ def _fstat(call: _Call) -> Values:
     return np.where(good, np.where(stored, 0, -_EFAULT), -_EBADF)
 
 
-def _close(call: _Call) -> Values:
+def _close(call: Call) -> Values:
     descriptors = call.descriptor()
     good = descriptors >= 0
     call.environment.closed[descriptors[good], call.lanes[good]] = True
     return np.where(good, 0, -_EBADF)
 
 
-def _lseek(call: _Call) -> Values:
+def _lseek(call: Call) -> Values:
     """lseek(fd, offset, whence): input can be sought in; the outputs cannot."""
     descriptors, offset, whence = call.descriptor(), call.signed(1), call.signed(2)
     stdin = call.environment.stdin
@@ -288,7 +255,7 @@ def _lseek(call: _Call) -> Values:
     return np.select([descriptors < 0, descriptors == _STDIN], [np.full_like(offset, -_EBADF), result], -_ESPIPE)
 
 
-SYSTEM_CALLS: dict[int, Callable[[_Call], Values | None]] = {
+SYSTEM_CALLS: dict[int, Handler] = {
     57: _close,
     62: _lseek,
     63: _read,
@@ -302,3 +269,5 @@ SYSTEM_CALLS: dict[int, Callable[[_Call], Values | None]] = {
     403: _clock_gettime64,
 }
 """System calls by Linux/RISC-V number. A handler gives each lane's result, or None if the lanes stop."""
+
+BareMetal.calls = SYSTEM_CALLS

@@ -16,7 +16,7 @@ from vmjit.decoders.riscv.isa import Isa, default_isa, parse_isa
 from vmjit.errors import ProgramError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.loader.riscv_attributes import arch_attribute
-from vmjit.program import Program, Segment
+from vmjit.program import Program, ProgramHeaders, Segment
 
 _EF_RISCV_RVC = 1
 _SHF_COMPRESSED = 0x800
@@ -68,9 +68,32 @@ def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
         segments=tuple(segments),
         entry=header["e_entry"],
         isa=_isa(elf, xlen, isa, path),
-        symbols=_symbols(elf),
+        symbols=(symbols := _symbols(elf)),
         name=path,
+        linux=_is_for_linux(elf, symbols),
+        program_headers=_program_headers(elf, loaded),
     )
+
+
+def _is_for_linux(elf: Any, symbols: dict[str, int]) -> bool:
+    """By the file's ABI, the C library's start, the note that glibc puts into programs, or a segment that linkers make
+    for C libraries of systems: program headers that the program can read, thread-local data, data that is read-only
+    once relocated."""
+    if elf.header["e_ident"]["EI_OSABI"] in ("ELFOSABI_LINUX", 3) or "__libc_start_main" in symbols:
+        return True
+    return any(s["p_type"] in ("PT_PHDR", "PT_TLS", "PT_GNU_RELRO") for s in elf.iter_segments()) or any(
+        s.name == ".note.ABI-tag" for s in elf.iter_sections()
+    )
+
+
+def _program_headers(elf: Any, loaded: list[Any]) -> ProgramHeaders:
+    header = elf.header
+    offset, size, count = header["e_phoff"], header["e_phentsize"], header["e_phnum"]
+    for segment in loaded:
+        start = segment["p_offset"]
+        if start <= offset and offset + size * count <= start + segment["p_filesz"]:
+            return ProgramHeaders(segment["p_vaddr"] + offset - start, size, count)
+    return ProgramHeaders(0, size, count)
 
 
 def _check_overlaps(segments: list[Any], path: str) -> None:

@@ -1,0 +1,459 @@
+"""Linux's system calls on descriptors and files: the standard streams, and files of the root folder, read-only."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.environment.bare_metal import Handler
+from vmjit.environment.call import Call, Values
+from vmjit.environment.linux_start import PAGE, USER
+from vmjit.environment.linux_state import (
+    CLOSED,
+    DESCRIPTORS,
+    STANDARD,
+    LinuxState,
+    by_kind,
+    constant,
+    linux_of,
+    open_numbers,
+    part_of,
+)
+from vmjit.environment.root_folder import GuestFile
+
+_MAX_PATH = 4096
+_MAX_VECTORS = 1024
+_MAX_TRANSFER = 0x7FFFF000
+
+_AT_EMPTY_PATH = 0x1000
+_O_ACCMODE, _O_CREAT, _O_TRUNC, _O_DIRECTORY = 3, 0o100, 0o1000, 0o200000
+
+_S_IFREG, _S_IFCHR = 0o100000, 0o020000
+
+
+def take_from_files(
+    call: Call, numbers: Values, places: Values, wanted: Values, pointers: NDArray[np.uint64]
+) -> Values:
+    """Copy from files into the lanes' memory; gives how much, or an error."""
+    environment = linux_of(call)
+    result = np.zeros(len(call.lanes), np.int64)
+    for number in np.unique(numbers):
+        these = np.flatnonzero(numbers == number)
+        file = environment.file(int(number))
+        if file.is_folder:
+            result[these] = -errno.EISDIR
+            continue
+        data = np.frombuffer(file.data, np.uint8)
+        counts = np.clip(np.minimum(wanted[these], len(data) - places[these]), 0, _MAX_TRANSFER)
+        ends = np.cumsum(counts)
+        source = np.repeat(places[these] - (ends - counts), counts) + np.arange(int(ends[-1]))
+        stored = call.memory.scatter(call.lanes[these], pointers[these], counts, data[source])
+        result[these] = np.where(wanted[these] < 0, -errno.EINVAL, np.where(stored, counts, -errno.EFAULT))
+    return result
+
+
+def _read_file(call: Call) -> Values:
+    environment = linux_of(call)
+    descriptors, numbers = open_numbers(call)
+    places = environment.positions[call.lanes, descriptors]
+    result = take_from_files(call, numbers, places, call.signed(2), call.address(1))
+    environment.positions[call.lanes, descriptors] += np.maximum(result, 0)
+    return result
+
+
+def _read(call: Call) -> Values:
+    _, numbers = open_numbers(call)
+    return by_kind(call, numbers, [(numbers == 0, _read_stdin), (numbers >= STANDARD, _read_file)])
+
+
+def _read_stdin(call: Call) -> Values:
+    return _stdin_into(call, call.address(1), call.signed(2))
+
+
+def _stdin_into(call: Call, pointers: NDArray[np.uint64], wanted: Values) -> Values:
+    stdin = call.environment.stdin
+    data, counts = stdin.take(call.lanes, np.minimum(wanted, _MAX_TRANSFER))
+    stored = call.memory.scatter(call.lanes, pointers, counts, data)
+    stdin.position[call.index] += counts * stored
+    return np.where(wanted < 0, -errno.EINVAL, np.where(stored, counts, -errno.EFAULT))
+
+
+def _pread(call: Call) -> Values:
+    _, numbers = open_numbers(call)
+
+    def from_file(part: Call) -> Values:
+        _, files = open_numbers(part)
+        offset = part.signed(3)
+        if part.environment.xlen == 32:  # in two registers
+            offset = part.address(3).astype(np.int64) | part.address(4).astype(np.int64) << 32
+        found = take_from_files(part, files, np.maximum(offset, 0), part.signed(2), part.address(1))
+        return np.where(offset < 0, -errno.EINVAL, found)
+
+    streams = (numbers >= 0) & (numbers < STANDARD)
+    return by_kind(call, numbers, [(numbers >= STANDARD, from_file), (streams, _constant_of(-errno.ESPIPE))])
+
+
+def _constant_of(value: int) -> Callable[[Call], Values]:
+    return lambda call: np.full(len(call.lanes), value, np.int64)
+
+
+def _write_from(call: Call, pointers: NDArray[np.uint64], sizes: Values) -> Values:
+    """Write to the standard outputs; files are read-only."""
+    _, numbers = open_numbers(call)
+    result = np.full(len(call.lanes), -errno.EBADF, np.int64)
+    for number, stream in call.environment.outputs.items():
+        these = np.flatnonzero(numbers == number)
+        if not len(these):
+            continue
+        wanted = np.minimum(sizes[these], _MAX_TRANSFER)
+        data, good = call.memory.gather(call.lanes[these], pointers[these], wanted)
+        valid = wanted >= 0
+        good &= valid
+        result[these] = np.where(good, wanted, np.where(valid, -errno.EFAULT, -errno.EINVAL))
+        stream.append(call.lanes[these][good], wanted[good], data)
+    return result
+
+
+def _write(call: Call) -> Values:
+    return _write_from(call, call.address(1), call.signed(2))
+
+
+def _vectors(call: Call, transfer: Callable[[Call, NDArray[np.uint64], Values], Values]) -> Values:
+    """readv and writev: one transfer after the other, until one is short."""
+    word = call.environment.xlen // 8
+    unsigned = np.uint32 if word == 4 else np.uint64
+    counts, total = call.signed(2), np.zeros(len(call.lanes), np.int64)
+    total[(counts < 0) | (counts > _MAX_VECTORS)] = -errno.EINVAL
+    going = (total == 0) & (counts > 0)
+    for i in range(int(counts[going].max(initial=0))):
+        going &= counts > i
+        these = np.flatnonzero(going)
+        if not len(these):
+            break
+        part = Call(call.environment, call.state, call.memory, call.lanes[these])
+        places = part.address(1) + np.uint64(2 * word * i)
+        rows, good = call.memory.gather(part.lanes, places, np.full(len(these), 2 * word, np.int64))
+        pairs = np.zeros((len(these), 2), np.uint64)
+        pairs[good] = rows.view(unsigned).reshape(-1, 2)
+        sizes = pairs[:, 1].astype(np.int64)
+        done = np.where(good, transfer(part, pairs[:, 0], np.where(good, sizes, 0)), -errno.EFAULT)
+        failed = done < 0
+        total[these] = np.where(failed & (total[these] == 0), done, total[these] + np.maximum(done, 0))
+        going[these] = ~failed & (done == sizes)
+    return total
+
+
+def _writev(call: Call) -> Values:
+    return _vectors(call, _write_from)
+
+
+def _readv(call: Call) -> Values:
+    def transfer(part: Call, pointers: NDArray[np.uint64], sizes: Values) -> Values:
+        environment = linux_of(part)
+        descriptors, numbers = open_numbers(part)
+        result = np.full(len(part.lanes), -errno.EBADF, np.int64)
+        stdin, files = np.flatnonzero(numbers == 0), np.flatnonzero(numbers >= STANDARD)
+        if len(stdin):
+            result[stdin] = _stdin_into(part_of(part, numbers == 0), pointers[stdin], sizes[stdin])
+        if len(files):
+            places = environment.positions[part.lanes[files], descriptors[files]]
+            some = part_of(part, numbers >= STANDARD)
+            result[files] = take_from_files(some, numbers[files], places, sizes[files], pointers[files])
+            environment.positions[part.lanes[files], descriptors[files]] += np.maximum(result[files], 0)
+        return result
+
+    return _vectors(call, transfer)
+
+
+def _strings(call: Call, index: int) -> list[bytes | int]:
+    """Each lane's path at an argument, or the error's number."""
+    found: list[bytes | int] = [b""] * len(call.lanes)
+    places = call.address(index).copy()
+    going = np.ones(len(call.lanes), bool)
+    texts = [bytearray() for _ in found]
+    while going.any():
+        these = np.flatnonzero(going)
+        # Up to the page's end: a string may be the last thing before memory that is not there.
+        sizes = (PAGE - (places[these] & np.uint64(PAGE - 1))).astype(np.int64).clip(1, 256)
+        data, good = call.memory.gather(call.lanes[these], places[these], sizes)
+        ends = np.cumsum(np.where(good, sizes, 0))
+        for n, lane in enumerate(these):
+            if not good[n]:
+                found[lane], going[lane] = errno.EFAULT, False
+                continue
+            chunk = data[ends[n] - sizes[n] : ends[n]].tobytes()
+            text, stop, _ = chunk.partition(b"\0")
+            texts[lane] += text
+            if stop:
+                found[lane], going[lane] = bytes(texts[lane]), False
+            elif len(texts[lane]) > _MAX_PATH:
+                found[lane], going[lane] = errno.ENAMETOOLONG, False
+        places[these] += sizes.astype(np.uint64)
+    return found
+
+
+def _looked_up(call: Call, index: int) -> list[GuestFile | int]:
+    """The file that each lane's path names; the current folder is the root."""
+    files = linux_of(call).files
+    known: dict[bytes, GuestFile | int] = {}
+    found: list[GuestFile | int] = []
+    for path in _strings(call, index):
+        if isinstance(path, int):
+            found.append(path)
+        elif not path:
+            found.append(errno.ENOENT)
+        else:
+            found.append(known[path] if path in known else known.setdefault(path, files.find(path)))
+    return found
+
+
+def _openat(call: Call) -> Values:
+    environment = linux_of(call)
+    result = np.zeros(len(call.lanes), np.int64)
+    flags = call.signed(2)
+    for n, file in enumerate(_looked_up(call, 1)):
+        lane, given = int(call.lanes[n]), int(flags[n])
+        writes = given & _O_ACCMODE or given & _O_TRUNC
+        if isinstance(file, int):
+            result[n] = -(errno.EROFS if file == errno.ENOENT and given & _O_CREAT else file)
+        elif writes:
+            result[n] = -errno.EROFS
+        elif given & _O_DIRECTORY and not file.is_folder:
+            result[n] = -errno.ENOTDIR
+        else:
+            result[n] = _allocate(environment, lane, environment.open_file(file))
+    return result
+
+
+def _allocate(environment: LinuxState, lane: int, number: int, lowest: int = 0, place: int = 0) -> int:
+    """A descriptor of a lane for what `number` stands for, or an error."""
+    free = np.flatnonzero(environment.descriptors[lane, lowest:] == CLOSED)
+    if not len(free):
+        return -errno.EMFILE
+    descriptor = lowest + int(free[0])
+    environment.descriptors[lane, descriptor] = number
+    environment.positions[lane, descriptor] = place
+    return descriptor
+
+
+def _close(call: Call) -> Values:
+    descriptors, numbers = open_numbers(call)
+    good = numbers != CLOSED
+    linux_of(call).descriptors[call.lanes[good], descriptors[good]] = CLOSED
+    return np.where(good, 0, -errno.EBADF)
+
+
+def _duplicate(call: Call, lowest: Values) -> Values:
+    environment = linux_of(call)
+    descriptors, numbers = open_numbers(call)
+    result = np.full(len(call.lanes), -errno.EBADF, np.int64)
+    for n in np.flatnonzero(numbers != CLOSED):
+        lane, least = int(call.lanes[n]), int(lowest[n])
+        if not 0 <= least < DESCRIPTORS:
+            result[n] = -errno.EINVAL
+            continue
+        place = int(environment.positions[lane, descriptors[n]])
+        result[n] = _allocate(environment, lane, int(numbers[n]), least, place)
+    return result
+
+
+def _dup(call: Call) -> Values:
+    return _duplicate(call, np.zeros(len(call.lanes), np.int64))
+
+
+def _dup3(call: Call) -> Values:
+    environment = linux_of(call)
+    descriptors, numbers = open_numbers(call)
+    wanted = call.signed(1)
+    good = (numbers != CLOSED) & (wanted >= 0) & (wanted < DESCRIPTORS)
+    lanes = call.lanes[good]
+    environment.descriptors[lanes, wanted[good]] = numbers[good]
+    environment.positions[lanes, wanted[good]] = environment.positions[lanes, descriptors[good]]
+    result = np.where(good, wanted, -errno.EBADF)
+    result[wanted == descriptors] = -errno.EINVAL
+    return result
+
+
+def _fcntl(call: Call) -> Values:
+    """F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL and F_DUPFD_CLOEXEC."""
+    _, numbers = open_numbers(call)
+    command = call.signed(1)
+    result = np.full(len(call.lanes), -errno.EINVAL, np.int64)
+    result[np.isin(command, (1, 2, 4))] = 0
+    result[command == 3] = np.where(np.isin(numbers, (1, 2)), 1, 0)[command == 3]
+    duplicates = np.isin(command, (0, 1030))
+    if duplicates.any():
+        part = part_of(call, duplicates)
+        result[duplicates] = _duplicate(part, part.signed(2))
+    result[numbers == CLOSED] = -errno.EBADF
+    return result
+
+
+def _lseek(call: Call) -> Values:
+    """lseek(fd, offset, whence); on RV32 _llseek(fd, high, low, result*, whence)."""
+    environment = linux_of(call)
+    wide = environment.xlen == 64
+    descriptors, numbers = open_numbers(call)
+    if wide:
+        offset, whence = call.signed(1), call.signed(2)
+    else:
+        offset = call.signed(1) << 32 | call.address(2).astype(np.int64)
+        whence = call.signed(4)
+    stdin = environment.stdin
+    is_stdin = numbers == 0
+    sizes = np.array([len(environment.file(int(n)).data) if n >= STANDARD else 0 for n in numbers], np.int64)
+    sizes = np.where(is_stdin, stdin.size[call.lanes], sizes)
+    at = environment.positions[call.lanes, descriptors.clip(0, DESCRIPTORS - 1)]
+    now = np.where(is_stdin, stdin.position[call.lanes], at)
+    origin = np.select([whence == 0, whence == 1, whence == 2], [np.zeros_like(now), now, sizes], default=-1)
+    goal = origin + offset
+    possible = (origin >= 0) & (goal >= 0) & (goal <= np.iinfo(np.int64).max // 2)
+    seeks = possible & (is_stdin | (numbers >= STANDARD))
+    moved = seeks & is_stdin
+    stdin.position[call.lanes[moved]] = goal[moved]
+    files = seeks & ~is_stdin
+    environment.positions[call.lanes[files], descriptors[files]] = goal[files]
+    result = np.where(possible, goal, -errno.EINVAL)
+    if not wide:
+        rows = goal.view(np.uint8).reshape(len(goal), 8)
+        sizes = np.where(seeks, 8, 0)
+        stored = call.memory.scatter(call.lanes, call.address(3), sizes, rows[seeks].reshape(-1))
+        result = np.where(possible, np.where(stored, 0, -errno.EFAULT), -errno.EINVAL)
+    result[np.isin(numbers, (1, 2))] = -errno.ESPIPE
+    result[numbers == CLOSED] = -errno.EBADF
+    return result
+
+
+@dataclass(frozen=True)
+class _Status:
+    """What stat tells of a lane's file."""
+
+    number: int
+    mode: int
+    size: int
+
+
+def _status_of(call: Call, n: int, number: int) -> _Status:
+    environment = linux_of(call)
+    if number >= STANDARD:
+        return _file_status(environment.file(number))
+    size = int(environment.stdin.size[call.lanes[n]]) if number == 0 else 0
+    return _Status(number + 1, _S_IFREG | 0o444 if number == 0 else _S_IFCHR | 0o620, size)
+
+
+def _file_status(file: GuestFile) -> _Status:
+    return _Status(file.number + STANDARD, file.mode, len(file.data))
+
+
+def _stat_row(status: _Status, xlen: int) -> bytes:
+    """struct stat, asm-generic."""
+    row = np.zeros(128 if xlen == 64 else 104, np.uint8)
+    for offset, value, size in (
+        *((8, status.number, 8), (16, status.mode, 4), (20, 1, 4), (24, USER, 4), (28, USER, 4)),
+        *((48, status.size, 8), (56, PAGE, 4), (64, -(-status.size // 512), 8)),
+    ):
+        row[offset : offset + size] = np.frombuffer(value.to_bytes(size, "little"), np.uint8)
+    return row.tobytes()
+
+
+def _statx_row(status: _Status, xlen: int) -> bytes:
+    """struct statx (linux/stat.h)."""
+    row = bytearray(256)
+    for offset, value, size in (
+        *((0, 0x7FF, 4), (4, PAGE, 4), (16, 1, 4), (20, USER, 4), (24, USER, 4), (28, status.mode, 2)),
+        *((32, status.number, 8), (40, status.size, 8), (48, -(-status.size // 512), 8)),
+    ):
+        row[offset : offset + size] = value.to_bytes(size, "little")
+    return bytes(row)
+
+
+def _give_status(
+    call: Call,
+    found: list[_Status | int],
+    pointers: NDArray[np.uint64],
+    make: Callable[[_Status, int], bytes],
+) -> Values:
+    rows = [b"" if isinstance(s, int) else make(s, call.environment.xlen) for s in found]
+    sizes = np.array([len(row) for row in rows], np.int64)
+    data = np.frombuffer(b"".join(rows), np.uint8)
+    stored = call.memory.scatter(call.lanes, pointers, sizes, data)
+    errors = np.array([-s if isinstance(s, int) else 0 for s in found], np.int64)
+    return np.where(errors, errors, np.where(stored, 0, -errno.EFAULT))
+
+
+def _fstat(call: Call) -> Values:
+    _, numbers = open_numbers(call)
+    found: list[_Status | int] = [
+        errno.EBADF if number == CLOSED else _status_of(call, n, int(number)) for n, number in enumerate(numbers)
+    ]
+    return _give_status(call, found, call.address(1), _stat_row)
+
+
+def _status_at(call: Call, flags: Values) -> list[_Status | int]:
+    """By path, or by descriptor where the path is empty and the flags allow that."""
+    _, numbers = open_numbers(call)
+    paths = _strings(call, 1)
+    files = linux_of(call).files
+    found: list[_Status | int] = []
+    for n, path in enumerate(paths):
+        if isinstance(path, int):
+            found.append(path)
+        elif not path and flags[n] & _AT_EMPTY_PATH:
+            known = numbers[n] != CLOSED
+            found.append(_status_of(call, n, int(numbers[n])) if known else errno.EBADF)
+        else:
+            file = files.find(path) if path else errno.ENOENT
+            found.append(file if isinstance(file, int) else _file_status(file))
+    return found
+
+
+def _newfstatat(call: Call) -> Values:
+    return _give_status(call, _status_at(call, call.signed(3)), call.address(2), _stat_row)
+
+
+def _statx(call: Call) -> Values:
+    return _give_status(call, _status_at(call, call.signed(2)), call.address(4), _statx_row)
+
+
+def _faccessat(call: Call) -> Values:
+    result = np.zeros(len(call.lanes), np.int64)
+    mode = call.signed(2)
+    for n, file in enumerate(_looked_up(call, 1)):
+        result[n] = -file if isinstance(file, int) else -errno.EROFS if mode[n] & 2 else 0
+    return result
+
+
+def _getcwd(call: Call) -> Values:
+    big = call.signed(1) >= 2
+    sizes = np.where(big, 2, 0)
+    data = np.tile(np.frombuffer(b"/\0", np.uint8), int(big.sum()))
+    stored = call.memory.scatter(call.lanes, call.address(0), sizes, data)
+    return np.where(big, np.where(stored, 2, -errno.EFAULT), -errno.ERANGE)
+
+
+FILE_CALLS: dict[int, Handler] = {
+    17: _getcwd,
+    23: _dup,
+    24: _dup3,
+    25: _fcntl,
+    29: constant(-errno.ENOTTY),  # ioctl
+    48: _faccessat,
+    56: _openat,
+    57: _close,
+    62: _lseek,
+    63: _read,
+    64: _write,
+    65: _readv,
+    66: _writev,
+    67: _pread,
+    78: constant(-errno.ENOENT),  # readlinkat
+    79: _newfstatat,
+    80: _fstat,
+    291: _statx,
+    439: _faccessat,
+}
+"""By number."""

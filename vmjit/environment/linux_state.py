@@ -1,0 +1,135 @@
+"""What Linux keeps for each lane: descriptors, mappings, random numbers; and what its system calls share."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmjit.environment.bare_metal import BareMetal, Handler, SavedEnvironment
+from vmjit.environment.call import Call, Lanes, Values
+from vmjit.environment.mappings import Mappings
+from vmjit.environment.root_folder import GuestFile, RootFolder
+
+DESCRIPTORS = 32
+STANDARD = 3
+CLOSED = -1
+MASK64 = (1 << 64) - 1
+
+
+class LinuxState(BareMetal):
+    """What Linux knows of one machine's lanes. `mapped_top` is where mappings begin, downwards."""
+
+    def __init__(
+        self,
+        lanes: int,
+        xlen: int,
+        heap_start: int,
+        stack_top: int,
+        *,
+        mapped_top: int,
+        root: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.mapped_top = mapped_top
+        self.seed = seed
+        self.files = RootFolder(root)
+        self._opened: list[GuestFile] = []
+        self.mappings = Mappings(lanes, mapped_top)
+        # The lowest address that was ever mapped, and the highest that the break ever was: what is beyond is zero.
+        self.mapped_ever = np.zeros(lanes, np.uint64)
+        self.break_ever = np.zeros(lanes, np.uint64)
+        self._random = np.zeros(lanes, np.uint64)
+        # By descriptor: 0 to 2 for the standard streams, 3 and more for what is opened, and the place in it.
+        self.descriptors = np.zeros((lanes, DESCRIPTORS), np.int64)
+        self.positions = np.zeros((lanes, DESCRIPTORS), np.int64)
+        super().__init__(lanes, xlen, heap_start, stack_top)
+
+    _BY_LANE = ("mapped_ever", "break_ever", "_random", "descriptors", "positions")
+
+    def reset(self) -> None:
+        super().reset()
+        self.mappings.reset()
+        self.mapped_ever[:] = self.mapped_top
+        self.break_ever[:] = self.heap_start
+        self._random[:] = 0
+        self.descriptors[:] = CLOSED
+        self.descriptors[:, :STANDARD] = np.arange(STANDARD)
+        self.positions[:] = 0
+
+    def save(self) -> SavedEnvironment:
+        by_lane = {name: getattr(self, name).copy() for name in self._BY_LANE}
+        return replace(super().save(), more={"mappings": self.mappings.save(), **by_lane})
+
+    def restore(self, saved: SavedEnvironment) -> None:
+        super().restore(saved)
+        self.mappings.restore(saved.more["mappings"])
+        for name in self._BY_LANE:
+            getattr(self, name)[...] = saved.more[name]
+
+    # -- what handlers use
+
+    def random_words(self, lanes: Lanes, count: int) -> NDArray[np.uint64]:
+        """(len(lanes), count): each lane's next random numbers, by the seed (SplitMix64)."""
+        lane = lanes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(
+            self.seed * 0xD1342543DE82EF95 & MASK64
+        )
+        place = self._random[lanes][:, None] + np.arange(1, count + 1, dtype=np.uint64)
+        self._random[lanes] += np.uint64(count)
+        z = _mixed(lane)[:, None] + place * np.uint64(0x9E3779B97F4A7C15)
+        return _mixed(z)
+
+    def open_file(self, file: GuestFile) -> int:
+        """The number under which descriptors know a file."""
+        for number, known in enumerate(self._opened):
+            if known is file:
+                return number + STANDARD
+        self._opened.append(file)
+        return len(self._opened) - 1 + STANDARD
+
+    def file(self, number: int) -> GuestFile:
+        return self._opened[number - STANDARD]
+
+
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def linux_of(call: Call) -> LinuxState:
+    """The environment of a call's lanes."""
+    assert isinstance(call.environment, LinuxState)
+    return call.environment
+
+
+def constant(value: int) -> Handler:
+    """A call that gives the same to everybody."""
+    return lambda call: np.full(len(call.lanes), value, np.int64)
+
+
+def open_numbers(call: Call) -> tuple[Values, Values]:
+    """(descriptors, what they stand for): `CLOSED` for none."""
+    given = call.signed(0).astype(np.int32).astype(np.int64)
+    known = (given >= 0) & (given < DESCRIPTORS)
+    table = linux_of(call).descriptors
+    return given, np.where(known, table[call.lanes, np.where(known, given, 0)], CLOSED)
+
+
+def part_of(call: Call, chosen: NDArray[np.bool_]) -> Call:
+    """The same call for some of its lanes."""
+    return Call(call.environment, call.state, call.memory, call.lanes[chosen])
+
+
+def by_kind(call: Call, numbers: Values, ways: list[tuple[NDArray[np.bool_], Callable[[Call], Values]]]) -> Values:
+    """Results of lanes in different ways; -EBADF where none holds."""
+    result = np.full(len(call.lanes), -errno.EBADF, np.int64)
+    for chosen, way in ways:
+        if chosen.any():
+            result[chosen] = way(part_of(call, chosen))
+    return result

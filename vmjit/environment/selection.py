@@ -1,0 +1,51 @@
+"""Which environment a program's lanes get, and a Linux one made for their memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from vmjit.checks import checked_integer, shown
+from vmjit.environment.linux import Linux
+from vmjit.environment.linux_start import PAGE
+from vmjit.errors import ArgumentError
+from vmjit.memory_layout import MemoryLayout
+from vmjit.program import Program
+
+ENVIRONMENTS = ("auto", "bare-metal", "linux")
+
+_STACK = 8 << 20
+"""What a Linux program's stack has, where there is twice as much."""
+
+
+def is_linux(environment: str, program: Program) -> bool:
+    """Whether a program's lanes get Linux; "auto" asks the program."""
+    if environment not in ENVIRONMENTS:
+        raise ArgumentError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {shown(environment)}")
+    return program.linux if environment == "auto" else environment == "linux"
+
+
+def checked_variables(variables: Mapping[str, str] | None) -> tuple[bytes, ...]:
+    """NAME=VALUE of each; `ArgumentError` for what can be no variable."""
+    found = []
+    for name, value in (variables or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+            raise ArgumentError(f"variables are texts by name, got {shown(name)}: {shown(value)}")
+        found.append(os.fsencode(f"{name}={value}"))
+    return tuple(found)
+
+
+def linux_environment(
+    lanes: int, xlen: int, layout: MemoryLayout, root: str | os.PathLike[str] | None, seed: int
+) -> Linux:
+    """Half of the lanes' memory, and 8 MiB at most, is stack; mappings come below it."""
+    stack = min(_STACK, (layout.stack_top - layout.heap_start) // 2)
+    return Linux(
+        lanes,
+        xlen,
+        layout.heap_start,
+        layout.stack_top,
+        mapped_top=(layout.stack_top - stack) & -PAGE,
+        root=root,
+        seed=checked_integer("seed", seed, 0, (1 << 64) - 1),
+    )
