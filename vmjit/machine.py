@@ -18,7 +18,7 @@ from vmjit.engine import TIERS
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.environment.linux import Linux
 from vmjit.environment.linux_start import RANDOM_BYTES, initial_stack
-from vmjit.environment.selection import checked_variables, is_linux, linux_environment
+from vmjit.environment.selection import checked_arguments, checked_variables, is_linux, linux_environment
 from vmjit.errors import ArgumentError, MemoryLimitError, VmjitError
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
@@ -149,6 +149,7 @@ class Machine:
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB"; None: 1 MiB, and 16 MiB for Linux
             programs, of which a lane has what it touches.
         arguments: put on every lane's stack as a C program's argc and argv.
+        lane_arguments: instead, arguments for each lane of a Linux program.
         environment: "linux" serves the system calls of static Linux programs and gives them the stack that they expect,
             "bare-metal" those that bare-metal C libraries make; "auto": by what the program says it was made for.
         variables: the environment of a Linux program, by name.
@@ -176,6 +177,7 @@ class Machine:
         memory: int | str | None = None,
         *,
         arguments: Sequence[str | bytes] = (),
+        lane_arguments: Sequence[Sequence[str | bytes]] | None = None,
         environment: str = "auto",
         variables: Mapping[str, str] | None = None,
         root: str | os.PathLike[str] | None = None,
@@ -193,9 +195,8 @@ class Machine:
         device = device_of_tier(choose_device(device), tier)
         self._linux = is_linux(environment, program)
         self._memory_bytes = parse_size(memory if memory is not None else "16MiB" if self._linux else "1MiB")
-        if not all(isinstance(a, str | bytes) for a in arguments):
-            raise ArgumentError("arguments must be texts or bytes, one for each argument of the guest")
-        self._arguments = tuple(a.encode() if isinstance(a, str) else a for a in arguments)
+        self._arguments = checked_arguments(arguments)
+        self._lane_arguments = self._checked_lane_arguments(lane_arguments)
         self._own: frozenset[int] = frozenset()
         self._first_run = True
         self._layout = plan_memory(program, self._memory_bytes, self.lanes)
@@ -265,17 +266,39 @@ class Machine:
         state.registers[_A0] = np.arange(self.lanes)
         state.registers[_A1] = self.lanes
 
-    def _push_linux_stack(self) -> int:
-        """What a Linux program finds on its stack; each lane has random bytes of its own. Gives sp."""
+    def _checked_lane_arguments(
+        self, given: Sequence[Sequence[str | bytes]] | None
+    ) -> tuple[tuple[bytes, ...], ...] | None:
+        if given is None:
+            return None
+        if not self._linux or self._arguments:
+            raise ArgumentError("lane_arguments are for Linux programs, and instead of arguments")
+        if len(given) != self.lanes:
+            raise ArgumentError(f"expected {self.lanes} lists of arguments, one a lane, got {len(given)}")
+        return tuple(checked_arguments(arguments) for arguments in given)
+
+    def _push_linux_stack(self) -> NDArray[np.uint64]:
+        """What a Linux program finds on its stack; each lane has random bytes of its own. Gives sp by lane."""
         assert isinstance(self.environment, Linux)
-        arguments = self._arguments or (os.fsencode(self.program.name),)
-        stack = initial_stack(self.program, self._layout.stack_top, arguments, self._variables)
-        if stack.sp < self.environment.mapped_top:
+        program, top = self.program, self._layout.stack_top
+        by_lane = self._lane_arguments or (self._arguments or (os.fsencode(program.name),),) * self.lanes
+        lanes_of: dict[tuple[bytes, ...], list[int]] = {}
+        for lane, arguments in enumerate(by_lane):
+            lanes_of.setdefault(arguments, []).append(lane)
+        stacks = {a: initial_stack(program, top, a, self._variables) for a in lanes_of}
+        lowest = min(stack.sp for stack in stacks.values())
+        if lowest < self.environment.mapped_top:
             raise ArgumentError(f"arguments and variables do not fit into {self._memory_bytes} bytes of memory")
-        self._write(stack.sp, np.frombuffer(stack.data, np.uint8))
+        rows = np.zeros((self.lanes, max(s.sp - lowest + len(s.data) for s in stacks.values())), np.uint8)
         words = self.environment.random_words(np.arange(self.lanes), RANDOM_BYTES // 8)
-        self._write(stack.random, np.ascontiguousarray(words).view(np.uint8).reshape(self.lanes, -1))
-        return stack.sp
+        random = np.ascontiguousarray(words).view(np.uint8).reshape(self.lanes, -1)
+        for arguments, stack in stacks.items():
+            these = np.array(lanes_of[arguments])
+            start = stack.sp - lowest
+            rows[these, start : start + len(stack.data)] = np.frombuffer(stack.data, np.uint8)
+            rows[these, stack.random - lowest : stack.random - lowest + RANDOM_BYTES] = random[these]
+        self._write(lowest, rows)
+        return np.array([stacks[a].sp for a in by_lane], np.uint64)
 
     def _push_arguments(self) -> int:
         """Lay out argc, argv and empty environment and auxiliary vectors as the psABI has them; gives sp."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.environment.linux_names import system_call_name
 from vmjit.lane_state import LaneState
 from vmjit.stops import Stop
 
@@ -88,6 +89,11 @@ class RunResult:
             fallbacks=fallbacks,
             _outputs=(environment, len(state.stop)),
         )
+
+    @property
+    def unknown_call_names(self) -> dict[str, int]:
+        """`unknown_calls` by Linux's names of the calls; those without one by number."""
+        return {system_call_name(number): count for number, count in self.unknown_calls.items()}
 
     @property
     def successful(self) -> bool:

@@ -94,7 +94,7 @@ class Report:
             "fallbacks": [str(fallback) for fallback in result.fallbacks],
             "stops": result.stops(),
             "tiers": dict(result.tiers),
-            "unknown_calls": {str(number): count for number, count in result.unknown_calls.items()},
+            "unknown_calls": result.unknown_call_names,
             "exit_codes": [code if e else None for code, e in zip(result.exit_code.tolist(), exited, strict=True)],
             "lane_stops": [Stop(value).name for value in result.stop.tolist()],
             "retired": result.retired.tolist(),
@@ -136,7 +136,7 @@ class Report:
         ):
             table.add_row(name, value)
         if result.unknown_calls:
-            calls = ", ".join(f"{n} ({count:,} times)" for n, count in sorted(result.unknown_calls.items()))
+            calls = ", ".join(f"{n} ({count:,} times)" for n, count in sorted(result.unknown_call_names.items()))
             table.add_row("unknown calls", calls)
         for fallback in result.fallbacks:
             table.add_row("fallback", printable(str(fallback)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, seconds
@@ -86,6 +88,16 @@ def parser() -> Parser:
         metavar="NAME=VALUE",
         help="a Linux program's variable; may be repeated",
     )
+    made.add_argument(
+        "--args-from",
+        metavar="FILE",
+        help="arguments of a Linux program by lane: a line each, quoted as for a shell; instead of ARG",
+    )
+    made.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        help="save what each lane wrote as NAME.out and NAME.err, NAME its input's or number",
+    )
     made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
     made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
     add_isa(made)
@@ -129,12 +141,16 @@ def main(arguments: Sequence[str]) -> int:
     import vmjit
     from vmjit.cli.dumps import check_dumps, parse_dump
     from vmjit.cli.inputs import give_inputs, read_inputs
+    from vmjit.cli.outputs import prepare_folder, save_outputs
     from vmjit.cli.progress import run_with_progress
     from vmjit.cli.report import Report
 
     program = vmjit.load(options.program, options.isa)
     inputs = read_inputs(options.input, options.inputs)
-    lanes = inputs.lanes(options.lanes, options.inputs)
+    lists = None if options.args_from is None else _argument_lists(options)
+    wanted = options.lanes if lists is None else _agreed(options.lanes, len(lists), options.args_from)
+    lanes = inputs.lanes(wanted, options.inputs)
+    folder = None if options.output_dir is None else prepare_folder(options.output_dir)
     dumps = [parse_dump(program, text) for text in options.dump]
     machine = vmjit.Machine(
         program,
@@ -142,7 +158,8 @@ def main(arguments: Sequence[str]) -> int:
         options.device,
         options.tier,
         options.memory,
-        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
+        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)] if lists is None else (),
+        lane_arguments=lists,
         threads=options.threads,
         fallback=not options.no_fallback,
         environment=options.environment,
@@ -156,8 +173,32 @@ def main(arguments: Sequence[str]) -> int:
     report = Report(machine, result, inputs.names)
     for dump in dumps:
         dump.save(machine)
-    _show(report, as_json=options.json)
+    if folder is not None:
+        save_outputs(folder, result, inputs.names)
+    _show(report, as_json=options.json, saved=folder is not None)
     return _status(report)
+
+
+def _argument_lists(options: argparse.Namespace) -> list[list[bytes]]:
+    """--args-from: each lane's arguments behind the program's name."""
+    if options.arguments:
+        raise ArgumentError("--args-from stands instead of arguments behind PROGRAM")
+    found = []
+    for number, line in enumerate(Path(options.args_from).read_bytes().splitlines(), 1):
+        try:
+            words = shlex.split(os.fsdecode(line))
+        except ValueError as error:
+            raise ArgumentError(f"{options.args_from}, line {number}: {error}") from None
+        found.append([os.fsencode(word) for word in (options.program, *words)])
+    if not found:
+        raise ArgumentError(f"{options.args_from} has no lines")
+    return found
+
+
+def _agreed(lanes: int | None, count: int, source: str) -> int:
+    if lanes is not None and lanes != count:
+        raise ArgumentError(f"{lanes} lanes, but {source} has {count} lines, one a lane")
+    return count
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:
@@ -171,12 +212,12 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _show(report: Report, *, as_json: bool) -> None:
+def _show(report: Report, *, as_json: bool, saved: bool) -> None:
     from vmjit.cli.console import remark, stdout_console, write_bytes
 
     if as_json:
         print(json.dumps(report.json()))
-    elif report.machine.lanes > 1:
+    elif report.machine.lanes > 1 or saved:
         report.print(stdout_console())
         if report.result.interrupted:
             remark("interrupted")

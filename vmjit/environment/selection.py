@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vmjit.checks import checked_integer, shown
 from vmjit.environment.linux import Linux
@@ -23,6 +23,13 @@ def is_linux(environment: str, program: Program) -> bool:
     if environment not in ENVIRONMENTS:
         raise ArgumentError(f"environment must be one of {', '.join(ENVIRONMENTS)}, got {shown(environment)}")
     return program.linux if environment == "auto" else environment == "linux"
+
+
+def checked_arguments(arguments: Sequence[str | bytes]) -> tuple[bytes, ...]:
+    """A guest's arguments as bytes; `ArgumentError` for what can be none."""
+    if isinstance(arguments, str | bytes) or not all(isinstance(a, str | bytes) for a in arguments):
+        raise ArgumentError("arguments must be texts or bytes, one for each argument of the guest")
+    return tuple(os.fsencode(a) if isinstance(a, str) else a for a in arguments)
 
 
 def checked_variables(variables: Mapping[str, str] | None) -> tuple[bytes, ...]:
