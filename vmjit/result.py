@@ -11,12 +11,38 @@ from numpy.typing import NDArray
 
 from vmjit.environment.linux_names import system_call_name
 from vmjit.lane_state import LaneState
-from vmjit.stops import Stop
+from vmjit.stops import Access, Stop
 
 if TYPE_CHECKING:
     from vmjit.engine import RunReport
     from vmjit.environment.bare_metal import BareMetal
     from vmjit.residence import Fallback
+
+
+_SEGV, _BUS, _ILL, _TRAP = 11, 7, 4, 5
+
+# Linux's numbers on RISC-V, whatever this computer's are.
+_SIGNALS = dict(
+    enumerate(
+        (
+            "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT "
+            "CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+        ).split(),
+        1,
+    )
+)
+
+
+def _signals(state: LaneState, environment: BareMetal) -> NDArray[np.int64]:
+    """The signals by which lanes ended, if there are signals."""
+    found = np.where(state.stop == Stop.EXIT, environment.signal, 0)
+    if environment.has_signals:
+        misaligned = (state.fault_access == Access.MISALIGNED) | (state.fault_access == Access.MISALIGNED_FETCH)
+        found[state.stop == Stop.FAULT] = _SEGV
+        found[(state.stop == Stop.FAULT) & misaligned] = _BUS
+        found[state.stop == Stop.UNSUPPORTED] = _ILL
+        found[state.stop == Stop.EBREAK] = _TRAP
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +51,8 @@ class RunResult:
 
     stop: (lanes,) int32, values of `vmjit.Stop`.
     exit_code: (lanes,) int64, 0 to 255 for lanes that exited, -1 for others.
-    signal: (lanes,) int64, the signal that a Linux program sent itself and ended by (its exit code is then 128 more), 0
-        for others.
+    signal: (lanes,) int64, the signal by which a Linux program ended: SIGSEGV for a fault and the like, and what it
+        sent itself (its exit code is then 128 more); 0 for others.
     retired: (lanes,) uint64, instructions retired in this run (`machine.retired` counts all runs).
     fault_address, fault_pc: (lanes,) uint64, meaningful where stop is FAULT, else 0.
     fault_access: (lanes,) uint8, values of `vmjit.Access`.
@@ -70,7 +96,7 @@ class RunResult:
         return cls(
             stop=state.stop.copy(),
             exit_code=np.where(state.stop == Stop.EXIT, environment.exit_code, -1),
-            signal=np.where(state.stop == Stop.EXIT, environment.signal, 0),
+            signal=_signals(state, environment),
             retired=retired,
             fault_address=np.where(faulted, state.fault_address, np.uint64(0)),
             fault_pc=np.where(faulted, state.pc, np.uint64(0)),
@@ -89,6 +115,11 @@ class RunResult:
             fallbacks=fallbacks,
             _outputs=(environment, len(state.stop)),
         )
+
+    def signal_name(self, lane: int) -> str:
+        """SIGSEGV and the like; empty where a lane ended by none."""
+        number = int(self.signal[lane])
+        return f"SIG{_SIGNALS[number]}" if number in _SIGNALS else f"signal {number}" if number else ""
 
     @property
     def unknown_call_names(self) -> dict[str, int]:

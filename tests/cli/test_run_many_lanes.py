@@ -29,7 +29,7 @@ def test_json_has_everything(cli: Cli, corpus: Path) -> None:
     assert list(found) == [
         "program", "isa", "lanes", "device", "tier", "seconds", "instructions", "mips", "interrupted",
         "timed_out", "placement", "fallbacks", "stops", "tiers",
-        "unknown_calls", "exit_codes", "lane_stops", "retired", "pc", "faults", "inputs", "output", "error_output",
+        "unknown_calls", "exit_codes", "lane_stops", "signals", "retired", "pc", "faults", "inputs", "output", "error_output",
     ]  # fmt: skip
     assert found["program"] == guest("fault")
     assert found["isa"] == "rv64imac"

@@ -28,6 +28,13 @@ def test_the_status_is_a_shells(cli: Cli, how: str, status: int) -> None:
     assert cli("run", ENDING, how).status == status
 
 
+def test_a_fault_says_the_signal(cli: Cli) -> None:
+    assert b"stopped: FAULT (SIGSEGV) writing 0x8 at pc" in cli("run", ENDING, "fault").err
+    assert cli("run", ENDING, "--json", "fault").json["signals"] == ["SIGSEGV"]
+    assert cli("run", ENDING, "--json", "raise").json["signals"] == ["SIGTERM"]
+    assert cli("run", ENDING, "--json").json["signals"] == [None]
+
+
 def test_arguments_by_lane_and_outputs_in_files(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "lists").write_text("one 'two three'\n\n\"four\"\n")
     folder = tmp_path / "made" / "here"

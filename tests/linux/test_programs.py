@@ -95,7 +95,7 @@ def test_output_and_status(case: Case, xlen: int, tier: str, root: Path) -> None
         for lane in range(3):
             assert result.output(lane) == case.output
             assert status_of(result, lane) == case.status
-        signals = {"abort": 6, "raise": 15}
+        signals = {"abort": 6, "raise": 15, "fault": 11}
         assert result.signal.tolist() == [signals.get("".join(case.arguments[:1]), 0)] * 3
     expected = {220: 3} if case.arguments == ("unknown",) else {}
     assert {n: c for n, c in result.unknown_calls.items() if n not in (435,)} == expected

@@ -69,7 +69,8 @@ class Report:
         place = CodeSymbols(self.machine.program).place(int(self.result.pc[lane]))
         what = f" {self.attempt(lane)}" if stop is Stop.FAULT else ""
         ended = "out of time" if self.result.timed_out else "interrupted"
-        verb = ended if stop is Stop.RUNNING else f"stopped: {stop.name}{what}"
+        signal = f" ({name})" if (name := self.result.signal_name(lane)) else ""
+        verb = ended if stop is Stop.RUNNING else f"stopped: {stop.name}{signal}{what}"
         return f"{verb} at pc {place}: {self.instruction(lane)}"
 
     # -- JSON
@@ -97,6 +98,7 @@ class Report:
             "unknown_calls": result.unknown_call_names,
             "exit_codes": [code if e else None for code, e in zip(result.exit_code.tolist(), exited, strict=True)],
             "lane_stops": [Stop(value).name for value in result.stop.tolist()],
+            "signals": [result.signal_name(lane) or None for lane in range(lanes)],
             "retired": result.retired.tolist(),
             "pc": [hex(value) for value in result.pc.tolist()],
             "faults": [self._fault(int(lane)) for lane in np.flatnonzero(result.stop == Stop.FAULT)],

@@ -59,6 +59,7 @@ class BareMetal:
     """
 
     calls: dict[int, Handler]
+    has_signals = False
 
     def __init__(self, lanes: int, xlen: int, heap_start: int, stack_top: int) -> None:
         self.xlen = xlen

@@ -16,4 +16,5 @@ from vmjit.environment.linux_state import LinuxState
 class Linux(LinuxState):
     """Serves one machine's lanes as RISC-V Linux would."""
 
+    has_signals = True
     calls = {**FILE_CALLS, **MEMORY_CALLS, **PROCESS_CALLS}
