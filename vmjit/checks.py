@@ -62,6 +62,9 @@ def as_unsigned(values: ArrayLike, dtype: np.dtype[Any], lanes: int, what: str) 
         array = np.asarray(values)
     except (ValueError, OverflowError) as error:
         raise ArgumentError(f"{what} take integers: {error}") from None
+    if array.dtype.kind == "f" and isinstance(values, (list, tuple)) and all(map(is_integer, values)):
+        # NumPy finds no type for a list with numbers from 2^63 up beside smaller ones.
+        array = np.array([int(v) & most for v in values], dtype)
     if array.dtype.kind not in "iu":
         raise ArgumentError(f"{what} take integers, got {array.dtype}")
     if array.shape not in ((), (1,), (lanes,)):
