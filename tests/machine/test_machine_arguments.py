@@ -73,7 +73,7 @@ def test_lanes(lanes: int) -> None:
         ("99999999GiB", "more than can be addressed"),
         (True, "a memory size is a number of bytes or text"),
         (1e6, "a memory size is a number of bytes or text"),
-        (None, "a memory size is a number of bytes or text"),
+        ([1024], "a memory size is a number of bytes or text"),
         (b"1MiB", "a memory size is a number of bytes or text"),
     ],
     ids=lambda value: str(value)[:20] if not isinstance(value, int) or value < 1 << 70 else "huge",
