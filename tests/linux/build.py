@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-PROGRAMS = ("ending", "files", "memory", "numbers", "text")
+PROGRAMS = ("compress", "ending", "files", "memory", "numbers", "script", "text", "workload")
 TARGETS = {32: "riscv32-linux-musl", 64: "riscv64-linux-musl"}
 FLAGS = ("-static", "-O2", "-s", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Werror", "-fno-sanitize=all")
 

@@ -31,7 +31,11 @@ class Case:
 
     @property
     def name(self) -> str:
-        return "-".join((self.program, *self.arguments))
+        return "-".join((self.program, *self.arguments)).replace("/", "_")
+
+    @property
+    def signal(self) -> int:
+        return {"abort": 6, "raise": 15, "fault": 11}.get("".join(self.arguments[:1]), 0)
 
     @property
     def output(self) -> bytes:
@@ -39,8 +43,17 @@ class Case:
 
 
 TEXT = b"the quick 12 brown 0x10\nfox jumps over\n-7 lazy dogs"
+SCRIPT = b"""
+n = 20; first = 0; second = 1;
+while 0 < n { print first; sum = first + second; first = second; second = sum; n = n - 1; }
+i = 1; while i < 40 { root = sqrt(i) - sin(i ^ 0.5) / (i + 1); i = i * 3; print root; print -floor(root) * 2 ^ 0.5; }
+print i / (i - i);
+"""
 CASES = [
     Case("text", ("one", "two words"), TEXT, 11),
+    Case("compress", ("data/words.txt", "data/corpus.txt")),
+    Case("script", (), SCRIPT, 1),
+    Case("workload", ("4",), status=62),
     Case("numbers"),
     Case("memory"),
     Case("files", ours_alone=True),  # QEMU does not confine a program to a folder
@@ -54,12 +67,22 @@ CASES = [
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
 
+def corpus() -> bytes:
+    """4,000 words, some of them often."""
+    state, words = 5, []
+    for _ in range(4000):
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        words.append(b"%o" % ((state >> 16) ** 2 >> (state >> 8 & 31)))
+    return b" ".join(words)
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with files, links inside it, one that leads out, and one that leads nowhere."""
     folder = tmp_path_factory.mktemp("root")
     (folder / "data").mkdir()
     (folder / "data" / "words.txt").write_bytes(b"first line\nsecond\nthe last one\n")
+    (folder / "data" / "corpus.txt").write_bytes(corpus())
     (folder / "data" / "link.txt").symlink_to("words.txt")
     (folder / "data" / "loop").symlink_to("loop")
     (folder / "escape").symlink_to("/etc")
@@ -95,23 +118,75 @@ def test_output_and_status(case: Case, xlen: int, tier: str, root: Path) -> None
         for lane in range(3):
             assert result.output(lane) == case.output
             assert status_of(result, lane) == case.status
-        signals = {"abort": 6, "raise": 15, "fault": 11}
-        assert result.signal.tolist() == [signals.get("".join(case.arguments[:1]), 0)] * 3
+        assert result.signal.tolist() == [case.signal] * 3
     expected = {220: 3} if case.arguments == ("unknown",) else {}
     assert {n: c for n, c in result.unknown_calls.items() if n not in (435,)} == expected
 
 
+LONG = {
+    ("cpu", "scalar"): ("compress", "memory", "numbers", "script"),
+    ("cpu", "simd"): (),
+    ("host", "auto"): ("memory",),
+}
+ELSEWHERE = [
+    pytest.param(
+        case, device, tier, id=f"{case.name}-{device}-{tier}", marks=[pytest.mark.slow] * (case.program in long)
+    )
+    for (device, tier), long in LONG.items()
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize(("case", "device", "tier"), ELSEWHERE)
+@XLENS
+def test_every_tier_and_device_has_it(case: Case, xlen: int, device: str, tier: str, root: Path) -> None:
+    lanes = 9 if device == "cpu" else 2
+    m = machine(case, xlen, lanes, root, device=device, tier=tier, fallback=False)
+    result = m.run(400_000_000)
+    assert result.device == device
+    assert [result.output(lane) for lane in range(lanes)] == [case.output] * lanes
+    assert [status_of(result, lane) for lane in range(lanes)] == [case.status] * lanes
+    assert result.signal.tolist() == [case.signal] * lanes
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.program == "ending"], ids=lambda c: c.name)
+@XLENS
+def test_the_machine_for_ptx_has_it(case: Case, xlen: int, root: Path) -> None:
+    m = machine(case, xlen, 2, root, device="ptx", tier="interpreter", memory="256KiB", fallback=False)
+    result = m.run()
+    assert result.device == "ptx"
+    assert [result.output(lane) for lane in range(2)] == [case.output] * 2
+    assert [status_of(result, lane) for lane in range(2)] == [case.status] * 2
+    assert result.signal.tolist() == [case.signal] * 2
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if not case.ours_alone], ids=lambda c: c.name)
 @XLENS
-def test_recorded_output_is_qemus(case: Case, xlen: int) -> None:
+def test_recorded_output_is_qemus(case: Case, xlen: int, root: Path) -> None:
     if not have_qemu(xlen):
         pytest.skip(f"qemu-riscv{xlen} is not installed")
     command = [f"qemu-riscv{xlen}", "-0", case.program, str(path_of(case.program, xlen)), *case.arguments]
     environment = {"PATH": os.environ["PATH"], "NAME": "a value"}
-    done = subprocess.run(command, input=case.stdin, capture_output=True, timeout=60, env=environment, check=False)
+    done = subprocess.run(
+        command, input=case.stdin, capture_output=True, timeout=60, env=environment, cwd=root, check=False
+    )
     assert done.stdout == case.output
     # QEMU ends by the guest's signal; a shell adds 128.
     assert (done.returncode if done.returncode >= 0 else 128 - done.returncode) == case.status
+
+
+@XLENS
+def test_a_path_may_be_the_last_thing_in_memory(xlen: int, root: Path) -> None:
+    """Arguments are the last bytes of the stack."""
+    program = vmjit.load(path_of("compress", xlen))
+    for size in (1, 15, 16, 17, 255, 256, 257, 300):
+        name = "./" * size + "data/words.txt"
+        m = vmjit.Machine(program, 1, "cpu", arguments=["compress", name, "x" * size], root=root)
+        result = m.run(100_000_000)
+        assert result.output(0) == b"31 bytes in 2723 bits, a2b5b588, same\n"
+        assert result.error_output(0) == b"x" * size + b": " + (
+            b"No such file or directory\n" if size <= 255 else b"Filename too long\n"
+        )
 
 
 @XLENS

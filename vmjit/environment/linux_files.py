@@ -26,6 +26,7 @@ from vmjit.environment.linux_state import (
 from vmjit.environment.root_folder import GuestFile
 
 _MAX_PATH = 4096
+_STRING_PIECE = 256
 _MAX_VECTORS = 1024
 _MAX_TRANSFER = 0x7FFFF000
 
@@ -175,15 +176,18 @@ def _strings(call: Call, index: int) -> list[bytes | int]:
     places = call.address(index).copy()
     going = np.ones(len(call.lanes), bool)
     texts = [bytearray() for _ in found]
+    at_once = np.full(len(call.lanes), _STRING_PIECE)
     while going.any():
         these = np.flatnonzero(going)
-        # Up to the page's end: a string may be the last thing before memory that is not there.
-        sizes = (PAGE - (places[these] & np.uint64(PAGE - 1))).astype(np.int64).clip(1, 256)
+        sizes = at_once[these]
         data, good = call.memory.gather(call.lanes[these], places[these], sizes)
         ends = np.cumsum(np.where(good, sizes, 0))
         for n, lane in enumerate(these):
             if not good[n]:
-                found[lane], going[lane] = errno.EFAULT, False
+                # A string may be the last thing before memory that is not there, which may be anywhere in a page.
+                at_once[lane] //= 2
+                if not at_once[lane]:
+                    found[lane], going[lane] = errno.EFAULT, False
                 continue
             chunk = data[ends[n] - sizes[n] : ends[n]].tobytes()
             text, stop, _ = chunk.partition(b"\0")
@@ -192,7 +196,7 @@ def _strings(call: Call, index: int) -> list[bytes | int]:
                 found[lane], going[lane] = bytes(texts[lane]), False
             elif len(texts[lane]) > _MAX_PATH:
                 found[lane], going[lane] = errno.ENAMETOOLONG, False
-        places[these] += sizes.astype(np.uint64)
+        places[these[good]] += sizes[good].astype(np.uint64)
     return found
 
 
