@@ -47,6 +47,7 @@ from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.exact_floats import emit_device_exact_float
 from vmjit.translators.float_ops import emit_float_op, limit_of
 from vmjit.translators.interpreter import UNSUPPORTED, TemplateKey, fetch_fault
+from vmjit.translators.join import Join
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 
 INTERPRETER_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I64])
@@ -121,9 +122,9 @@ class DeviceInterpreter:
     def emit(self) -> Value:
         b = self.builder
         self.space = code_space(b, self.lane.machine, self.lane.fields)
-        self.jump, self.head = _Join(b, "jump", I64, I64, I1), _Join(b, "head", I64, I64)
-        self.stopped, self.leave = _Join(b, "stopped", I64, I64, I64), _Join(b, "leave", I64, I64)
-        self.done = _Join(b, "done", I64)
+        self.jump, self.head = Join(b, "jump", I64, I64, I1), Join(b, "head", I64, I64)
+        self.stopped, self.leave = Join(b, "stopped", I64, I64, I64), Join(b, "leave", I64, I64)
+        self.done = Join(b, "done", I64)
         self.jump.come(load_field(b, self.lane.fields, LaneField.PC), self.left, ir.Constant(I1, 0))
         self._emit_jump()
         self._emit_instruction()
@@ -200,7 +201,7 @@ class DeviceInterpreter:
     def _emit_templates(self, context: _TemplateContext, number: Value) -> Sequence[Value]:
         """The switch. Gives what comes next, and its address or code."""
         b = self.builder
-        executed = _Join(b, "executed", I32, I64)
+        executed = Join(b, "executed", I32, I64)
         unknown, link = b.append_basic_block("unknown"), b.append_basic_block("link")
         switch = b.switch(number, unknown)
         b.position_at_end(unknown)
@@ -265,27 +266,6 @@ class DeviceInterpreter:
 
 def _action(action: int) -> Value:
     return ir.Constant(I32, action)
-
-
-class _Join:
-    """A block that several others go to, each with values."""
-
-    def __init__(self, builder: Builder, name: str, *types: Any) -> None:
-        self.builder = builder
-        self.block = builder.append_basic_block(name)
-        with builder.goto_block(self.block):
-            self.values = [builder.phi(type_) for type_ in types]
-
-    def come(self, *values: Value) -> None:
-        """Go there from the current block."""
-        for phi, value in zip(self.values, values, strict=True):
-            phi.add_incoming(value, self.builder.block)
-        self.builder.branch(self.block)
-
-    def begin(self) -> Sequence[Value]:
-        """Emit what comes now in the block; gives the values."""
-        self.builder.position_at_end(self.block)
-        return self.values
 
 
 class _Lane(NamedTuple):
@@ -396,7 +376,7 @@ class _TemplateContext:
     def load(self, op: Op, address: Value) -> Value:
         assert self.slow is not None
         b, type_ = self.builder, int_type(op.type.bits)
-        loaded = _Join(b, "loaded", type_)
+        loaded = Join(b, "loaded", type_)
         for shared in (False,) if self.stores else (False, True):
             places, inside = self._places(shared, address, type_)
             hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
@@ -415,7 +395,7 @@ class _TemplateContext:
     def store(self, op: Op, address: Value, value: Value) -> None:
         assert self.slow is not None
         b = self.builder
-        stored = _Join(b, "stored")
+        stored = Join(b, "stored")
         places, inside = self._places(False, address, value.type)
         hit, miss = b.append_basic_block("hit"), b.append_basic_block("miss")
         b.cbranch(inside, hit, miss)

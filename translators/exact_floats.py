@@ -17,10 +17,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from vmjit.ir.floats import Exceptions, Rounding
+from vmjit.ir.floats import MODE_SHIFT, Exceptions, Rounding
 from vmjit.kernels.device_memory import store_global
 from vmjit.kernels.emit import I8, element
 from vmjit.kernels.layout import MAX_GROUP_LANES, GroupFrame
+from vmjit.translators.join import Join
 
 I1, I32, I64, I128 = (ir.IntType(n) for n in (1, 32, 64, 128))
 
@@ -189,22 +190,16 @@ class _Format:
 
 
 class _Ways:
-    """A block that several others come to, each with values."""
+    """A block that several others come to, each with words."""
 
     def __init__(self, b: Any, name: str, *types: Any) -> None:
-        self.b = b
-        self.block = b.append_basic_block(name)
-        with b.goto_block(self.block):
-            self.phis = [b.phi(type_) for type_ in types]
+        self.join = Join(b, name, *types)
 
     def come(self, *values: Word) -> None:
-        for phi, value in zip(self.phis, values, strict=True):
-            phi.add_incoming(value.v, self.b.block)
-        self.b.branch(self.block)
+        self.join.come(*(value.v for value in values))
 
     def begin(self) -> list[Word]:
-        self.b.position_at_end(self.block)
-        return [Word(self.b, phi) for phi in self.phis]
+        return [Word(self.join.builder, value) for value in self.join.begin()]
 
 
 class _Exact:
@@ -216,7 +211,7 @@ class _Exact:
         self.operation = kind & 15
         self.source = _Format(b, (kind >> 4) & 3)
         self.target = _Format(b, (kind >> 6) & 3)
-        dynamic = (self.status >> 5) & 7
+        dynamic = (self.status >> MODE_SHIFT) & 7
         self.mode = mode.equals(Rounding.DYNAMIC).then(dynamic, mode)
         self.raw = first
         self.x, self.y, self.z = (_Number(word, self.source) for word in (first, second, third))

@@ -42,24 +42,23 @@ ANY_MODE = frozenset(range(8))
 
 def limit_of(b: Builder, status: Value, bits: int) -> Value:
     """The limit for results of `bits` bits, by the status register: an integer or a vector, as that is."""
+    return limit_if(b, is_usual(b, status), like(status, bits))
+
+
+def is_usual(b: Builder, status: Value) -> Value:
+    """Whether the host's way is right for usual results: the mode rounds to nearest even, and inexact is set."""
     kept = b.and_(status, splat(status.type, 7 << MODE_SHIFT | int(Exceptions.INEXACT)))
-    usual = b.icmp_unsigned("==", kept, splat(status.type, int(Exceptions.INEXACT)))
-    type_ = like(status, bits)
-    return b.select(usual, usual_limit(type_), slow_limit(type_))
+    return b.icmp_unsigned("==", kept, splat(status.type, int(Exceptions.INEXACT)))
+
+
+def limit_if(b: Builder, usual: Value, type_: Any) -> Value:
+    """The limit where the host's way is right for usual results, or the one where no result is usual."""
+    bits = _element_bits(type_)
+    return b.select(usual, splat(type_, (_USUAL_BYTE ^ 0x80) << (bits - 8)), splat(type_, 0x80 << (bits - 8)))
 
 
 def _element_bits(type_: Any) -> int:
     return int((type_.element if isinstance(type_, ir.VectorType) else type_).width)
-
-
-def usual_limit(type_: Any) -> Value:
-    """The limit where the host's way is right for usual results."""
-    return splat(type_, (_USUAL_BYTE ^ 0x80) << (_element_bits(type_) - 8))
-
-
-def slow_limit(type_: Any) -> Value:
-    """The limit where no result is usual."""
-    return splat(type_, 0x80 << (_element_bits(type_) - 8))
 
 
 def _as_float(b: Builder, value: Value) -> Value:
@@ -290,7 +289,7 @@ def emit_float_op(context: FloatContext, op: Op, args: list[Value]) -> Value:
         if found is None:
             b.position_at_end(b.append_basic_block("never"))
             context.accrued = ir.Constant(status.type, ir.Undefined)
-            return ir.Constant(_result_type(op), ir.Undefined)
+            return ir.Constant(result_type(op), ir.Undefined)
         result, context.accrued = found
         context.status_changed(context.accrued)
         return result
@@ -317,7 +316,8 @@ def emit_float_op(context: FloatContext, op: Op, args: list[Value]) -> Value:
     return as_bits(b, result)
 
 
-def _result_type(op: Op) -> Any:
+def result_type(op: Op) -> Any:
+    """The type of one lane's result in bits."""
     return int_type(1 if OPS[op.name].result == "i1" else op.type.bits)
 
 
@@ -348,7 +348,7 @@ def _exactly(
     if found is None:
         return None
     result, after = found
-    return _resized(b, result, _result_type(op)), _resized(b, after, status.type)
+    return _resized(b, result, result_type(op)), _resized(b, after, status.type)
 
 
 def is_illegal(b: Builder, mode: Value, status: Value) -> Value:

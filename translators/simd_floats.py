@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from vmjit.ir.floats import MODE_SHIFT, Exceptions
 from vmjit.ir.ops import OPS
 from vmjit.ir.types import I1, Type
 from vmjit.ir.values import Op, Register
 from vmjit.kernels.emit import I8, I32, I64, PTR, Callee, Value, assume_rare, element, load_field
 from vmjit.kernels.layout import MAX_GROUP_LANES, GroupFrame
 from vmjit.translators.exact_floats import EXACT_FLOATS_TYPE, exact_kind
-from vmjit.translators.float_ops import as_bits, emit_fast_way, is_illegal, is_static, slow_limit, usual_limit
+from vmjit.translators.float_ops import as_bits, emit_fast_way, is_illegal, is_static, is_usual, limit_if, result_type
 from vmjit.translators.lane_forms import Form, float_form
 from vmjit.translators.lowering import int_type
 from vmjit.translators.region_body import limits_asked
@@ -54,9 +53,7 @@ class SimdFloats:
     def set_limits(self, status: Held) -> None:
         """Have the limits that the lanes' status registers say."""
         b, region, lanes = self.builder, self.region, self.lanes
-        mask = lanes.like(status.value, 7 << MODE_SHIFT | int(Exceptions.INEXACT))
-        wanted = lanes.like(status.value, int(Exceptions.INEXACT))
-        usual = b.icmp_unsigned("==", b.and_(status.value, mask), wanted)
+        usual = is_usual(b, status.value)
         if not status.uniform:
             bits = b.bitcast(usual, lanes.bits_type)
             all_bits = ir.Constant(lanes.bits_type, -1)
@@ -64,7 +61,7 @@ class SimdFloats:
                 all_bits = b.bitcast(region.active, lanes.bits_type)
             usual = b.icmp_unsigned("==", b.and_(bits, all_bits), all_bits)
         for width, cell in self.limits.items():
-            b.store(b.select(usual, usual_limit(int_type(width)), slow_limit(int_type(width))), cell)
+            b.store(limit_if(b, usual, int_type(width)), cell)
 
     def compute(self, op: Op, args: list[Held]) -> Held:
         """The result; `accrued` is the status behind it."""
@@ -146,8 +143,7 @@ class SimdFloats:
         number = ir.Constant(I32, mode.constant)
         function = Callee(load_field(b, self.region.frame, GroupFrame.EXACT_FLOATS, PTR), EXACT_FLOATS_TYPE)
         b.call(function, [self.region.frame, kind, number, bits])
-        width = 1 if OPS[op.name].result == "i1" else op.type.bits
-        result = self._load(_RESULT, width, uniform)
+        result = self._load(_RESULT, result_type(op).width, uniform)
         if usual is not None and not uniform:
             result = b.select(which, result, usual)
         return result, self._load(_STATUS, (status.type if uniform else status.type.element).width, uniform)
