@@ -29,9 +29,9 @@ _EXITED = int(Stop.EXIT)
 _NANOSECONDS = 1_000_000_000
 
 # A larger single read or write is a mistake of the guest; it gets as much as this in one call, as on Linux.
-_MAX_TRANSFER = 0x7FFFF000
+MAX_TRANSFER = 0x7FFFF000
 
-_S_IFREG, _S_IFCHR = 0o100000, 0o020000
+S_IFREG, S_IFCHR = 0o100000, 0o020000
 
 
 Handler = Callable[[Call], Values | None]
@@ -136,29 +136,36 @@ def _exit(call: Call) -> None:
 
 
 def _read(call: Call) -> Values:
-    stdin = call.environment.stdin
     good = call.descriptor() == _STDIN
-    wanted = call.signed(2)
-    data, counts = stdin.take(call.lanes, np.where(good, np.minimum(wanted, _MAX_TRANSFER), 0))
-    stored = call.memory.scatter(call.lanes, call.address(1), counts, data)
-    stdin.position[call.index] += counts * stored
-    result = np.where(stored, counts, -_EFAULT)
-    result[wanted < 0] = -_EINVAL
+    result = read_input(call, call.address(1), np.where(good, call.signed(2), 0))
     result[~good] = -_EBADF
     return result
 
 
+def read_input(call: Call, pointers: NDArray[np.uint64], wanted: Values) -> Values:
+    """Move on in the lanes' standard input, into their memory; gives how much, or an error."""
+    stdin = call.environment.stdin
+    data, counts = stdin.take(call.lanes, np.minimum(wanted, MAX_TRANSFER))
+    stored = call.memory.scatter(call.lanes, pointers, counts, data)
+    stdin.position[call.index] += counts * stored
+    return np.where(wanted < 0, -_EINVAL, np.where(stored, counts, -_EFAULT))
+
+
 def _write(call: Call) -> Values:
-    descriptors = call.descriptor()
+    return write_outputs(call, call.descriptor(), call.address(1), call.signed(2))
+
+
+def write_outputs(call: Call, streams: Values, pointers: NDArray[np.uint64], wanted: Values) -> Values:
+    """Write from the lanes' memory to their outputs with the numbers of `streams`; gives how much, or an error."""
     result = np.full(len(call.lanes), -_EBADF, np.int64)
     for number, stream in call.environment.outputs.items():
-        found = np.flatnonzero(descriptors == number)
+        found = np.flatnonzero(streams == number)
         if not len(found):
             continue
         these = index_of(found)
-        sizes = np.minimum(call.signed(2)[these], _MAX_TRANSFER)
+        sizes = np.minimum(wanted[these], MAX_TRANSFER)
         lanes = call.lanes[these]
-        data, good = call.memory.gather(lanes, call.address(1)[these], sizes)
+        data, good = call.memory.gather(lanes, pointers[these], sizes)
         valid = sizes >= 0
         good &= valid
         result[these] = np.where(good, sizes, np.where(valid, -_EFAULT, -_EINVAL))
@@ -215,7 +222,7 @@ def _fstat(call: Call) -> Values:
     good = descriptors >= 0
     rows = np.zeros((len(call.lanes), 128 if call.environment.xlen == 64 else 104), np.uint8)
     is_input = descriptors == _STDIN
-    mode = np.where(is_input, _S_IFREG | 0o444, _S_IFCHR | 0o620)
+    mode = np.where(is_input, S_IFREG | 0o444, S_IFCHR | 0o620)
     size = np.where(is_input, call.environment.stdin.size[call.lanes], 0)
     for offset, values, dtype in (
         (8, descriptors + 1, np.int64),  # st_ino

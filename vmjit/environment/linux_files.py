@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.environment.bare_metal import Handler
+from vmjit.environment.bare_metal import (
+    MAX_TRANSFER,
+    S_IFCHR,
+    S_IFREG,
+    Handler,
+    read_input,
+    write_outputs,
+)
 from vmjit.environment.call import Call, Values
 from vmjit.environment.linux_start import PAGE, USER
 from vmjit.environment.linux_state import (
@@ -28,12 +35,9 @@ from vmjit.environment.root_folder import GuestFile
 _MAX_PATH = 4096
 _STRING_PIECE = 256
 _MAX_VECTORS = 1024
-_MAX_TRANSFER = 0x7FFFF000
 
 _AT_EMPTY_PATH = 0x1000
 _O_ACCMODE, _O_CREAT, _O_TRUNC, _O_DIRECTORY = 3, 0o100, 0o1000, 0o200000
-
-_S_IFREG, _S_IFCHR = 0o100000, 0o020000
 
 
 def take_from_files(
@@ -49,7 +53,7 @@ def take_from_files(
             result[these] = -errno.EISDIR
             continue
         data = np.frombuffer(file.data, np.uint8)
-        counts = np.clip(np.minimum(wanted[these], len(data) - places[these]), 0, _MAX_TRANSFER)
+        counts = np.clip(np.minimum(wanted[these], len(data) - places[these]), 0, MAX_TRANSFER)
         ends = np.cumsum(counts)
         source = np.repeat(places[these] - (ends - counts), counts) + np.arange(int(ends[-1]))
         stored = call.memory.scatter(call.lanes[these], pointers[these], counts, data[source])
@@ -57,30 +61,26 @@ def take_from_files(
     return result
 
 
-def _read_file(call: Call) -> Values:
+def _read(call: Call) -> Values:
+    return _read_into(call, call.address(1), call.signed(2))
+
+
+def _read_into(call: Call, pointers: NDArray[np.uint64], wanted: Values) -> Values:
+    """From standard input, or from a file where its descriptor is; that moves on."""
     environment = linux_of(call)
     descriptors, numbers = open_numbers(call)
-    places = environment.positions[call.lanes, descriptors]
-    result = take_from_files(call, numbers, places, call.signed(2), call.address(1))
-    environment.positions[call.lanes, descriptors] += np.maximum(result, 0)
+    result = np.full(len(call.lanes), -errno.EBADF, np.int64)
+    is_stdin, is_file = numbers == 0, numbers >= STANDARD
+    if is_stdin.any():
+        result[is_stdin] = read_input(part_of(call, is_stdin), pointers[is_stdin], wanted[is_stdin])
+    if is_file.any():
+        place = (call.lanes[is_file], descriptors[is_file])
+        positions = environment.positions[place]
+        part = part_of(call, is_file)
+        found = take_from_files(part, numbers[is_file], positions, wanted[is_file], pointers[is_file])
+        environment.positions[place] += np.maximum(found, 0)
+        result[is_file] = found
     return result
-
-
-def _read(call: Call) -> Values:
-    _, numbers = open_numbers(call)
-    return by_kind(call, numbers, [(numbers == 0, _read_stdin), (numbers >= STANDARD, _read_file)])
-
-
-def _read_stdin(call: Call) -> Values:
-    return _stdin_into(call, call.address(1), call.signed(2))
-
-
-def _stdin_into(call: Call, pointers: NDArray[np.uint64], wanted: Values) -> Values:
-    stdin = call.environment.stdin
-    data, counts = stdin.take(call.lanes, np.minimum(wanted, _MAX_TRANSFER))
-    stored = call.memory.scatter(call.lanes, pointers, counts, data)
-    stdin.position[call.index] += counts * stored
-    return np.where(wanted < 0, -errno.EINVAL, np.where(stored, counts, -errno.EFAULT))
 
 
 def _pread(call: Call) -> Values:
@@ -95,32 +95,17 @@ def _pread(call: Call) -> Values:
         return np.where(offset < 0, -errno.EINVAL, found)
 
     streams = (numbers >= 0) & (numbers < STANDARD)
-    return by_kind(call, numbers, [(numbers >= STANDARD, from_file), (streams, _constant_of(-errno.ESPIPE))])
-
-
-def _constant_of(value: int) -> Callable[[Call], Values]:
-    return lambda call: np.full(len(call.lanes), value, np.int64)
-
-
-def _write_from(call: Call, pointers: NDArray[np.uint64], sizes: Values) -> Values:
-    """Write to the standard outputs; files are read-only."""
-    _, numbers = open_numbers(call)
-    result = np.full(len(call.lanes), -errno.EBADF, np.int64)
-    for number, stream in call.environment.outputs.items():
-        these = np.flatnonzero(numbers == number)
-        if not len(these):
-            continue
-        wanted = np.minimum(sizes[these], _MAX_TRANSFER)
-        data, good = call.memory.gather(call.lanes[these], pointers[these], wanted)
-        valid = wanted >= 0
-        good &= valid
-        result[these] = np.where(good, wanted, np.where(valid, -errno.EFAULT, -errno.EINVAL))
-        stream.append(call.lanes[these][good], wanted[good], data)
-    return result
+    return by_kind(call, numbers, [(numbers >= STANDARD, from_file), (streams, constant(-errno.ESPIPE))])
 
 
 def _write(call: Call) -> Values:
     return _write_from(call, call.address(1), call.signed(2))
+
+
+def _write_from(call: Call, pointers: NDArray[np.uint64], sizes: Values) -> Values:
+    """To the standard outputs; files are read-only."""
+    _, numbers = open_numbers(call)
+    return write_outputs(call, numbers, pointers, sizes)
 
 
 def _vectors(call: Call, transfer: Callable[[Call, NDArray[np.uint64], Values], Values]) -> Values:
@@ -153,21 +138,7 @@ def _writev(call: Call) -> Values:
 
 
 def _readv(call: Call) -> Values:
-    def transfer(part: Call, pointers: NDArray[np.uint64], sizes: Values) -> Values:
-        environment = linux_of(part)
-        descriptors, numbers = open_numbers(part)
-        result = np.full(len(part.lanes), -errno.EBADF, np.int64)
-        stdin, files = np.flatnonzero(numbers == 0), np.flatnonzero(numbers >= STANDARD)
-        if len(stdin):
-            result[stdin] = _stdin_into(part_of(part, numbers == 0), pointers[stdin], sizes[stdin])
-        if len(files):
-            places = environment.positions[part.lanes[files], descriptors[files]]
-            some = part_of(part, numbers >= STANDARD)
-            result[files] = take_from_files(some, numbers[files], places, sizes[files], pointers[files])
-            environment.positions[part.lanes[files], descriptors[files]] += np.maximum(result[files], 0)
-        return result
-
-    return _vectors(call, transfer)
+    return _vectors(call, _read_into)
 
 
 def _strings(call: Call, index: int) -> list[bytes | int]:
@@ -346,7 +317,7 @@ def _status_of(call: Call, n: int, number: int) -> _Status:
     if number >= STANDARD:
         return _file_status(environment.file(number))
     size = int(environment.stdin.size[call.lanes[n]]) if number == 0 else 0
-    return _Status(number + 1, _S_IFREG | 0o444 if number == 0 else _S_IFCHR | 0o620, size)
+    return _Status(number + 1, S_IFREG | 0o444 if number == 0 else S_IFCHR | 0o620, size)
 
 
 def _file_status(file: GuestFile) -> _Status:

@@ -14,7 +14,7 @@ from vmjit.environment.bare_metal import Handler
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.linux_files import take_from_files
 from vmjit.environment.linux_start import PAGE
-from vmjit.environment.linux_state import CLOSED, DESCRIPTORS, MASK64, STANDARD, constant, linux_of, part_of
+from vmjit.environment.linux_state import MASK64, STANDARD, constant, linux_of, open_numbers, part_of
 
 _MAP_FIXED, _MAP_ANONYMOUS = 0x10, 0x20
 
@@ -80,9 +80,7 @@ def _mmap(call: Call) -> Values:
 
 def _map_file(call: Call, starts: NDArray[np.uint64], result: Values) -> Values:
     """A private copy of a file's bytes."""
-    given = call.signed(4).astype(np.int32).astype(np.int64)
-    known = (given >= STANDARD) & (given < DESCRIPTORS)
-    numbers = np.where(known, linux_of(call).descriptors[call.lanes, np.where(known, given, 0)], CLOSED)
+    _, numbers = open_numbers(call, 4)
     bad = numbers < STANDARD
     offset = call.address(5).astype(np.int64) * (PAGE if call.environment.xlen == 32 else 1)  # mmap2 counts pages
     good = np.flatnonzero(~bad)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.environment.bare_metal import BareMetal, Handler, SavedEnvironment
+from vmjit.environment.bare_metal import BareMetal, SavedEnvironment
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.mappings import Mappings
 from vmjit.environment.root_folder import GuestFile, RootFolder
@@ -108,14 +108,14 @@ def linux_of(call: Call) -> LinuxState:
     return call.environment
 
 
-def constant(value: int) -> Handler:
+def constant(value: int) -> Callable[[Call], Values]:
     """A call that gives the same to everybody."""
     return lambda call: np.full(len(call.lanes), value, np.int64)
 
 
-def open_numbers(call: Call) -> tuple[Values, Values]:
-    """(descriptors, what they stand for): `CLOSED` for none."""
-    given = call.signed(0).astype(np.int32).astype(np.int64)
+def open_numbers(call: Call, index: int = 0) -> tuple[Values, Values]:
+    """(the descriptors of an argument, what they stand for): `CLOSED` for none."""
+    given = call.signed(index).astype(np.int32).astype(np.int64)
     known = (given >= 0) & (given < DESCRIPTORS)
     table = linux_of(call).descriptors
     return given, np.where(known, table[call.lanes, np.where(known, given, 0)], CLOSED)
