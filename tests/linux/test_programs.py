@@ -123,11 +123,9 @@ def test_output_and_status(case: Case, xlen: int, tier: str, root: Path) -> None
     assert {n: c for n, c in result.unknown_calls.items() if n not in (435,)} == expected
 
 
-LONG = {
-    ("cpu", "scalar"): ("compress", "memory", "numbers", "script"),
-    ("cpu", "simd"): (),
-    ("host", "auto"): ("memory",),
-}
+# Compiling all of a program before it runs takes long: two are enough for every day.
+WHOLE = ("compress", "files", "memory", "numbers", "script", "text")
+LONG = {("cpu", "scalar"): WHOLE, ("cpu", "simd"): (), ("host", "auto"): ("memory",)}
 ELSEWHERE = [
     pytest.param(
         case, device, tier, id=f"{case.name}-{device}-{tier}", marks=[pytest.mark.slow] * (case.program in long)
