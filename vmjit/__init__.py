@@ -30,6 +30,7 @@ from vmjit.errors import (
     KernelLoadError,
     MemoryLimitError,
     ProgramError,
+    SnapshotError,
     UnsupportedFeatureError,
     VmjitError,
 )
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vmjit.program import Program, Segment, load
     from vmjit.residence import Fallback
     from vmjit.result import RunResult
+    from vmjit.snapshot import Snapshot
     from vmjit.statistics import ExecutionStatistics
 
 __version__ = "0.1.0"
@@ -59,6 +61,7 @@ _LAZY = {
     "Program": "vmjit.program",
     "RunResult": "vmjit.result",
     "Segment": "vmjit.program",
+    "Snapshot": "vmjit.snapshot",
     "forbid_compiling": "vmjit.cache",
     "load": "vmjit.program",
 }
@@ -92,6 +95,8 @@ __all__ = [
     "ProgramError",
     "RunResult",
     "Segment",
+    "Snapshot",
+    "SnapshotError",
     "Stop",
     "UnsupportedFeatureError",
     "VmjitError",

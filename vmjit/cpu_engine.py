@@ -349,7 +349,7 @@ class CpuEngine(Engine[CodeSpace]):
 
     def _groups_of(self, lanes: Lanes) -> NDArray[np.intp]:
         """The whole groups that have some of these lanes."""
-        if not len(self._group_list):
+        if not len(self._group_list) or not self.memory.groups_fit:
             return np.zeros(0, np.intp)
         groups = lanes // self.memory.group  # ascending, as the lanes are
         new = np.ones(len(groups), bool)
@@ -426,6 +426,10 @@ class CpuEngine(Engine[CodeSpace]):
             len(groups),
             self._group_cursor_address,
         )
+
+    def settle(self) -> None:
+        if len(groups := self.memory.interleaved_groups()):
+            self.undisturbed(lambda: self.separate(groups))
 
     def vectored(self) -> int:
         """Instructions so far in SIMD registers."""

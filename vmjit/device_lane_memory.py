@@ -56,9 +56,10 @@ class DeviceLaneMemory(SpanMemory):
 
     def reset(self) -> None:
         """Back to the loaded program."""
-        self.device.clear(self.private)
-        self.shared[:] = 0
         self.fill()
+
+    def _clear_own(self) -> None:
+        self.device.clear(self.private)
 
     def release(self) -> None:
         """Give the device its memory back now."""

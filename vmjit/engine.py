@@ -157,6 +157,14 @@ class Engine(ABC, Generic[Space]):
         if self.state.lanes:
             self.assign_code(np.arange(self.state.lanes))
 
+    def code_may_have_changed(self, lanes: Lanes) -> None:
+        """The memory of these lanes was replaced."""
+        if self._code_can_change and len(lanes):
+            self.assign_code(lanes)
+
+    def settle(self) -> None:
+        """Have the lanes' memory laid out apart. No lane runs."""
+
     def assign_code(self, lanes: Lanes) -> None:
         """Give each lane the code space of the code its memory holds."""
         spans = [s for s in self.lane_memory.layout.spans if s.executable]

@@ -65,6 +65,10 @@ class GuestAddressError(VmjitError, IndexError):
     """The host asked for guest memory that is not there (`machine.memory.read` and `write`)."""
 
 
+class SnapshotError(VmjitError):
+    """A snapshot that cannot be read or written, or that is not of such a machine as it is restored in."""
+
+
 class IRError(VmjitError):
     """IR that cannot be read or does not hold against the op table."""
 

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 from vmjit.errors import ArgumentError, GuestAddressError
 from vmjit.host_memory import HostMemory
 from vmjit.kernels.layout import Frame, GroupFrame, GroupState, MachineBlock, Span
+from vmjit.lane_rows import LaneRows
 from vmjit.lane_state import index_of
+from vmjit.memory_image import PAGE, LanePages, MemoryImage
 from vmjit.memory_layout import MemoryLayout, MemorySpan
-from vmjit.resident_pages import resident_pages
 
 Bytes = NDArray[np.uint8]
 Index = NDArray[np.integer]
@@ -24,10 +27,25 @@ Index = NDArray[np.integer]
 # A window takes accesses of up to 8 bytes whose offset is below its size minus 7.
 _WIDEST = 8
 
-_PAGE = 4096
+# Pages of lanes that are written at once.
+_PAGES_AT_ONCE = 1024
+
+_MOST_MOVABLE_PAGES = 1 << 24
+
+# Groups are formed where what all lanes start from takes this part of the host's memory at most: interleaved, they
+# share nothing of it.
+_OF_HOST_MEMORY = 4
 
 # Words of a group's interleaved memory are numbered in 32 bits.
 _MOST_INTERLEAVED = 1 << 31
+
+
+@cache
+def host_bytes() -> int:
+    """This computer's memory."""
+    if not hasattr(os, "sysconf"):
+        return 1 << 34
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def span_table(layout: MemoryLayout) -> NDArray[np.uint64]:
@@ -46,6 +64,9 @@ class SpanMemory(ABC):
     def __init__(self, layout: MemoryLayout, lanes: int) -> None:
         self.layout = layout
         self.lanes = lanes
+        self.program_image = MemoryImage.of_layout(layout)
+        self.base = self.program_image
+        """What lanes started from when their memory was last loaded."""
 
     # -- where the lanes' own memory lies
 
@@ -88,13 +109,59 @@ class SpanMemory(ABC):
         return self.shared[span.offset : span.offset + span.size]
 
     def fill(self) -> None:
-        """Write the program's data; the memory is fresh or was cleared."""
+        """Have every lane's memory and the shared image as the program has them."""
+        self.shared[:] = 0
         for span in self.layout.spans:
-            data = np.frombuffer(span.data, np.uint8)
             if span.shared:
-                self.shared[span.offset : span.offset + len(data)] = data
-            elif span.data:
-                self._write_own(span.offset, data)
+                self.shared[span.offset : span.offset + len(span.data)] = np.frombuffer(span.data, np.uint8)
+        self._shared_written(0, len(self.shared))
+        self.load(self.program_image)
+
+    # -- images: what lanes start from, and what they have changed
+
+    @abstractmethod
+    def _clear_own(self) -> None:
+        """Zero into every lane's own memory."""
+
+    def load(self, image: MemoryImage) -> None:
+        """Have every lane's own memory as an image has it."""
+        self._clear_own()
+        for number, content in zip(image.numbers.tolist(), image.contents, strict=True):
+            start = number * PAGE
+            self._write_own(start, content[: image.size - start])
+        self.base = image
+
+    def changed_pages(self, lanes: NDArray[np.bool_] | None = None) -> LanePages:
+        """The pages in which some lanes, or all, differ from the image."""
+        wanted = np.arange(self.lanes) if lanes is None else np.flatnonzero(lanes)
+        found = []
+        for number, start in enumerate(range(0, self.layout.private_bytes, PAGE)):
+            part = self._read_own(start, min(PAGE, self.layout.private_bytes - start))[wanted]
+            block = np.zeros((len(wanted), PAGE), np.uint8)
+            block[:, : part.shape[1]] = part
+            unlike = np.flatnonzero((block != self.base.pages(np.array([number]))).any(axis=1))
+            found.append(LanePages(wanted[unlike], np.full(len(unlike), number), block[unlike]))
+        return LanePages.joined(found)
+
+    def put_pages(self, pages: LanePages) -> None:
+        """Write pages of lanes' own memory."""
+        for start in range(0, len(pages.lanes), _PAGES_AT_ONCE):
+            some = slice(start, start + _PAGES_AT_ONCE)
+            lanes, offsets, rows = pages.lanes[some], pages.numbers[some] * PAGE, pages.contents[some]
+            room = self.layout.private_bytes - offsets
+            for size in np.unique(np.minimum(room, PAGE)).tolist():
+                these = np.minimum(room, PAGE) == size
+                self._put_rows(lanes[these], offsets[these], np.ascontiguousarray(rows[these, :size]))
+
+    def renew(self, lanes: NDArray[np.bool_] | None) -> None:
+        """Some lanes' own memory, or all, as the image has it."""
+        others = LanePages.none() if lanes is None else self.changed_pages(~lanes)
+        self.load(self.base)
+        self.put_pages(others)
+
+    def write_shared(self, data: Bytes) -> None:
+        """The whole shared image."""
+        self.shared[:] = data
         self._shared_written(0, len(self.shared))
 
     # -- access by the host: all lanes at one address
@@ -284,8 +351,8 @@ class LaneMemory(SpanMemory):
         super().__init__(layout, lanes)
         self.external = external is not None
         if external is None:
-            self._private = HostMemory(lanes * layout.private_bytes, sparse_unit=layout.private_bytes)
-            self.rows: Bytes = self._private.array.reshape(lanes, layout.private_bytes)
+            self._own = LaneRows(lanes, layout.private_bytes)
+            self.rows: Bytes = self._own.array
         else:
             self.rows = external
         self.group = 1
@@ -297,9 +364,56 @@ class LaneMemory(SpanMemory):
 
     def reset(self) -> None:
         """Back to the loaded program. Costs what was touched, not what could be."""
-        self._private.clear()
-        self.shared[:] = 0
         self.fill()
+
+    def _clear_own(self) -> None:
+        self.rows[:] = 0
+
+    def load(self, image: MemoryImage) -> None:
+        if self.external:
+            if image.used_bytes:
+                super().load(image)
+            return
+        # Where memory was interleaved, what pages hold is replaced all the same.
+        self.groups[:, GroupState.INTERLEAVED // 8] = 0
+        self._own.load(image)
+        self.base = image
+
+    def changed_pages(self, lanes: NDArray[np.bool_] | None = None) -> LanePages:
+        """No lane that is asked for may lie interleaved."""
+        return super().changed_pages(lanes) if self.external else self._own.changed(lanes)
+
+    def renew(self, lanes: NDArray[np.bool_] | None) -> None:
+        """All lanes of a group that lies interleaved have to be among them."""
+        if self.external:
+            super().renew(lanes)
+            return
+        groups = slice(None) if lanes is None else np.unique(np.flatnonzero(lanes) // self.group)
+        self.groups[groups, GroupState.INTERLEAVED // 8] = 0
+        self._own.renew(lanes)
+
+    def in_groups_of(self, lanes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """These lanes, and those that lie interleaved with some of them."""
+        interleaved = self._interleaved()
+        if interleaved is None:
+            return lanes
+        touched = np.zeros(len(self.groups), bool)
+        touched[np.flatnonzero(lanes) // self.group] = True
+        return lanes | (touched[np.arange(self.lanes) // self.group] & interleaved)
+
+    def interleaved_groups(self) -> NDArray[np.intp]:
+        """The groups whose memory is interleaved."""
+        found: NDArray[np.intp] = np.flatnonzero(self.groups[:, GroupState.INTERLEAVED // 8])
+        return found
+
+    @property
+    def groups_fit(self) -> bool:
+        """Whether the host's memory would hold what all lanes start from, once for each."""
+        return self.base.used_bytes * self.lanes <= host_bytes() // _OF_HOST_MEMORY
+
+    def own_memory(self) -> int:
+        """Bytes that lanes have for themselves."""
+        return self.rows.size if self.external else self._own.own_bytes()
 
     def fill_frame(self, frame: NDArray[np.uint64]) -> None:
         """Write what accesses need to know to a worker's frame."""
@@ -341,21 +455,33 @@ class LaneMemory(SpanMemory):
         return True
 
     def _resident(self) -> NDArray[np.bool_]:
-        """Which pages may hold something, counted from the first of `rows`; not for external memory."""
-        found = np.zeros(-(-self.rows.size // _PAGE) + 1, bool)
-        pages = resident_pages(self._private.address, self.rows.size)
-        found[slice(None) if pages is None else pages] = True
+        """Which pages may differ from lane to lane, counted from the first of `rows`; not for external memory."""
+        found = np.zeros(-(-self.rows.size // PAGE) + 1, bool)
+        pages = self._own.in_use()
+        if pages is None:
+            found[:] = True
+        elif self._own.mapped:
+            # A page that one lane has for itself is the image's in others, where that may be other than zero.
+            per_row = self._own.pages_per_row
+            found[:-1].reshape(self.lanes, per_row)[:, np.unique(pages % per_row)] = True
+        else:
+            found[pages] = True
         return found
 
     def resident_bytes(self) -> int:
-        """Bytes of private memory that may hold something."""
-        return int(self._resident().sum()) * _PAGE
+        """Bytes of private memory that may differ from lane to lane."""
+        return self._own.own_bytes()
+
+    @property
+    def movable(self) -> bool:
+        """Whether lanes' memory can be moved: a byte a page has room."""
+        return not self.external and self.rows.size // PAGE <= _MOST_MOVABLE_PAGES
 
     def rearrange(self, order: NDArray[np.intp]) -> None:
         """Have the private memory of lane order[i] at i. No lane that changes its place may lie interleaved."""
         from vmjit.row_rotation import rotate_rows  # imports LLVM
 
-        rotate_rows(self._private.address, self.rows.shape[1], self._resident(), order)
+        rotate_rows(self._own.address, self.rows.shape[1], self._resident(), order)
 
     def _interleaved(self) -> NDArray[np.bool_] | None:
         """Which lanes' memory is interleaved, (lanes,); None if no lane's."""

@@ -19,7 +19,7 @@ from vmjit.environment.bare_metal import BareMetal
 from vmjit.environment.linux import Linux
 from vmjit.environment.linux_start import RANDOM_BYTES, initial_stack
 from vmjit.environment.selection import checked_arguments, checked_variables, is_linux, linux_environment
-from vmjit.errors import ArgumentError, MemoryLimitError, VmjitError
+from vmjit.errors import ArgumentError, MemoryLimitError, SnapshotError, VmjitError
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
@@ -28,6 +28,8 @@ from vmjit.placement import Placement, choose_device, device_of_tier, place
 from vmjit.program import Program
 from vmjit.residence import Residence
 from vmjit.result import RunResult
+from vmjit.snapshot import Snapshot
+from vmjit.snapshots import Snapshots
 from vmjit.statistics import ExecutionStatistics
 from vmjit.stops import Stop
 
@@ -228,6 +230,9 @@ class Machine:
             if isinstance(error, VmjitError):
                 raise
             raise MemoryLimitError(f"the host cannot give memory for {lanes} lanes") from error
+        self._snapshots = Snapshots(
+            program, registers, self._state, self.environment, self._residence, self._memory_bytes
+        )
         self.registers = Registers(self._state, registers, self._residence.changed)
         self.memory = GuestMemory(self)
         self._start()
@@ -320,6 +325,7 @@ class Machine:
 
     def _write(self, address: int, data: Bytes) -> tuple[list[MemorySpan], list[MemorySpan]]:
         """As `SpanMemory.write`."""
+        self._snapshots.changed()
         written = self._residence.on_memory(lambda memory: memory.write(address, data))
         if not written[1]:
             self._residence.written(address, data)
@@ -390,18 +396,52 @@ class Machine:
     def reset(self) -> None:
         """Back to the loaded program: registers, memory, streams and counters. Compiled code and inputs stay."""
         changed = bool((self._state.code_index != 0).any())
+        self._snapshots.changed()
         self._residence.reset()
         self.environment.reset()
         self._start()
         if changed or self._engine.code_was_written:
             self._engine.reset_code()
 
+    # -- snapshots
+
+    def snapshot(self, lane: int | None = None) -> Snapshot:
+        """The state of all lanes at this moment, or of one: registers, pc, memory, streams, open files.
+
+        Takes time and memory for what lanes have written, not for what they could. Raises `ArgumentError` for a lane
+        that is not there.
+        """
+        if lane is not None:
+            lane = checked_integer("lane", lane, 0, self.lanes - 1)
+        return self._snapshots.take(lane, self._own)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Have all lanes as they were in a snapshot; from one lane's snapshot, all have what that lane had.
+
+        Memory that lanes have not written since is not touched. Inputs are those of the snapshot, so set others after
+        it. Raises `SnapshotError` for a snapshot of another program, another size of memory or another number of lanes;
+        the machine is then as it was.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise ArgumentError(f"restore takes a vmjit.Snapshot, got {shown(snapshot)}")
+        self._snapshots.check(snapshot)
+        if snapshot.own != self._own:
+            self._take_layout(snapshot.own)
+        self._snapshots.check_layout(snapshot)
+        self._snapshots.restore(snapshot)
+
+    def _take_layout(self, own: frozenset[int]) -> None:
+        """Have new memory with these read-only segments for each lane."""
+        if not own <= {s.address for s in self.program.segments}:
+            raise SnapshotError("the snapshot is damaged: it has segments that the program has not")
+        self._own = own
+        self._layout = plan_memory(self.program, self._memory_bytes, self.lanes, own=own)
+        self._residence.move_in(self._layout)
+
     def _make_own(self, addresses: frozenset[int]) -> None:
         """Give every lane its own copy of read-only segments that so far were shared."""
-        self._own |= addresses
         old = self._lane_memory
-        self._layout = plan_memory(self.program, self._memory_bytes, self.lanes, own=self._own)
-        self._residence.move_in(self._layout)
+        self._take_layout(self._own | addresses)
         for span in self._layout.spans:
             for start in range(0, span.size, 1 << 20):
                 count = min(1 << 20, span.size - start)

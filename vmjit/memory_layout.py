@@ -22,6 +22,9 @@ _HEAP_ALIGNMENT = 16
 _HOST_ALIGNMENT = 64
 _LOWEST_ARENA = 0x1000
 MIN_MEMORY = 256
+# Memory of a lane from so many bytes on starts at a page, so that lanes can share pages.
+_PAGED = 16 << 10
+_PAGE = 4096
 _STATE_BYTES = 256  # of a lane, at least
 # More than any host addresses: sizes above are mistakes, not wishes.
 MAX_TOTAL = 1 << 46
@@ -107,12 +110,13 @@ def _arena(program: Program, memory: int) -> int:
 
 
 def _check_host(program: Program, lanes: int) -> None:
-    """Refuse at once what would fill the host's memory when the program is loaded: each lane's data are its own."""
+    """Refuse at once what would fill the host's memory when the program is loaded: each lane's data are its own where
+    lanes cannot share them."""
     if not hasattr(os, "sysconf"):
         return
     page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
     touched = sum(-(-len(s.data) // page) * page for s in program.segments if s.writable and s.data)
-    wanted = lanes * (touched + _STATE_BYTES)
+    wanted = lanes * ((0 if hasattr(os, "memfd_create") else touched) + _STATE_BYTES)
     if wanted > page * pages:
         raise MemoryLimitError(
             f"{lanes} lanes of {program.name} need {wanted} bytes before they run, the host has {page * pages}",
@@ -148,14 +152,16 @@ def plan_memory(
         pieces.append(_heap(pieces, start, stack_top))
         pieces.sort(key=lambda s: s.address)
     spans: list[MemorySpan] = []
+    alignment = _PAGE if memory >= _PAGED else _HOST_ALIGNMENT
     private = shared = 0
     for piece in pieces:
         is_shared = not piece.writable and piece.address not in own
         base = shared if is_shared else private
         # Keep the guest's alignment on the host, and neighbours in the guest neighbours on the host.
+        # Of large memory even its place in a page, so that what is a page to the guest is one to the host.
         touching = bool(spans) and spans[-1].end == piece.address and spans[-1].shared == is_shared
         if aligned and not touching:
-            base = _round_up(base, _HOST_ALIGNMENT) + piece.address % _HOST_ALIGNMENT
+            base = _round_up(base, alignment) + piece.address % alignment
         spans.append(MemorySpan(piece.address, piece.size, piece.permissions, is_shared, base, piece.data))
         if is_shared:
             shared = base + piece.size
@@ -163,7 +169,7 @@ def plan_memory(
             private = base + piece.size
     return MemoryLayout(
         tuple(spans),
-        _round_up(max(private, 1), _HOST_ALIGNMENT),
+        _round_up(max(private, 1), _PAGE if aligned and private >= _PAGED else _HOST_ALIGNMENT),
         _round_up(max(shared, 1), _HOST_ALIGNMENT),
         start,
         stack_top,

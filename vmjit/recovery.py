@@ -17,7 +17,8 @@ import numpy as np
 from vmjit.cpu_engine import CpuEngine
 from vmjit.device_lane_memory import DeviceLaneMemory
 from vmjit.engine import RunReport
-from vmjit.environment.bare_metal import BareMetal, SavedEnvironment
+from vmjit.environment.bare_metal import BareMetal
+from vmjit.environment.saved import SavedEnvironment
 from vmjit.lane_memory import Bytes, LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.split_lane_memory import SplitLaneMemory
@@ -52,6 +53,7 @@ class Recovery:
         self._last = 0.0
         self._cost = 0.0
         self._memory: LaneMemory | None = None
+        self._load: Callable[[LaneMemory], None] | None = None
         self._journal: list[tuple[int, Bytes]] = []  # what the host wrote to it before anything ran
         self._late: list[tuple[int, Bytes]] = []  # and what since a state was kept
         self._kept: _Kept | None = None
@@ -59,8 +61,9 @@ class Recovery:
 
     # -- what happens to the machine
 
-    def loaded(self) -> None:
-        """Its memory is as the program has it, as it is at first."""
+    def loaded(self, load: Callable[[LaneMemory], None] | None = None) -> None:
+        """Its memory is as the program has it, as it is at first, or as `load` makes it."""
+        self._load = load
         self._memory, self._kept = None, None
         self._journal, self._late = [], []
         self._fresh = self._stale = True
@@ -100,7 +103,10 @@ class Recovery:
         self._cost = self._last - started
 
     def _as_loaded(self) -> LaneMemory:
-        return LaneMemory(self._there.layout, self._state.lanes)
+        memory = LaneMemory(self._there.layout, self._state.lanes)
+        if self._load is not None:
+            self._load(memory)
+        return memory
 
     # -- going on from it
 

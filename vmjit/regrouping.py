@@ -169,7 +169,7 @@ class Regrouping:
         work, vectored = self._progress()
         if work < _TELLING:
             return
-        if vectored > _MOSTLY * work or not self._affordable():
+        if vectored > _MOSTLY * work or not self._memory.movable or not self._affordable():
             self._look_at = now + max(_FIRST_LOOK, (now - self._began) / 4)
             self._mark()
         else:

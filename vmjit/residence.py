@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vmjit.device_engine import DeviceEngine
     from vmjit.device_lane_memory import DeviceLaneMemory
     from vmjit.recovery import Recovery
+    from vmjit.snapshot import Snapshot
     from vmjit.split_lane_memory import SplitLaneMemory
 
 log = logging.getLogger("vmjit")
@@ -166,6 +167,11 @@ class Residence:
         self.on_memory(lambda memory: memory.reset())
         if self._recovery is not None:
             self._recovery.loaded()
+
+    def restored(self, snapshot: Snapshot) -> None:
+        """The lanes' memory is a snapshot's."""
+        if self._recovery is not None:
+            self._recovery.loaded(snapshot.load_memory)
 
     def changed(self) -> None:
         """The host changed registers, pc or inputs."""

@@ -43,8 +43,11 @@ class SplitLaneMemory(SpanMemory):
         return list(zip(self.starts.tolist(), self._parts, strict=True))
 
     def reset(self) -> None:
+        self.fill()
+
+    def _clear_own(self) -> None:
         for part in self._parts:
-            part.reset()
+            part._clear_own()
 
     def release(self) -> None:
         for part in self._parts:

@@ -78,5 +78,5 @@ def test_saved_states_come_back() -> None:
     saved = mappings.save()
     mappings.reset()
     assert mappings.low(lanes).tolist() == [TOP, TOP]
-    mappings.restore(saved)
+    mappings.restore(*saved)
     assert mappings.low(lanes).tolist() == [TOP - PAGE, TOP - 3 * PAGE]

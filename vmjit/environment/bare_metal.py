@@ -7,7 +7,6 @@ Time is virtual: one retired instruction takes one nanosecond, so that a run giv
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from vmjit.engine import GuestMemory
 from vmjit.environment.call import Call, Lanes, Values
+from vmjit.environment.saved import SavedEnvironment
 from vmjit.environment.streams import InputStreams, OutputStreams
 from vmjit.lane_state import LaneState, index_of
 from vmjit.stops import Stop
@@ -26,6 +26,8 @@ _A7, _SP = 17, 2
 
 _EXITED = int(Stop.EXIT)
 
+_MOST_SIGNALS = 64
+
 _NANOSECONDS = 1_000_000_000
 
 # A larger single read or write is a mistake of the guest; it gets as much as this in one call, as on Linux.
@@ -35,20 +37,6 @@ S_IFREG, S_IFCHR = 0o100000, 0o020000
 
 
 Handler = Callable[[Call], Values | None]
-
-
-@dataclass(frozen=True)
-class SavedEnvironment:
-    """What `BareMetal.save` gives: arrays by lane, and what each stream had."""
-
-    stdin: Any
-    outputs: dict[int, Any]
-    exit_code: NDArray[np.int64]
-    brk: NDArray[np.uint64]
-    closed: NDArray[np.bool_]
-    unknown_calls: dict[int, int]
-    more: dict[str, Any] = field(default_factory=dict)
-    """What another environment keeps beside that."""
 
 
 class BareMetal:
@@ -85,26 +73,44 @@ class BareMetal:
         self.closed[:] = False
         self.unknown_calls.clear()
 
+    def _by_lane(self) -> dict[str, NDArray[Any]]:
+        """What is kept for each lane, its first axis; views."""
+        return {"exit_code": self.exit_code, "signal": self.signal, "brk": self.brk, "closed": self.closed.T}
+
     def save(self) -> SavedEnvironment:
         """The state of this moment, for `restore`."""
         return SavedEnvironment(
+            {name: array.copy() for name, array in self._by_lane().items()},
             self.stdin.save(),
             {number: stream.save() for number, stream in self.outputs.items()},
-            self.exit_code.copy(),
-            self.brk.copy(),
-            self.closed.copy(),
             dict(self.unknown_calls),
         )
 
     def restore(self, saved: SavedEnvironment) -> None:
+        """The state that as many lanes had."""
+        for name, array in self._by_lane().items():
+            array[...] = saved.by_lane[name]
         self.stdin.restore(saved.stdin)
         for number, stream in self.outputs.items():
             stream.restore(saved.outputs[number])
-        self.exit_code[:] = saved.exit_code
-        self.brk[:] = saved.brk
-        self.closed[:] = saved.closed
         self.unknown_calls.clear()
         self.unknown_calls.update(saved.unknown_calls)
+
+    def refuses(self, saved: SavedEnvironment) -> str:
+        """What of a state that may be from anywhere cannot be restored here; empty if all can."""
+        own = self._by_lane()
+        if saved.by_lane.keys() != own.keys() or saved.outputs.keys() != self.outputs.keys():
+            return "it is of another environment"
+        for name, array in own.items():
+            given = saved.by_lane[name]
+            if given.dtype != array.dtype or given.shape[1:] != array.shape[1:]:
+                return f"its {name} is not as it should be"
+        brk, signal = saved.by_lane["brk"], saved.by_lane["signal"]
+        if ((brk < self.heap_start) | (brk > self.stack_top)).any():
+            return "a break that cannot be"
+        if ((signal < 0) | (signal > _MOST_SIGNALS)).any():
+            return "a signal that cannot be"
+        return ""
 
     def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes:
         """Serve the lanes' calls; gives those that go on."""

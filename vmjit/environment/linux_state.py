@@ -6,14 +6,17 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.environment.bare_metal import BareMetal, SavedEnvironment
+from vmjit.environment.bare_metal import BareMetal
 from vmjit.environment.call import Call, Lanes, Values
+from vmjit.environment.linux_start import PAGE
 from vmjit.environment.mappings import Mappings
 from vmjit.environment.root_folder import GuestFile, RootFolder
+from vmjit.environment.saved import SavedEnvironment
 
 DESCRIPTORS = 32
 STANDARD = 3
@@ -49,7 +52,16 @@ class LinuxState(BareMetal):
         self.positions = np.zeros((lanes, DESCRIPTORS), np.int64)
         super().__init__(lanes, xlen, heap_start, stack_top)
 
-    _BY_LANE = ("mapped_ever", "break_ever", "_random", "descriptors", "positions")
+    def _by_lane(self) -> dict[str, NDArray[Any]]:
+        own = {
+            "mapped_ever": self.mapped_ever,
+            "break_ever": self.break_ever,
+            "random": self._random,
+            "descriptors": self.descriptors,
+            "positions": self.positions,
+            "mappings": self.mappings.states,
+        }
+        return {**super()._by_lane(), **own}
 
     def reset(self) -> None:
         super().reset()
@@ -62,14 +74,32 @@ class LinuxState(BareMetal):
         self.positions[:] = 0
 
     def save(self) -> SavedEnvironment:
-        by_lane = {name: getattr(self, name).copy() for name in self._BY_LANE}
-        return replace(super().save(), more={"mappings": self.mappings.save(), **by_lane})
+        return replace(super().save(), mapping_states=self.mappings.save()[1], files=tuple(self._opened))
 
     def restore(self, saved: SavedEnvironment) -> None:
         super().restore(saved)
-        self.mappings.restore(saved.more["mappings"])
-        for name in self._BY_LANE:
-            getattr(self, name)[...] = saved.more[name]
+        self.mappings.restore(saved.by_lane["mappings"], saved.mapping_states)
+        self._opened = list(saved.files)
+
+    def refuses(self, saved: SavedEnvironment) -> str:
+        if wrong := super().refuses(saved):
+            return wrong
+        area = range(self.heap_start, self.mapped_top + 1)
+        for state in saved.mapping_states:
+            borders = [state.low, *(border for hole in state.holes for border in hole)]
+            if any(b not in area or b % PAGE for b in borders):
+                return "a mapping that cannot be"
+        for name, first, last in (
+            ("mappings", 0, len(saved.mapping_states) - 1),
+            ("descriptors", CLOSED, STANDARD + len(saved.files) - 1),
+            ("positions", 0, MASK64 >> 1),
+            ("mapped_ever", 0, self.mapped_top),
+            ("break_ever", self.heap_start, self.stack_top),
+        ):
+            values = saved.by_lane[name]
+            if values.size and (int(values.min()) < first or int(values.max()) > last):
+                return f"its {name} have values that cannot be"
+        return ""
 
     # -- what handlers use
 

@@ -18,24 +18,24 @@ _MANY_STATES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class MappingState:
     """Everything from `low` up is mapped, but for the holes: (start, end), in the order of addresses."""
 
     low: int
     holes: tuple[tuple[int, int], ...] = ()
 
-    def take(self, size: int, floor: int) -> tuple[_State, int] | None:
+    def take(self, size: int, floor: int) -> tuple[MappingState, int] | None:
         """Map so many bytes: in the highest hole that has room, else below all; None if `floor` is in the way."""
         for i in range(len(self.holes) - 1, -1, -1):
             start, end = self.holes[i]
             if end - start >= size:
                 rest = ((start, end - size),) if end - start > size else ()
-                return _State(self.low, self.holes[:i] + rest + self.holes[i + 1 :]), end - size
+                return MappingState(self.low, self.holes[:i] + rest + self.holes[i + 1 :]), end - size
         if self.low - size < floor:
             return None
-        return _State(self.low - size, self.holes), self.low - size
+        return MappingState(self.low - size, self.holes), self.low - size
 
-    def free(self, start: int, end: int) -> _State:
+    def free(self, start: int, end: int) -> MappingState:
         """Unmap what of a range is mapped."""
         start = max(start, self.low)
         if start >= end:
@@ -49,10 +49,10 @@ class _State:
         joined.append((start, end))
         joined.sort()
         if joined[0][0] <= self.low:
-            return _State(joined[0][1], tuple(joined[1:]))
-        return _State(self.low, tuple(joined))
+            return MappingState(joined[0][1], tuple(joined[1:]))
+        return MappingState(self.low, tuple(joined))
 
-    def use(self, start: int, end: int) -> _State:
+    def use(self, start: int, end: int) -> MappingState:
         """Map a range at its place, whatever is there."""
         holes = []
         low = self.low
@@ -68,7 +68,7 @@ class _State:
                 holes.append((first, start))
             if end < last:
                 holes.append((end, last))
-        return _State(low, tuple(sorted(holes)))
+        return MappingState(low, tuple(sorted(holes)))
 
 
 class Mappings:
@@ -77,16 +77,16 @@ class Mappings:
     def __init__(self, lanes: int, top: int) -> None:
         self.top = top
         self.states = np.zeros(lanes, np.int64)
-        self._known: list[_State] = []
-        self._numbers: dict[_State, int] = {}
+        self._known: list[MappingState] = []
+        self._numbers: dict[MappingState, int] = {}
         self.reset()
 
     def reset(self) -> None:
         """Nothing is mapped."""
         self._known, self._numbers = [], {}
-        self.states[:] = self._number(_State(self.top))
+        self.states[:] = self._number(MappingState(self.top))
 
-    def _number(self, state: _State) -> int:
+    def _number(self, state: MappingState) -> int:
         number = self._numbers.get(state)
         if number is None:
             number = self._numbers[state] = len(self._known)
@@ -122,7 +122,7 @@ class Mappings:
 
     def _alike(
         self, lanes: NDArray[np.integer], first: Numbers, second: Numbers
-    ) -> list[tuple[NDArray[np.intp], _State, int, int]]:
+    ) -> list[tuple[NDArray[np.intp], MappingState, int, int]]:
         """Lanes (by place) that are in one state and ask for the same."""
         self._drop_unused()
         keys = np.stack([self.states[lanes], first, second], axis=1)
@@ -142,9 +142,10 @@ class Mappings:
         self._known = [self._known[int(i)] for i in used]
         self._numbers = {state: i for i, state in enumerate(self._known)}
 
-    def save(self) -> tuple[Numbers, list[_State]]:
-        return self.states.copy(), list(self._known)
+    def save(self) -> tuple[Numbers, tuple[MappingState, ...]]:
+        """(each lane's number, the states with these numbers)."""
+        return self.states.copy(), tuple(self._known)
 
-    def restore(self, saved: tuple[Numbers, list[_State]]) -> None:
-        self.states[:], self._known = saved[0], list(saved[1])
+    def restore(self, states: Numbers, known: tuple[MappingState, ...]) -> None:
+        self.states[:], self._known = states, list(known)
         self._numbers = {state: i for i, state in enumerate(self._known)}

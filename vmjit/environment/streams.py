@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.checks import shown
+from vmjit.environment.saved import SavedInput, SavedOutput
 from vmjit.errors import ArgumentError
 from vmjit.lane_state import index_of
 
@@ -31,13 +32,13 @@ class InputStreams:
     def rewind(self) -> None:
         self.position[:] = 0
 
-    def save(self) -> tuple[Bytes, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def save(self) -> SavedInput:
         """The inputs, which are never changed in place, and how far they are read; for `restore`."""
-        return self.data, self.start, self.size, self.position.copy()
+        return SavedInput(self.data, self.start, self.size, self.position.copy())
 
-    def restore(self, saved: tuple[Bytes, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]) -> None:
-        self.data, self.start, self.size, position = saved
-        self.position = position.copy()
+    def restore(self, saved: SavedInput) -> None:
+        self.data, self.start, self.size = saved.data, saved.start, saved.size
+        self.position = saved.position.copy()
 
     def set(self, inputs: bytes | Sequence[bytes] | Bytes) -> None:
         """One input for all lanes (bytes), or one a lane: a sequence of bytes, or a uint8 array (lanes, n).
@@ -104,15 +105,16 @@ class OutputStreams:
         self.clear()
 
     def clear(self) -> None:
+        self._common = b""  # what all lanes have before what they wrote themselves
         self._chunks: list[tuple[Lanes, NDArray[np.int64], Bytes]] = []
         self._joined: dict[int, bytes] | None = None
 
-    def save(self) -> list[tuple[Lanes, NDArray[np.int64], Bytes]]:
+    def save(self) -> SavedOutput:
         """What was written so far, for `restore`."""
-        return list(self._chunks)
+        return SavedOutput(self._common, tuple(self._chunks))
 
-    def restore(self, saved: list[tuple[Lanes, NDArray[np.int64], Bytes]]) -> None:
-        self._chunks = list(saved)
+    def restore(self, saved: SavedOutput) -> None:
+        self._common, self._chunks = saved.common, list(saved.chunks)
         self._joined = None
 
     def append(self, lanes: Lanes, sizes: NDArray[np.int64], data: Bytes) -> None:
@@ -124,7 +126,7 @@ class OutputStreams:
         """All that a lane wrote."""
         if self._joined is None:
             self._joined = self._join()
-        return self._joined.get(lane, b"")
+        return self._common + self._joined.get(lane, b"")
 
     def _join(self) -> dict[int, bytes]:
         if not self._chunks:
