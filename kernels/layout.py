@@ -279,6 +279,7 @@ STOP_RUNNING = 0
 STOP_NEED_CODE = 100
 STOP_FENCE_I = 101
 STOP_CALL = 102
+STOP_GUEST_BREAK = 103  # a guest's own ebreak, where there is a breakpoint too
 
 PERMISSION_READ = 1
 PERMISSION_WRITE = 2

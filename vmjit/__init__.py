@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vmjit.cache import forbid_compiling
     from vmjit.devices.interface import DeviceInfo
     from vmjit.executor import ExecutionResult, Executor
+    from vmjit.hooks import Hook, HookedLanes
     from vmjit.machine import Machine
     from vmjit.placement import Placement
     from vmjit.program import Program, Segment, load
@@ -56,6 +57,8 @@ _LAZY = {
     "ExecutionStatistics": "vmjit.statistics",
     "Executor": "vmjit.executor",
     "Fallback": "vmjit.residence",
+    "Hook": "vmjit.hooks",
+    "HookedLanes": "vmjit.hooks",
     "Machine": "vmjit.machine",
     "Placement": "vmjit.placement",
     "Program": "vmjit.program",
@@ -84,6 +87,8 @@ __all__ = [
     "Fallback",
     "FileError",
     "GuestAddressError",
+    "Hook",
+    "HookedLanes",
     "IRError",
     "IsaError",
     "KernelExecutionError",

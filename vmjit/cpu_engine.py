@@ -208,14 +208,17 @@ class CpuEngine(Engine[CodeSpace]):
 
     # -- code
 
-    def _new_space(self, spans: Sequence[CodeSpan]) -> CodeSpace:
+    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False) -> CodeSpace:
         return CodeSpace(
             self.decoder,
             self.interpreter,
             spans,
-            visits_until_hot=self.visits_until_hot,
-            compiled_only=self.tier == "scalar",
+            visits_until_hot=0 if stepped else self.visits_until_hot,
+            compiled_only=self.tier == "scalar" and not stepped,
         )
+
+    def _step(self, lanes: Lanes, report: RunReport) -> None:
+        self._run_lanes(lanes, report, None, slice_=1)
 
     def _provide(self, index: int, pc: int) -> bool:
         """Have code at `pc`. False if nothing can be executed there."""

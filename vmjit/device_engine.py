@@ -64,6 +64,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         self._jobs: list[None] = []  # one for each that waits for the compile thread or is under way
         self._refused: CompileForbiddenError | None = None
         self._serving = False
+        self._stepped: weakref.WeakSet[DeviceCodeSpace] = weakref.WeakSet()  # for single instructions
         self.reset_code()
 
     @property
@@ -83,17 +84,22 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
 
     # -- code
 
-    def _new_space(self, spans: Sequence[CodeSpan]) -> DeviceCodeSpace:
+    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False) -> DeviceCodeSpace:
         space = DeviceCodeSpace(self.decoder, self._numbers, spans)
-        if self.tier == "auto":
+        if stepped:
+            self._stepped.add(space)
+        elif self.tier == "auto":
             self._in_background(space, self._recall)
         return space
+
+    def _step(self, lanes: Lanes, report: RunReport) -> None:
+        self._pass(lanes, report, None)
 
     def _provide(self, index: int, pc: int) -> bool:
         space = self.spaces[index]
         if not space.decode(pc):
             return False
-        if self.tier == "scalar" and not space.has_compiled(pc):
+        if self.tier == "scalar" and space not in self._stepped and not space.has_compiled(pc):
             self._compile_ahead(space, pc)
             self.kernels.bring_in()
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from vmjit.decoders.riscv.isa import Isa
 from vmjit.errors import CompileForbiddenError
 from vmjit.guest_code import CodeSpan
 from vmjit.interrupts import DeferredInterrupt
-from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE, STOP_RUNNING
+from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_GUEST_BREAK, STOP_NEED_CODE, STOP_RUNNING
 from vmjit.lane_state import UNLIMITED, LaneState, index_of
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 from vmjit.stops import Access, Stop
@@ -31,7 +31,11 @@ TIERS = ("auto", "interpreter", "scalar", "simd")
 _KEPT_SPACES = 64
 
 # As plain numbers: comparing an array with an enum's member takes numpy several times as long.
-_EXIT, _ECALL = int(Stop.EXIT), int(Stop.ECALL)
+_EXIT, _ECALL, _EBREAK, _BUDGET = int(Stop.EXIT), int(Stop.ECALL), int(Stop.EBREAK), int(Stop.BUDGET)
+_ARRIVED = int(Stop.ARRIVED)
+
+# What is decoded at an address with a breakpoint, if ISAs have 16-bit instructions or not.
+_BREAK = {True: bytes.fromhex("0290"), False: bytes.fromhex("73001000")}
 
 Lanes = NDArray[np.intp]
 Progress = Callable[[int, int], None]
@@ -65,6 +69,15 @@ class Environment(Protocol):
     def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes: ...
 
 
+def _with_breakpoints(span: CodeSpan, breakpoints: Iterable[int], stop: bytes) -> CodeSpan:
+    """What is decoded where lanes are to stop at some addresses."""
+    data = bytearray(span.data)
+    for place in breakpoints:
+        if span.lo <= place and place + len(stop) <= span.end:
+            data[place - span.lo : place - span.lo + len(stop)] = stop
+    return CodeSpan(span.lo, bytes(data))
+
+
 @dataclass
 class RunReport:
     """What one run did, over all lanes.
@@ -86,6 +99,13 @@ class RunReport:
 
 
 Space = TypeVar("Space")
+
+
+class Arrivals(Protocol):
+    """Serves lanes that have come to breakpoints: at one address, RUNNING, before the instruction there. What it stops
+    or sends elsewhere does not execute that."""
+
+    def __call__(self, address: int, lanes: Lanes) -> None: ...
 
 
 def _nothing() -> None:
@@ -112,6 +132,10 @@ class Engine(ABC, Generic[Space]):
         self._alignment = np.uint64(1 if isa.compressed else 3)
         self.spaces: list[Space] = []
         self._space_of: dict[bytes, int] = {}
+        self._codes: list[list[CodeSpan]] = []  # what the lanes of each space have in memory
+        self.breakpoints: frozenset[int] = frozenset()
+        self.arrivals: Arrivals | None = None
+        self._arrived: Lanes = np.zeros(0, np.intp)  # lanes that stopped there in the last run
         self.code_was_written = False
         self.deadline: float | None = None
         """When the run under way has to end, by `time.perf_counter`."""
@@ -126,8 +150,13 @@ class Engine(ABC, Generic[Space]):
         """The lanes' memory."""
 
     @abstractmethod
-    def _new_space(self, spans: Sequence[CodeSpan]) -> Space:
-        """A code space for lanes whose executable memory holds this."""
+    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False) -> Space:
+        """A code space for lanes whose executable memory holds this; `stepped` if they execute one instruction
+        there."""
+
+    @abstractmethod
+    def _step(self, lanes: Lanes, report: RunReport) -> None:
+        """Let these lanes, whose budget is one instruction, run; others may run meanwhile."""
 
     @abstractmethod
     def _provide(self, index: int, pc: int) -> bool:
@@ -153,6 +182,7 @@ class Engine(ABC, Generic[Space]):
         self._code_can_change = any(s.executable and not s.shared for s in self.lane_memory.layout.spans)
         self.spaces = []
         self._space_of = {}
+        self._codes = []
         self.state.code_index[:] = 0
         if self.state.lanes:
             self.assign_code(np.arange(self.state.lanes))
@@ -186,19 +216,35 @@ class Engine(ABC, Generic[Space]):
     def _space(self, spans: list[MemorySpan], lane: int | None) -> int:
         """Index of the code space with the executable bytes that this lane sees."""
         code = []
-        digest = hashlib.blake2b(digest_size=16)
         for span in spans:
             if span.shared:
                 data = self.lane_memory.shared_bytes(span).tobytes()
             else:
                 data = self.lane_memory.own_bytes(span, np.array([lane])).tobytes()
             code.append(CodeSpan(span.lo, data))
-            digest.update(span.lo.to_bytes(8, "little") + data)
+        return self._space_with(code, self.breakpoints)
+
+    def _space_with(self, code: list[CodeSpan], breakpoints: frozenset[int] | None) -> int:
+        """Index of the code space for lanes with this in memory that stop at breakpoints; None: for single steps."""
+        digest = hashlib.blake2b(digest_size=16)
+        for span in code:
+            digest.update(span.lo.to_bytes(8, "little") + span.data)
+        digest.update(repr(None if breakpoints is None else sorted(breakpoints)).encode())
         key = digest.digest()
         if key not in self._space_of:
-            self.spaces.append(self._new_space(code))
+            stop = _BREAK[self.decoder.isa.compressed]
+            decoded = [_with_breakpoints(span, breakpoints or (), stop) for span in code]
+            self.spaces.append(self._new_space(decoded, stepped=breakpoints is None))
+            self._codes.append(code)
             self._space_of[key] = len(self.spaces) - 1
         return self._space_of[key]
+
+    def set_breakpoints(self, addresses: frozenset[int]) -> None:
+        """Have lanes come to `arrivals` before they execute what is at these addresses."""
+        if addresses != self.breakpoints:
+            self.breakpoints = addresses
+            self.code_was_written = True  # number 0 is the loaded code with other breakpoints
+            self.assign_code(np.arange(self.state.lanes))
 
     def _drop_unused_spaces(self, moving: Lanes) -> None:
         """Lanes that keep changing their code leave spaces behind; keep only those in use once there are many."""
@@ -211,6 +257,7 @@ class Engine(ABC, Generic[Space]):
         order = {int(old): new for new, old in enumerate(used)}
         self._space_of = {k: order[i] for k, i in self._space_of.items() if i in order}
         self.spaces = [self.spaces[i] for i in order]
+        self._codes = [self._codes[i] for i in order]
         if order:
             translate = np.zeros(int(used.max()) + 1, np.uint32)
             translate[used] = np.arange(len(used), dtype=np.uint32)
@@ -234,6 +281,7 @@ class Engine(ABC, Generic[Space]):
         state = self.state
         report = RunReport(retired_before=state.retired.copy())
         active = state.stop != _EXIT
+        self._arrived = (state.stop == _ARRIVED).nonzero()[0]
         state.stop[active] = STOP_RUNNING
         state.fault_access[active] = 0
         state.fault_address[active] = 0
@@ -254,6 +302,7 @@ class Engine(ABC, Generic[Space]):
         try:
             with DeferredInterrupt(state.attention) as interrupt:
                 self._prepare()
+                self._leave_breakpoints(report)
                 while len(lanes := (state.stop == STOP_RUNNING).nonzero()[0]) and not interrupt.raised:
                     if self.out_of_time():
                         report.timed_out = True
@@ -271,6 +320,7 @@ class Engine(ABC, Generic[Space]):
             self._serve(report)  # so that no lane is left half way
             raise
         finally:
+            state.stop[state.stop == STOP_GUEST_BREAK] = _EBREAK
             report.seconds += time.perf_counter() - started
         self._finish(report)
 
@@ -294,14 +344,75 @@ class Engine(ABC, Generic[Space]):
     # -- serving lanes that stopped for something
 
     def _serve(self, report: RunReport) -> None:
-        for kind, serve in (
-            (STOP_NEED_CODE, self._serve_code),
-            (STOP_FENCE_I, self._serve_fence),
-            (STOP_CALL, self._serve_calls),
-        ):
-            if len(lanes := (self.state.stop == kind).nonzero()[0]):
-                serve(lanes)
-                report.served += len(lanes) * (kind == STOP_CALL)
+        while self._serve_once(report):
+            pass
+
+    def _serve_once(self, report: RunReport) -> bool:
+        """Whether lanes may have stopped for something since."""
+        stop = self.state.stop
+        if len(lanes := (stop == STOP_NEED_CODE).nonzero()[0]):
+            self._serve_code(lanes)
+        if len(lanes := (stop == STOP_FENCE_I).nonzero()[0]):
+            self._serve_fence(lanes)
+        if len(lanes := (stop == STOP_CALL).nonzero()[0]):
+            report.served += len(lanes)
+            self._serve_calls(lanes)
+        return bool(self.breakpoints) and self._serve_arrivals(report)
+
+    def _serve_arrivals(self, report: RunReport) -> bool:
+        """Whether lanes were at breakpoints, and have executed what is there."""
+        state = self.state
+        lanes = (state.stop == _EBREAK).nonzero()[0]
+        pcs = state.pc[lanes]
+        places = [place for place in np.unique(pcs).tolist() if place in self.breakpoints]
+        stepping = []
+        for place in places:
+            these = lanes[pcs == place]
+            spent = state.budget[these] <= 0
+            state.stop[these[spent]] = _BUDGET
+            these = these[~spent]
+            state.stop[these] = STOP_RUNNING
+            if self.arrivals is not None and len(these):
+                self.arrivals(place, these)
+            stepping.append(these[(state.stop[these] == STOP_RUNNING) & (state.pc[these] == np.uint64(place))])
+        if not stepping:
+            return False
+        self._step_over(np.sort(np.concatenate(stepping)), report)
+        return True
+
+    def _leave_breakpoints(self, report: RunReport) -> None:
+        """Lanes that stopped at a breakpoint in the last run go on behind it."""
+        lanes, self._arrived = self._arrived, self._arrived[:0]
+        there = np.isin(self.state.pc[lanes], np.array(sorted(self.breakpoints), np.uint64))
+        ready = (self.state.stop[lanes] == STOP_RUNNING) & (self.state.budget[lanes] > 0)
+        self._step_over(lanes[there & ready], report)
+        self._serve(report)
+
+    def _step_over(self, lanes: Lanes, report: RunReport) -> None:
+        """Have lanes execute the instruction that they are at, whatever breakpoint is there."""
+        if not len(lanes):
+            return
+        state = self.state
+        codes, budgets, retired = state.code_index[lanes], state.budget[lanes], state.retired[lanes]
+        attention = False
+        for code in np.unique(codes).tolist():
+            state.code_index[lanes[codes == code]] = self._space_with(self._codes[code], None)
+        state.budget[lanes] = 1
+        try:
+            rest = lanes
+            while len(rest):  # also if what ends the run comes meanwhile: a hook is not to be called twice
+                attention |= bool(state.attention[0])
+                state.attention[0] = 0
+                self._step(rest, report)
+                self._serve_code(rest[state.stop[rest] == STOP_NEED_CODE])
+                rest = rest[(state.stop[rest] == STOP_RUNNING) & (state.retired[rest] == retired[np.isin(lanes, rest)])]
+        finally:
+            state.attention[0] |= attention
+            state.code_index[lanes] = codes
+            state.budget[lanes] = budgets - (state.retired[lanes] - retired).astype(np.int64)
+            done = lanes[(state.stop[lanes] == _BUDGET) & (state.budget[lanes] > 0)]
+            state.stop[done] = STOP_RUNNING
+            state.stop[lanes[state.stop[lanes] == _EBREAK]] = STOP_GUEST_BREAK
 
     def _serve_code(self, lanes: Lanes) -> None:
         state = self.state

@@ -388,8 +388,9 @@ class LaneMemory(SpanMemory):
         if self.external:
             super().renew(lanes)
             return
-        groups = slice(None) if lanes is None else np.unique(np.flatnonzero(lanes) // self.group)
-        self.groups[groups, GroupState.INTERLEAVED // 8] = 0
+        if self._interleaved() is not None:
+            groups = slice(None) if lanes is None else np.unique(np.flatnonzero(lanes) // self.group)
+            self.groups[groups, GroupState.INTERLEAVED // 8] = 0
         self._own.renew(lanes)
 
     def in_groups_of(self, lanes: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from vmjit.environment.linux import Linux
 from vmjit.environment.linux_start import RANDOM_BYTES, initial_stack
 from vmjit.environment.selection import checked_arguments, checked_variables, is_linux, linux_environment
 from vmjit.errors import ArgumentError, MemoryLimitError, SnapshotError, VmjitError
+from vmjit.hooks import Hook, Hooks, HostHook
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
@@ -85,19 +86,27 @@ class Registers:
         return _UNSIGNED[self._file.type_of(index).bits]
 
     def __getitem__(self, name: str | int) -> NDArray[Any]:
-        index = self._index(name)
-        values: NDArray[Any] = self._state.registers[index].astype(self._dtype(index))
-        return values
+        return self.of_lanes(name, slice(None))
 
     def __setitem__(self, name: str | int, values: ArrayLike) -> None:
         """(lanes,) integers or a scalar; negative numbers are two's complement. x0 stays zero."""
+        self.set_of_lanes(name, slice(None), values, self._state.lanes)
+
+    def of_lanes(self, name: str | int, lanes: slice | NDArray[np.integer]) -> NDArray[Any]:
+        """What some lanes have, a copy."""
         index = self._index(name)
-        row = as_unsigned(values, self._dtype(index), self._state.lanes, "registers")
+        values: NDArray[Any] = self._state.registers[index, lanes].astype(self._dtype(index))
+        return values
+
+    def set_of_lanes(self, name: str | int, lanes: slice | NDArray[np.integer], values: ArrayLike, count: int) -> None:
+        """Write what `count` lanes shall have."""
+        index = self._index(name)
+        row = as_unsigned(values, self._dtype(index), count, "registers")
         if index == self._file.float_status and (row > _FCSR_MASK).any():
             raise ArgumentError("fcsr has eight bits: five flags, and the rounding mode above them")
         if index != self._file.zero:
             self._changed()
-            self._state.registers[index] = row
+            self._state.registers[index, lanes] = row
 
     def __iter__(self) -> Iterator[str]:
         return (n for i, n in enumerate(self._file.names) if i not in self._file.hidden)
@@ -235,6 +244,7 @@ class Machine:
         )
         self.registers = Registers(self._state, registers, self._residence.changed)
         self.memory = GuestMemory(self)
+        self._hooks = Hooks(self)
         self._start()
 
     @property
@@ -387,6 +397,54 @@ class Machine:
         result = RunResult.collect(self._state, self.environment, report, self.device, tuple(home.fallbacks[before:]))
         home.counter.ran(self.device, success=result.successful, regroupings=report.regroupings)
         return result
+
+    def run_until(
+        self, place: int | str, max_instructions: int | None = None, *, max_seconds: float | None = None
+    ) -> RunResult:
+        """Run every lane until it comes to an address or symbol: it stops there with `Stop.ARRIVED`, before it executes
+        what is there. Lanes that stop for another reason do so as in `run`.
+
+        A lane that is there when the run begins has arrived, unless it stopped there the last time: then it goes on
+        until it comes there again.
+        """
+        self._hooks.until(self._code_address(place))
+        try:
+            return self.run(max_instructions, max_seconds=max_seconds)
+        finally:
+            self._hooks.until(None)
+
+    def hook(self, place: int | str, function: HostHook, *, host: bool = False) -> Hook:
+        """Have a function called whenever lanes come to an address or symbol, before they execute what is there.
+
+        Args:
+            function: called with a `vmjit.HookedLanes`, once for all lanes that are there at the same time. An
+            exception
+                that it raises ends the run.
+            host: must be true so far: the function runs in Python, on the host.
+
+        Several hooks at one address are called in the order in which they were added. When lanes leave a device that
+        fails and go on from an earlier state, hooks are called for what they do again.
+        """
+        if not host:
+            raise ArgumentError("only host hooks are there: hook(place, function, host=True)")
+        if not callable(function):
+            raise ArgumentError(f"a hook is a function, got {shown(function)}")
+        hook = Hook(self._code_address(place), function, host)
+        self._hooks.add(hook)
+        return hook
+
+    def unhook(self, hook: Hook) -> None:
+        """Take back what `hook` gave. Raises `ArgumentError` for a hook that is not there."""
+        self._hooks.remove(hook)
+
+    def _code_address(self, place: int | str) -> int:
+        """An address where an instruction can be; `ArgumentError` for others."""
+        address = self.program.address(place)
+        if not any(s.executable and s.address <= address < s.end for s in self.program.segments):
+            raise ArgumentError(f"{address:#x} is in no executable segment of {self.program.name}")
+        if address % (2 if self.program.isa_config.compressed else 4):
+            raise ArgumentError(f"no instruction can start at {address:#x}")
+        return address
 
     @property
     def statistics(self) -> ExecutionStatistics:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vmjit.cache import process_cache
 from vmjit.cpu_engine import CpuEngine
-from vmjit.engine import Progress, RunReport
+from vmjit.engine import Arrivals, Progress, RunReport
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.errors import (
     CompileError,
@@ -88,6 +88,8 @@ class Residence:
         self.chosen = chosen
         self.counter = RunCounter()
         self.fallbacks: list[Fallback] = []
+        self._breakpoints: frozenset[int] = frozenset()
+        self._arrivals: Arrivals | None = None
         self._recovery: Recovery | None = None
         self._report: RunReport | None = None
 
@@ -101,6 +103,15 @@ class Residence:
     def move_in(self, layout: MemoryLayout) -> None:
         """Take up the lanes with memory as the program has it; again, for a new layout."""
         self.engine = self._new_engine(layout)
+
+    def set_breakpoints(self, addresses: frozenset[int], arrivals: Arrivals) -> None:
+        """Have lanes come to `arrivals` before they execute what is at these addresses, wherever they live."""
+        self._breakpoints, self._arrivals = addresses, arrivals
+        self._tell_breakpoints(self.engine)
+
+    def _tell_breakpoints(self, engine: CpuEngine | DeviceEngine) -> None:
+        engine.arrivals = self._arrivals
+        engine.set_breakpoints(self._breakpoints)
 
     def _new_engine(self, layout: MemoryLayout) -> CpuEngine | DeviceEngine:
         if self.device != "cpu":
@@ -121,6 +132,7 @@ class Residence:
         memory = device_memory(layout, self.state.lanes, self.device, self.program.xlen)
         isa = self.program.isa_config
         engine = DeviceEngine(isa, self.state, memory, tier=self.tier, environment=self.environment)
+        self._tell_breakpoints(engine)
         if self.fallback:
             self._recovery = Recovery(self.state, self.environment, memory)
             engine.after_pass = self._between_passes
@@ -128,7 +140,9 @@ class Residence:
 
     def _cpu_engine(self, memory: LaneMemory) -> CpuEngine:
         isa = self.program.isa_config
-        return CpuEngine(isa, self.state, memory, tier=self.tier, environment=self.environment, threads=self.threads)
+        engine = CpuEngine(isa, self.state, memory, tier=self.tier, environment=self.environment, threads=self.threads)
+        self._tell_breakpoints(engine)
+        return engine
 
     def _left(self, fallback: Fallback) -> None:
         log.warning("%s", fallback)

@@ -24,6 +24,8 @@ class Stop(IntEnum):
     """Bytes that are no instruction of the program's ISA, or one that vmjit has no meaning for."""
     LEFT = 7
     """The pc left the code that was given (the embedding API)."""
+    ARRIVED = 8
+    """The lane is where `run_until` was to bring it, or a hook stopped it there; it goes on with the next `run`."""
 
 
 class Access(IntEnum):

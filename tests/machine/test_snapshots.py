@@ -137,10 +137,11 @@ def test_mapped_memory(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     test_one_lane_for_all(32, "cpu", tier)
 
 
-def test_only_what_was_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tier", TIERS)
+def test_only_what_was_touched(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes that did not run since are left alone."""
     p = counting(64)
-    m = Machine(p, 40)
+    m = Machine(p, 40, "cpu", tier)
     m.set_input([bytes([i]) for i in range(40)])
     m.run(max_instructions=READY)
     snapshot = m.snapshot()

@@ -1,0 +1,168 @@
+"""Hooks on the host: one call of a Python function for all lanes that have come to an address, with arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vmjit.checks import as_unsigned
+from vmjit.errors import ArgumentError, GuestAddressError
+from vmjit.lane_state import index_of
+from vmjit.stops import Stop
+
+if TYPE_CHECKING:
+    from vmjit.machine import Machine, Registers
+
+Bytes = NDArray[np.uint8]
+Lanes = NDArray[np.intp]
+
+HostHook = Callable[["HookedLanes"], None]
+
+
+class HookedRegisters:
+    """The registers of some lanes by name: reading gives a copy, (n,) uint32 or uint64."""
+
+    def __init__(self, registers: Registers, lanes: Lanes) -> None:
+        self._registers = registers
+        self._lanes = index_of(lanes)
+        self._count = len(lanes)
+
+    def __getitem__(self, name: str | int) -> NDArray[Any]:
+        values: NDArray[Any] = self._registers.of_lanes(name, self._lanes)
+        return values
+
+    def __setitem__(self, name: str | int, values: ArrayLike) -> None:
+        """(n,) integers or a scalar; negative numbers are two's complement."""
+        self._registers.set_of_lanes(name, self._lanes, values, self._count)
+
+
+class HookedLanes:
+    """The lanes that a hook is called for: `lanes` are their numbers, (n,); arrays have one element for each of them.
+
+    They stand before the instruction at `address`, which they execute when the hook returns, unless it has changed
+    their pc or stopped them.
+    """
+
+    def __init__(self, machine: Machine, address: int, lanes: Lanes) -> None:
+        self.machine = machine
+        self.address = address
+        self.lanes = lanes
+        self.registers = HookedRegisters(machine.registers, lanes)
+
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    @property
+    def pc(self) -> NDArray[np.uint64]:
+        """(n,) uint64. Assign (n,) integers or a scalar to send lanes elsewhere."""
+        values: NDArray[np.uint64] = self.machine._state.pc[self.lanes]
+        return values
+
+    @pc.setter
+    def pc(self, values: ArrayLike) -> None:
+        mask = np.uint64(self.machine._engine.decoder.registers.type.mask)
+        self.machine._state.pc[self.lanes] = as_unsigned(values, np.dtype(np.uint64), len(self), "values of pc") & mask
+
+    @property
+    def retired(self) -> NDArray[np.uint64]:
+        """Instructions that each lane retired, (n,) uint64."""
+        values: NDArray[np.uint64] = self.machine._state.retired[self.lanes]
+        return values
+
+    def _places(self, addresses: ArrayLike) -> NDArray[np.uint64]:
+        mask = np.uint64(self.machine._engine.decoder.registers.type.mask)
+        places: NDArray[np.uint64] = as_unsigned(addresses, np.dtype(np.uint64), len(self), "addresses") & mask
+        return places
+
+    def read(self, addresses: ArrayLike, size: int) -> Bytes:
+        """(n, size) uint8: what each lane has at its address, or all at one. Raises `GuestAddressError` where a lane
+        may not read."""
+        places = self._places(addresses)
+        sizes = np.full(len(self), size, np.int64)
+        data, good = self.machine._lane_memory.gather(self.lanes, places, sizes)
+        self._require(good, places, "read")
+        return data.reshape(len(self), size)
+
+    def write(self, addresses: ArrayLike, data: bytes | Bytes) -> None:
+        """Write (n, size) uint8, or the same bytes for all, at each lane's address. Raises `GuestAddressError` where a
+        lane may not write; the others then have been written."""
+        places = self._places(addresses)
+        rows = np.frombuffer(data, np.uint8) if isinstance(data, bytes | bytearray) else np.asarray(data)
+        if rows.dtype != np.uint8 or rows.ndim not in (1, 2) or (rows.ndim == 2 and len(rows) != len(self)):
+            raise ArgumentError(f"expected bytes or a uint8 array of shape (size,) or ({len(self)}, size)")
+        rows = np.ascontiguousarray(np.broadcast_to(rows, (len(self), rows.shape[-1])))
+        sizes = np.full(len(self), rows.shape[1], np.int64)
+        good = self.machine._lane_memory.scatter(self.lanes, places, sizes, rows.reshape(-1))
+        self._require(good, places, "write")
+
+    def _require(self, good: NDArray[np.bool_], places: NDArray[np.uint64], what: str) -> None:
+        if not good.all():
+            bad = int(np.flatnonzero(~good)[0])
+            raise GuestAddressError(
+                f"lane {self.lanes[bad]} may not {what} at {int(places[bad]):#x} (hook at {self.address:#x})",
+                address=int(places[bad]),
+            )
+
+    def stop(self, chosen: NDArray[np.bool_] | None = None) -> None:
+        """Stop these lanes, or the chosen of them, (n,) bool, before the instruction: the run ends for them with
+        `Stop.ARRIVED`, and the next one goes on with it."""
+        lanes = self.lanes if chosen is None else self.lanes[np.asarray(chosen, bool)]
+        self.machine._state.stop[lanes] = int(Stop.ARRIVED)
+
+
+@dataclass(frozen=True, eq=False)
+class Hook:
+    """What `machine.hook` gives, for `machine.unhook`."""
+
+    address: int
+    function: Callable[..., Any]
+    host: bool
+
+
+class Hooks:
+    """The hooks of one machine by address."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._hooks: list[Hook] = []
+        self._until: int | None = None
+
+    def __iter__(self) -> Iterator[Hook]:
+        return iter(self._hooks)
+
+    def add(self, hook: Hook) -> None:
+        self._hooks.append(hook)
+        self._tell()
+
+    def remove(self, hook: Hook) -> None:
+        if hook not in self._hooks:
+            raise ArgumentError("this machine has no such hook")
+        self._hooks.remove(hook)
+        self._tell()
+
+    def until(self, address: int | None) -> None:
+        """Stop lanes at an address, or at none."""
+        self._until = address
+        self._tell()
+
+    def _tell(self) -> None:
+        places = {hook.address for hook in self._hooks}
+        if self._until is not None:
+            places.add(self._until)
+        self._machine._residence.set_breakpoints(frozenset(places), self.arrive)
+
+    def arrive(self, address: int, lanes: Lanes) -> None:
+        """Call the hooks at an address, the first added first; lanes that one has sent elsewhere or stopped meet no
+        other."""
+        state = self._machine._state
+        for hook in [h for h in self._hooks if h.address == address]:
+            hook.function(HookedLanes(self._machine, address, lanes))
+            lanes = lanes[(state.stop[lanes] == int(Stop.RUNNING)) & (state.pc[lanes] == np.uint64(address))]
+            if not len(lanes):
+                return
+        if address == self._until:
+            state.stop[lanes] = int(Stop.ARRIVED)
