@@ -107,6 +107,7 @@ class Frame(Offset):
     GOTO_SLOT = 336
     EXACT_FLOAT = 344  # the function of exact_floats.py
     REGISTERS = 352
+    HOOK_FAULT = 928  # whether a compiled hook made an access that is not permitted
     SCRATCH = 1024
     BYTES = 4096
 
@@ -279,7 +280,11 @@ STOP_RUNNING = 0
 STOP_NEED_CODE = 100
 STOP_FENCE_I = 101
 STOP_CALL = 102
+STOP_HOOK_FAILED = 104  # a compiled hook raised an exception
 STOP_GUEST_BREAK = 103  # a guest's own ebreak, where there is a breakpoint too
+
+# What the wrapper of a compiled hook gives: the lane goes on; it stops there; its access faulted; an exception.
+HOOK_GOES_ON, HOOK_STOPS, HOOK_FAULTS, HOOK_FAILS = range(4)
 
 PERMISSION_READ = 1
 PERMISSION_WRITE = 2

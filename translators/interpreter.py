@@ -22,6 +22,7 @@ from vmjit.kernels.emit import (
     I32,
     I64,
     PTR,
+    Callee,
     Handler,
     Value,
     assume_rare,
@@ -35,6 +36,9 @@ from vmjit.kernels.lanes import emit_run_lane, emit_run_lanes
 from vmjit.kernels.layout import (
     ENTRY_FUNCTION,
     ENTRY_VECTOR,
+    HOOK_FAILS,
+    HOOK_FAULTS,
+    HOOK_STOPS,
     JUMP_ENTRIES,
     MODE_INTERLEAVED,
     MODE_MEET,
@@ -50,6 +54,7 @@ from vmjit.kernels.layout import (
     SLOT_REGISTERS,
     STOP_CALL,
     STOP_FENCE_I,
+    STOP_HOOK_FAILED,
     STOP_NEED_CODE,
     STOP_RUNNING,
     VECTOR_OFF,
@@ -105,6 +110,7 @@ def fetch_fault(xlen: Type) -> TemplateKey:
 UNSUPPORTED: TemplateKey = ((), Terminator("unsupported"))
 NEED_CODE = "need_code"
 ENTER_COMPILED = "enter_compiled"
+CALL_HOOK = "call_hook"
 _REMEMBER = "remember"
 
 
@@ -148,6 +154,7 @@ _EXPORTED = (
     "slow_store",
     NEED_CODE,
     ENTER_COMPILED,
+    CALL_HOOK,
 )
 
 
@@ -342,6 +349,7 @@ class _Shared:
         self.goto_indirect = self._emit_goto_indirect()
         self.goto_computed = self._emit_goto_computed()
         self._emit_enter_compiled()
+        self._emit_call_hook()
 
     def handler(self, name: str, linkage: str = "internal") -> Handler:
         return Handler(self.module, name, self.xlen, linkage=linkage)
@@ -503,6 +511,33 @@ class _Shared:
         b.position_at_end(enter)
         store_field(b, frame, Frame.ENTRY, b.ptrtoint(entry, I64))
         handler.leave(load_field(b, entry, ENTRY_FUNCTION, PTR))
+
+    def _emit_call_hook(self) -> None:
+        """The handler of the slot before a hooked instruction's: call the function in constant 0 with the registers and
+        the frame. It takes nothing off the budget, so its block has that instruction alone."""
+        handler = self.handler(CALL_HOOK, "external")
+        b, frame = handler.builder, handler.frame
+        store_field(b, frame, Frame.HOOK_FAULT, ir.Constant(I64, 0))
+        function = load_field(b, handler.ip, SLOT_OPERANDS, PTR)
+        callee = Callee(function, ir.FunctionType(I64, [PTR, I64]))
+        registers = field_pointer(b, frame, Frame.REGISTERS)
+        outcome = b.call(callee, [registers, b.ptrtoint(frame, I64)])
+        following = b.append_basic_block("following")
+        for value, stop in (
+            (HOOK_STOPS, Stop.ARRIVED),
+            (HOOK_FAULTS, Stop.FAULT),
+            (HOOK_FAILS, STOP_HOOK_FAILED),
+        ):
+            stopped, rest = b.append_basic_block("stopped"), b.append_basic_block("rest")
+            found = b.icmp_unsigned("==", outcome, ir.Constant(I64, value))
+            assume_rare(b.cbranch(found, stopped, rest), taken_rare=True)
+            b.position_at_end(stopped)
+            handler.stop(stop)
+            b.position_at_end(rest)
+        b.branch(following)
+        b.position_at_end(following)
+        slot = field_pointer(b, handler.ip, SLOT_BYTES)
+        handler.leave(load_field(b, slot, SLOT_HANDLER, PTR), ip=slot)
 
     def _emit_goto_computed(self) -> Any:
         """As goto_indirect, remembering (SITE, target) in the worker's ring."""

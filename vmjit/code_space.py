@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -115,8 +115,9 @@ class CodeSpace(GuestCode):
         *,
         visits_until_hot: int = 0,
         compiled_only: bool = False,
+        hooks: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(decoder, spans)
+        super().__init__(decoder, spans, hooks)
         self.interpreter = interpreter
         self.visits_until_hot = visits_until_hot
         self.compiled_only = compiled_only
@@ -195,8 +196,9 @@ class CodeSpace(GuestCode):
         instructions: list[tuple[Instruction, _Encoding]] = []
         place = pc
         ends = False
-        while len(instructions) < MAX_BLOCK_INSTRUCTIONS and not ends:
-            if instructions and not self.executable(place):
+        hooks = self.hooks.get(pc, ())
+        while len(instructions) < (1 if hooks else MAX_BLOCK_INSTRUCTIONS) and not ends:
+            if instructions and not self.goes_on_at(place):
                 break
             instruction = self.instruction(place)
             encoding = self._encoding(instruction)
@@ -204,12 +206,17 @@ class CodeSpace(GuestCode):
             ends = encoding.ends
             place = (place + instruction.size) & self._mask
         size = len(instructions)
-        record = self._take(1 + size + (not ends))
+        record = self._take(1 + len(hooks) + size + (not ends))
         handlers = self._handlers([encoding for _, encoding in instructions])
         watched = self.watched
-        handler = handlers[0] if watched else self.interpreter.need_code
-        words = [handler, handlers[0], size | (self.visits_until_hot << 32 if watched else 0), 0]
+        first = self.interpreter.call_hook if hooks else handlers[0]
+        handler = first if watched else self.interpreter.need_code
+        words = [handler, first, size | (self.visits_until_hot << 32 if watched else 0), 0]
         pcs, rests = [pc], [0]
+        for hook in hooks:
+            words += (self.interpreter.call_hook, 0, hook, 0)
+            pcs.append(pc)
+            rests.append(1)
         links: list[tuple[int, int]] = []  # (address of a link, guest address it leads to)
         for rest, handler, (instruction, encoding) in zip(range(size, 0, -1), handlers, instructions, strict=True):
             words += (handler, encoding.registers)
@@ -220,7 +227,7 @@ class CodeSpace(GuestCode):
             rests.append(rest)
         if not ends:
             jump = self.interpreter.numbers[link_jump(self.decoder.registers.type)]
-            links.append((self._address(record + 1 + size) + SLOT_OPERANDS, place))
+            links.append((self._address(record + len(pcs)) + SLOT_OPERANDS, place))
             words += (self.interpreter.handlers[jump], jump << _NUMBER_SHIFT, 0, 0)
             pcs.append(place)
             rests.append(0)

@@ -52,6 +52,11 @@ QUANTUM = 1 << 26
 _FIRST_QUANTUM = 1 << 18
 _FIRST_LANES = 16
 
+# So it goes on while few lanes stop at once again, as where a hook or a system call follows the other: to wake other
+# threads takes 200 us.
+_QUICK_SECONDS = 500e-6
+_QUICK_LANES = 256
+
 # Tiers in which lane groups run in SIMD registers.
 VECTOR_TIERS = ("auto", "simd")
 
@@ -198,9 +203,12 @@ class CpuEngine(Engine[CodeSpace]):
             self.regrouping = Regrouping(state, memory, weakref.proxy(self))
         self._group_list_address = int(self._group_list.ctypes.data)
         self._group_cursor_address = int(self._group_cursor.ctypes.data)
+        self._quick_pass = False
         self._listed_spaces: list[int] = []
         self._bound: tuple[int, tuple[int, ...]] | None = None
         self.reset_code()
+
+    calls_hooks = True
 
     @property
     def lane_memory(self) -> LaneMemory:
@@ -215,10 +223,15 @@ class CpuEngine(Engine[CodeSpace]):
             spans,
             visits_until_hot=0 if stepped else self.visits_until_hot,
             compiled_only=self.tier == "scalar" and not stepped,
+            hooks=None if stepped else self.hooks,
         )
 
     def _step(self, lanes: Lanes, report: RunReport) -> None:
-        self._run_lanes(lanes, report, None, slice_=1)
+        self._list_spaces()
+        self._block[MachineBlock.QUANTUM // 8] = 1
+        self._lane_list[: len(lanes)] = lanes
+        self._cursor[0] = 0
+        self._call(self._workers[0], 0, len(lanes))  # by this thread: to wake another takes longer
 
     def _provide(self, index: int, pc: int) -> bool:
         """Have code at `pc`. False if nothing can be executed there."""
@@ -245,6 +258,7 @@ class CpuEngine(Engine[CodeSpace]):
             old.spans,
             visits_until_hot=old.visits_until_hot,
             compiled_only=old.compiled_only,
+            hooks=old.hooks,
         )
 
     # -- running
@@ -277,17 +291,23 @@ class CpuEngine(Engine[CodeSpace]):
 
     def _pass(self, lanes: Lanes, report: RunReport, progress: Callable[[int, int], None] | None) -> None:
         new_code = self._list_spaces()
-        first = report.passes == 0 and (len(lanes) <= _FIRST_LANES or new_code)
+        started = time.perf_counter()
+        if report.passes == 0:
+            self._quick_pass = False
+            few = lanes[:_FIRST_LANES] if len(lanes) <= _FIRST_LANES or new_code else lanes[:0]
+        else:
+            few = lanes if self._quick_pass and len(lanes) <= _QUICK_LANES else lanes[:0]
         report.passes += 1
         regrouping = self.regrouping
-        if first:
-            self._run_lanes(lanes[:_FIRST_LANES], report, progress, first=True)
+        if len(few):
+            self._run_lanes(few, report, progress, first=True)
         elif regrouping is None or len(lanes) < 2 * self.memory.group:
             self._run_lanes(lanes, report, progress)
         else:
             before = regrouping.count
             regrouping.run_pass(lanes, lambda seats, slice_: self._run_lanes(seats, report, progress, slice_=slice_))
             report.regroupings += regrouping.count - before
+        self._quick_pass = time.perf_counter() - started < _QUICK_SECONDS
 
     def _run_lanes(
         self,

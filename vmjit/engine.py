@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
-from vmjit.errors import CompileForbiddenError
+from vmjit.errors import CompileForbiddenError, HookError
 from vmjit.guest_code import CodeSpan
 from vmjit.interrupts import DeferredInterrupt
-from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_GUEST_BREAK, STOP_NEED_CODE, STOP_RUNNING
+from vmjit.kernels.layout import (
+    STOP_CALL,
+    STOP_FENCE_I,
+    STOP_GUEST_BREAK,
+    STOP_HOOK_FAILED,
+    STOP_NEED_CODE,
+    STOP_RUNNING,
+)
 from vmjit.lane_state import UNLIMITED, LaneState, index_of
 from vmjit.memory_layout import MemoryLayout, MemorySpan
 from vmjit.stops import Access, Stop
@@ -134,6 +141,8 @@ class Engine(ABC, Generic[Space]):
         self._space_of: dict[bytes, int] = {}
         self._codes: list[list[CodeSpan]] = []  # what the lanes of each space have in memory
         self.breakpoints: frozenset[int] = frozenset()
+        self.hooks: dict[int, tuple[int, ...]] = {}
+        """Compiled functions by the addresses that they are called at; only where `calls_hooks`."""
         self.arrivals: Arrivals | None = None
         self._arrived: Lanes = np.zeros(0, np.intp)  # lanes that stopped there in the last run
         self.code_was_written = False
@@ -141,6 +150,9 @@ class Engine(ABC, Generic[Space]):
         """When the run under way has to end, by `time.perf_counter`."""
         self.after_pass: Callable[[], None] = _nothing
         """Called between passes, when the lanes' state is whole."""
+
+    calls_hooks = False
+    """Whether code calls compiled hooks itself."""
 
     # -- what an engine says
 
@@ -229,7 +241,7 @@ class Engine(ABC, Generic[Space]):
         digest = hashlib.blake2b(digest_size=16)
         for span in code:
             digest.update(span.lo.to_bytes(8, "little") + span.data)
-        digest.update(repr(None if breakpoints is None else sorted(breakpoints)).encode())
+        digest.update(repr(None if breakpoints is None else (sorted(breakpoints), sorted(self.hooks.items()))).encode())
         key = digest.digest()
         if key not in self._space_of:
             stop = _BREAK[self.decoder.isa.compressed]
@@ -239,10 +251,11 @@ class Engine(ABC, Generic[Space]):
             self._space_of[key] = len(self.spaces) - 1
         return self._space_of[key]
 
-    def set_breakpoints(self, addresses: frozenset[int]) -> None:
-        """Have lanes come to `arrivals` before they execute what is at these addresses."""
-        if addresses != self.breakpoints:
-            self.breakpoints = addresses
+    def set_breakpoints(self, addresses: frozenset[int], hooks: dict[int, tuple[int, ...]]) -> None:
+        """Have lanes come to `arrivals` before they execute what is at these addresses, and call compiled hooks at
+        others."""
+        if addresses != self.breakpoints or hooks != self.hooks:
+            self.breakpoints, self.hooks = addresses, hooks
             self.code_was_written = True  # number 0 is the loaded code with other breakpoints
             self.assign_code(np.arange(self.state.lanes))
 
@@ -357,6 +370,12 @@ class Engine(ABC, Generic[Space]):
         if len(lanes := (stop == STOP_CALL).nonzero()[0]):
             report.served += len(lanes)
             self._serve_calls(lanes)
+        if self.hooks and len(lanes := (stop == STOP_HOOK_FAILED).nonzero()[0]):
+            stop[lanes] = STOP_RUNNING
+            place = int(self.state.pc[lanes[0]])
+            raise HookError(
+                f"the hook at {place:#x} raised an exception in lane {lanes[0]}", pc=place, lane=int(lanes[0])
+            )
         return bool(self.breakpoints) and self._serve_arrivals(report)
 
     def _serve_arrivals(self, report: RunReport) -> bool:
@@ -383,7 +402,7 @@ class Engine(ABC, Generic[Space]):
     def _leave_breakpoints(self, report: RunReport) -> None:
         """Lanes that stopped at a breakpoint in the last run go on behind it."""
         lanes, self._arrived = self._arrived, self._arrived[:0]
-        there = np.isin(self.state.pc[lanes], np.array(sorted(self.breakpoints), np.uint64))
+        there = np.isin(self.state.pc[lanes], np.array(sorted(self.breakpoints | self.hooks.keys()), np.uint64))
         ready = (self.state.stop[lanes] == STOP_RUNNING) & (self.state.budget[lanes] > 0)
         self._step_over(lanes[there & ready], report)
         self._serve(report)
@@ -399,13 +418,14 @@ class Engine(ABC, Generic[Space]):
             state.code_index[lanes[codes == code]] = self._space_with(self._codes[code], None)
         state.budget[lanes] = 1
         try:
-            rest = lanes
-            while len(rest):  # also if what ends the run comes meanwhile: a hook is not to be called twice
+            left = np.ones(len(lanes), bool)
+            while left.any():  # also if what ends the run comes meanwhile: a hook is not to be called twice
                 attention |= bool(state.attention[0])
                 state.attention[0] = 0
-                self._step(rest, report)
-                self._serve_code(rest[state.stop[rest] == STOP_NEED_CODE])
-                rest = rest[(state.stop[rest] == STOP_RUNNING) & (state.retired[rest] == retired[np.isin(lanes, rest)])]
+                these = lanes[left]
+                self._step(these, report)
+                self._serve_code(these[state.stop[these] == STOP_NEED_CODE])
+                left = (state.stop[lanes] == STOP_RUNNING) & (state.retired[lanes] == retired)
         finally:
             state.attention[0] |= attention
             state.code_index[lanes] = codes

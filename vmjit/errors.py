@@ -65,6 +65,10 @@ class GuestAddressError(VmjitError, IndexError):
     """The host asked for guest memory that is not there (`machine.memory.read` and `write`)."""
 
 
+class HookError(VmjitError):
+    """A compiled hook raised an exception; `pc` and `lane` say where. The lane stands before the hook."""
+
+
 class SnapshotError(VmjitError):
     """A snapshot that cannot be read or written, or that is not of such a machine as it is restored in."""
 

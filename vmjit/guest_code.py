@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vmjit.decoders.riscv.decoder import Decoder, Instruction
 from vmjit.ir.block import Block
+from vmjit.ir.values import Terminator
 
 # Stretches of code decoded ahead along static edges when one is asked for.
 _DECODE_AHEAD = 256
@@ -33,8 +34,12 @@ class CodeSpan:
 class GuestCode(ABC):
     """The code of lanes whose executable memory holds `spans`. All methods may be called from any thread."""
 
-    def __init__(self, decoder: Decoder, spans: Iterable[CodeSpan]) -> None:
+    def __init__(
+        self, decoder: Decoder, spans: Iterable[CodeSpan], hooks: Mapping[int, Sequence[int]] | None = None
+    ) -> None:
         self.decoder = decoder
+        self.hooks = hooks or {}
+        """Functions by guest address, called before lanes execute what is there."""
         self.spans = tuple(sorted(spans, key=lambda s: s.lo))
         self._starts, self._ends = [s.lo for s in self.spans], sorted(s.end for s in self.spans)
         self.lock = threading.RLock()
@@ -62,6 +67,10 @@ class GuestCode(ABC):
     def executable(self, pc: int) -> bool:
         return bisect_right(self._starts, pc) > bisect_right(self._ends, pc)  # begun before it, and not ended
 
+    def goes_on_at(self, pc: int) -> bool:
+        """Whether a block may go on at an address behind its first instruction."""
+        return pc not in self.hooks and self.executable(pc)
+
     def decode(self, pc: int) -> bool:
         """Have the code at `pc` and what it leads to. False if nothing can be executed there."""
         with self.lock:
@@ -88,5 +97,11 @@ class GuestCode(ABC):
         with self.lock:
             block = self._blocks.get(pc)
             if block is None:
-                block = self._blocks[pc] = self.decoder.block_of(self.instruction, self.executable, pc)
+                if pc in self.hooks:  # an instruction that only the interpreter can run
+                    instruction = self.decoder.lift(self.instruction(pc))[0]
+                    instruction.ops = []
+                    block = Block(pc, self.decoder.registers, [instruction], Terminator("ebreak"))
+                else:
+                    block = self.decoder.block_of(self.instruction, self.goes_on_at, pc)
+                self._blocks[pc] = block
             return block

@@ -1,4 +1,9 @@
-"""Hooks on the host: one call of a Python function for all lanes that have come to an address, with arrays."""
+"""Hooks: functions that are called when lanes come to an address.
+
+A hook on the host is one call of a Python function for all lanes that are there, with arrays. Any other is compiled by
+Numba and called by each lane for itself, with its registers and memory; where lanes run on a device, the host calls it
+for them, in Python.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmjit.checks import as_unsigned
-from vmjit.errors import ArgumentError, GuestAddressError
+from vmjit.errors import ArgumentError, GuestAddressError, HookError
 from vmjit.lane_state import index_of
-from vmjit.stops import Stop
+from vmjit.stops import Access, Stop
 
 if TYPE_CHECKING:
     from vmjit.machine import Machine, Registers
@@ -20,7 +25,33 @@ if TYPE_CHECKING:
 Bytes = NDArray[np.uint8]
 Lanes = NDArray[np.intp]
 
+X_REGISTERS = 32
+ACCESS_SIZES = (1, 2, 4, 8)
+
 HostHook = Callable[["HookedLanes"], None]
+CompiledHook = Callable[[Any, Any], Any]
+
+
+def load(memory: Any, address: int, size: int) -> int:
+    """For compiled hooks: the lane's 1, 2, 4 or 8 bytes at an address as an unsigned number.
+
+    Where the lane may not read, it stops with a fault when the hook returns, and this is 0.
+    """
+    return int(memory.load(int(address), _checked_size(size)))
+
+
+def store(memory: Any, address: int, size: int, value: int) -> None:
+    """For compiled hooks: write the low 1, 2, 4 or 8 bytes of a number to the lane's memory.
+
+    Where the lane may not write, it stops with a fault when the hook returns.
+    """
+    memory.store(int(address), _checked_size(size), int(value))
+
+
+def _checked_size(size: int) -> int:
+    if size not in ACCESS_SIZES:
+        raise ValueError("an access has 1, 2, 4 or 8 bytes")
+    return int(size)
 
 
 class HookedRegisters:
@@ -114,6 +145,31 @@ class HookedLanes:
         self.machine._state.stop[lanes] = int(Stop.ARRIVED)
 
 
+class _OneLanesMemory:
+    """What `load` and `store` act on where Python runs a compiled hook."""
+
+    def __init__(self, machine: Machine, lane: int) -> None:
+        self._machine = machine
+        self._lane = np.array([lane])
+        self._mask = machine._engine.decoder.registers.type.mask
+        self.fault: tuple[int, Access] | None = None
+
+    def _range(self, address: int, size: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        return np.array([address & self._mask], np.uint64), np.array([size])
+
+    def load(self, address: int, size: int) -> int:
+        data, good = self._machine._lane_memory.gather(self._lane, *self._range(address, size))
+        if not good[0]:
+            self.fault = self.fault or (address & self._mask, Access.READ)
+            return 0
+        return int.from_bytes(data.tobytes(), "little")
+
+    def store(self, address: int, size: int, value: int) -> None:
+        data = np.frombuffer((value & ((1 << 8 * size) - 1)).to_bytes(size, "little"), np.uint8)
+        if not self._machine._lane_memory.scatter(self._lane, *self._range(address, size), data)[0]:
+            self.fault = self.fault or (address & self._mask, Access.WRITE)
+
+
 @dataclass(frozen=True, eq=False)
 class Hook:
     """What `machine.hook` gives, for `machine.unhook`."""
@@ -121,6 +177,8 @@ class Hook:
     address: int
     function: Callable[..., Any]
     host: bool
+    compiled: Any = None
+    """What Numba made of it; `address` of that is what code calls."""
 
 
 class Hooks:
@@ -150,19 +208,47 @@ class Hooks:
         self._tell()
 
     def _tell(self) -> None:
-        places = {hook.address for hook in self._hooks}
+        # Where there is a hook on the host too, it calls all of them, in their order.
+        on_host = {hook.address for hook in self._hooks if hook.host}
         if self._until is not None:
-            places.add(self._until)
-        self._machine._residence.set_breakpoints(frozenset(places), self.arrive)
+            on_host.add(self._until)
+        compiled: dict[int, tuple[int, ...]] = {}
+        for hook in self._hooks:
+            if hook.address not in on_host:
+                compiled[hook.address] = (*compiled.get(hook.address, ()), hook.compiled.address)
+        self._machine._residence.set_breakpoints(frozenset(on_host), compiled, self.arrive)
 
     def arrive(self, address: int, lanes: Lanes) -> None:
         """Call the hooks at an address, the first added first; lanes that one has sent elsewhere or stopped meet no
         other."""
         state = self._machine._state
         for hook in [h for h in self._hooks if h.address == address]:
-            hook.function(HookedLanes(self._machine, address, lanes))
+            if hook.host:
+                hook.function(HookedLanes(self._machine, address, lanes))
+            else:
+                for lane in lanes.tolist():
+                    self._call(hook, lane)
             lanes = lanes[(state.stop[lanes] == int(Stop.RUNNING)) & (state.pc[lanes] == np.uint64(address))]
             if not len(lanes):
                 return
         if address == self._until:
             state.stop[lanes] = int(Stop.ARRIVED)
+
+    def _call(self, hook: Hook, lane: int) -> None:
+        """Run a compiled hook for a lane as Python."""
+        state, memory = self._machine._state, _OneLanesMemory(self._machine, lane)
+        types = [self._machine.registers.of_lanes(i, slice(lane, lane + 1)) for i in range(X_REGISTERS)]
+        registers = np.concatenate(types)
+        try:
+            stops = hook.function(registers, memory)
+        except Exception as error:
+            raise HookError(
+                f"the hook at {hook.address:#x} raised an exception in lane {lane}", pc=hook.address, lane=lane
+            ) from error
+        for i in range(1, X_REGISTERS):
+            state.registers[i, lane] = registers[i]
+        if memory.fault is not None:
+            state.fault_address[lane], state.fault_access[lane] = memory.fault
+            state.stop[lane] = int(Stop.FAULT)
+        elif stops:
+            state.stop[lane] = int(Stop.ARRIVED)

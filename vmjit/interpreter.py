@@ -14,6 +14,7 @@ from vmjit.decoders.riscv.fusion import fused_templates
 from vmjit.ir.registers import RegisterFile
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.interpreter import (
+    CALL_HOOK,
     ENTER_COMPILED,
     NEED_CODE,
     FusedKey,
@@ -44,6 +45,7 @@ class Interpreter:
     fused: dict[tuple[int, int, int | None], int]
     need_code: int
     enter_compiled: int
+    call_hook: int
     symbols: dict[str, int]
     run_lanes: Callable[..., Any]
     run_groups: Callable[..., Any]
@@ -100,6 +102,7 @@ def _load(registers: RegisterFile, cache: CodeCache) -> Interpreter:
         },
         code.addresses[NEED_CODE],
         code.addresses[ENTER_COMPILED],
+        code.addresses[CALL_HOOK],
         code.addresses,
         _RUN_LANES(code.addresses["run_lanes"]),
         _RUN_GROUPS(code.addresses["run_groups"]),

@@ -20,7 +20,7 @@ from vmjit.environment.linux import Linux
 from vmjit.environment.linux_start import RANDOM_BYTES, initial_stack
 from vmjit.environment.selection import checked_arguments, checked_variables, is_linux, linux_environment
 from vmjit.errors import ArgumentError, MemoryLimitError, SnapshotError, VmjitError
-from vmjit.hooks import Hook, Hooks, HostHook
+from vmjit.hooks import CompiledHook, Hook, Hooks, HostHook
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
@@ -413,23 +413,32 @@ class Machine:
         finally:
             self._hooks.until(None)
 
-    def hook(self, place: int | str, function: HostHook, *, host: bool = False) -> Hook:
-        """Have a function called whenever lanes come to an address or symbol, before they execute what is there.
+    def hook(self, place: int | str, function: HostHook | CompiledHook, *, host: bool = False) -> Hook:
+        """Have a function called whenever a lane comes to an address or symbol, before it executes what is there.
 
         Args:
-            function: called with a `vmjit.HookedLanes`, once for all lanes that are there at the same time. An
-            exception
-                that it raises ends the run.
-            host: must be true so far: the function runs in Python, on the host.
+            function: compiled by Numba and called by each lane, as function(registers, memory). `registers` has x0 to
+                x31, (32,) uint32 or uint64, which it may change; `vmjit.hooks.load` and `store` access `memory`. If it
+                returns something true, the lane stops there with `Stop.ARRIVED`, and the next run goes on with the
+                instruction. Where lanes run on a device, the host calls it, in Python.
+            host: call it in Python instead, with a `vmjit.HookedLanes`, once for all lanes that are there at the same
+                time. An exception that it raises ends the run.
 
         Several hooks at one address are called in the order in which they were added. When lanes leave a device that
         fails and go on from an earlier state, hooks are called for what they do again.
+
+        Raises `ArgumentError` for a place where no instruction can be and for a function that Numba cannot compile. An
+        exception inside a compiled hook ends the run with `HookError`.
         """
-        if not host:
-            raise ArgumentError("only host hooks are there: hook(place, function, host=True)")
         if not callable(function):
             raise ArgumentError(f"a hook is a function, got {shown(function)}")
-        hook = Hook(self._code_address(place), function, host)
+        address = self._code_address(place)
+        compiled = None
+        if not host:
+            from vmjit.compiled_hooks import compile_hook  # imports Numba
+
+            compiled = compile_hook(function, self.program.xlen)
+        hook = Hook(address, function, host, compiled)
         self._hooks.add(hook)
         return hook
 

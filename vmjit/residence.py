@@ -89,6 +89,7 @@ class Residence:
         self.counter = RunCounter()
         self.fallbacks: list[Fallback] = []
         self._breakpoints: frozenset[int] = frozenset()
+        self._hooks: dict[int, tuple[int, ...]] = {}
         self._arrivals: Arrivals | None = None
         self._recovery: Recovery | None = None
         self._report: RunReport | None = None
@@ -104,14 +105,18 @@ class Residence:
         """Take up the lanes with memory as the program has it; again, for a new layout."""
         self.engine = self._new_engine(layout)
 
-    def set_breakpoints(self, addresses: frozenset[int], arrivals: Arrivals) -> None:
-        """Have lanes come to `arrivals` before they execute what is at these addresses, wherever they live."""
-        self._breakpoints, self._arrivals = addresses, arrivals
+    def set_breakpoints(self, addresses: frozenset[int], hooks: dict[int, tuple[int, ...]], arrivals: Arrivals) -> None:
+        """Have lanes come to `arrivals` before they execute what is at these addresses, wherever they live, and call
+        compiled hooks at others; where code cannot call them, lanes come to `arrivals` there too."""
+        self._breakpoints, self._hooks, self._arrivals = addresses, hooks, arrivals
         self._tell_breakpoints(self.engine)
 
     def _tell_breakpoints(self, engine: CpuEngine | DeviceEngine) -> None:
         engine.arrivals = self._arrivals
-        engine.set_breakpoints(self._breakpoints)
+        if engine.calls_hooks:
+            engine.set_breakpoints(self._breakpoints, self._hooks)
+        else:
+            engine.set_breakpoints(self._breakpoints | self._hooks.keys(), {})
 
     def _new_engine(self, layout: MemoryLayout) -> CpuEngine | DeviceEngine:
         if self.device != "cpu":

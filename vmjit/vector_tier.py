@@ -171,7 +171,10 @@ class VectorCompiler:
         return bool(self._awaited)
 
     def places(self, space: CodeSpace, region: Region, entries: Iterable[tuple[int, int]]) -> dict[int, int]:
-        """A VectorEntry's address for each of a region's entries (number, guest address)."""
+        """A VectorEntry's address for each of a region's entries (number, guest address); none where a hook is inside:
+        each lane would be taken out of its group for it."""
+        if space.hooks and not space.hooks.keys().isdisjoint(region.blocks):
+            return {}
         return {pc: self._place(space, region, pc).address for _, pc in entries}
 
     def _place(self, space: CodeSpace, region: Region, pc: int) -> _Place:
