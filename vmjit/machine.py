@@ -468,7 +468,7 @@ class Machine:
         self.environment.reset()
         self._start()
         if changed or self._engine.code_was_written:
-            self._engine.reset_code()
+            self._engine.assign_code(np.arange(self.lanes))
 
     # -- snapshots
 

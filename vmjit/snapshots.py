@@ -138,7 +138,7 @@ class Snapshots:
         snapshot.load_state(state)
         self.environment.restore(snapshot.saved_environment(state.lanes))
         if code_changed:
-            residence.engine.reset_code()
+            residence.engine.assign_code(np.arange(state.lanes))
         else:
             residence.engine.code_may_have_changed(np.flatnonzero(touched))
         self._like = (snapshot, state.retired.copy())
