@@ -108,6 +108,8 @@ class Frame(Offset):
     EXACT_FLOAT = 344  # the function of exact_floats.py
     REGISTERS = 352
     HOOK_FAULT = 928  # whether a compiled hook made an access that is not permitted
+    MAPPED = 936  # rows of MappedRange: device registers that compiled hooks stand for
+    MAPPED_COUNT = 944
     SCRATCH = 1024
     BYTES = 4096
 
@@ -264,6 +266,16 @@ class Span(Offset):
     BYTES = 40
 
 
+class MappedRange(Offset):
+    """Offsets in a row of the table of device registers: guest addresses, and the functions for accesses; 0: none."""
+
+    LO = 0
+    LAST = 8
+    READ = 16
+    WRITE = 24
+    BYTES = 32
+
+
 class Hot(Offset):
     """Offsets in the ring of blocks that became hot."""
 
@@ -285,6 +297,9 @@ STOP_GUEST_BREAK = 103  # a guest's own ebreak, where there is a breakpoint too
 
 # What the wrapper of a compiled hook gives: the lane goes on; it stops there; its access faulted; an exception.
 HOOK_GOES_ON, HOOK_STOPS, HOOK_FAULTS, HOOK_FAILS = range(4)
+
+# The access of a fault that stands for an exception in a compiled hook.
+ACCESS_HOOK_FAILED = 255
 
 PERMISSION_READ = 1
 PERMISSION_WRITE = 2

@@ -13,8 +13,18 @@ from typing import Any
 
 from llvmlite import ir
 
-from vmjit.kernels.emit import I1, I8, I64, PTR, Builder, Value, assume_rare, element, load_field, store_field
-from vmjit.kernels.layout import PERMISSION_READ, PERMISSION_WRITE, Frame, Span
+from vmjit.kernels.emit import I1, I8, I64, PTR, Builder, Callee, Value, assume_rare, element, load_field, store_field
+from vmjit.kernels.group_emitter import counted
+from vmjit.kernels.layout import (
+    ACCESS_HOOK_FAILED,
+    HOOK_FAILS,
+    HOOK_GOES_ON,
+    PERMISSION_READ,
+    PERMISSION_WRITE,
+    Frame,
+    MappedRange,
+    Span,
+)
 from vmjit.stops import Access
 
 
@@ -56,7 +66,59 @@ def emit_slow_access(module: Any) -> tuple[Any, Any]:
     then writes nothing. `mask` is the guest's address mask: addresses wrap at it.
     """
     find = _emit_find(module)
-    return _emit_slow_load(module, find), _emit_slow_store(module, find)
+    mapped = _emit_mapped(module)
+    return _emit_slow_load(module, find, mapped), _emit_slow_store(module, find, mapped)
+
+
+# What `mapped` gives.
+_NOT_MAPPED, _DONE, _REFUSED = range(3)
+
+
+def _emit_mapped(module: Any) -> Any:
+    """`mapped(frame, address, size, field of the function, value, out)`: an access to a device register.
+
+    The function that stands for the access is called with the last two; a fault of its own, or an exception in it, is
+    noted in the frame.
+    """
+    function = ir.Function(module, ir.FunctionType(I64, [PTR, I64, I64, I64, I64, PTR]), "mapped")
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    frame, address, size, which, value, out = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    rows, count = load_field(b, frame, Frame.MAPPED, PTR), load_field(b, frame, Frame.MAPPED_COUNT)
+    with counted(b, count) as index:
+        row = element(b, rows, b.mul(index, ir.Constant(I64, MappedRange.BYTES)), I8)
+        lo, last = load_field(b, row, MappedRange.LO), load_field(b, row, MappedRange.LAST)
+        end = b.add(address, b.sub(size, ir.Constant(I64, 1)))
+        inside = b.and_(b.icmp_unsigned(">=", address, lo), b.icmp_unsigned("<=", end, last))
+        inside = b.and_(inside, b.icmp_unsigned(">=", end, address))
+        callee = b.load(element(b, row, which, I8), typ=PTR)
+        there = b.icmp_unsigned("!=", b.ptrtoint(callee, I64), ir.Constant(I64, 0))
+        with b.if_then(b.and_(inside, there)):
+            store_field(b, frame, Frame.HOOK_FAULT, ir.Constant(I64, 0))
+            type_ = ir.FunctionType(I64, [I64, I64, I64, I64, PTR])
+            outcome = b.call(Callee(callee, type_), [b.ptrtoint(frame, I64), address, size, value, out])
+            with b.if_then(b.icmp_unsigned("==", outcome, ir.Constant(I64, HOOK_GOES_ON))):
+                b.ret(ir.Constant(I64, _DONE))
+            with b.if_then(b.icmp_unsigned("==", outcome, ir.Constant(I64, HOOK_FAILS))):
+                store_field(b, frame, Frame.ADDRESS, address)
+                store_field(b, frame, Frame.ACCESS, ir.Constant(I64, ACCESS_HOOK_FAILED))
+            b.ret(ir.Constant(I64, _REFUSED))
+    b.ret(ir.Constant(I64, _NOT_MAPPED))
+    return function
+
+
+def _try_mapped(
+    b: Builder, mapped: Any, args: list[Value], mask: Value, field: MappedRange, value: Value, out: Value
+) -> None:
+    """Return what a device register gives, if the access is to one."""
+    frame, address, size = args
+    some = b.icmp_unsigned("!=", load_field(b, frame, Frame.MAPPED_COUNT), ir.Constant(I64, 0))
+    with b.if_then(some):
+        wrapped = b.and_(address, mask)
+        outcome = b.call(mapped, [frame, wrapped, size, ir.Constant(I64, field), value, out])
+        with b.if_then(b.icmp_unsigned("!=", outcome, ir.Constant(I64, _NOT_MAPPED))):
+            b.ret(b.icmp_unsigned("==", outcome, ir.Constant(I64, _DONE)))
 
 
 def _emit_find(module: Any) -> Any:
@@ -135,13 +197,14 @@ class _ByteLoop:
         self.b.position_at_end(self.done)
 
 
-def _emit_slow_load(module: Any, find: Any) -> Any:
+def _emit_slow_load(module: Any, find: Any, mapped: Any) -> Any:
     function = ir.Function(module, SLOW_LOAD_TYPE, "slow_load")
     function.attributes.add("nounwind")
     function.attributes.add("noinline")
     frame, address, size, mask, out = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
-    entry = b.block
+    b.store(ir.Constant(I64, 0), out)
+    _try_mapped(b, mapped, [frame, address, size], mask, MappedRange.READ, ir.Constant(I64, 0), out)
     loop = _ByteLoop(b, find, frame, address, size, mask, Access.READ)
     with b.goto_block(loop.head):
         pass
@@ -151,18 +214,16 @@ def _emit_slow_load(module: Any, find: Any) -> Any:
     b.store(b.or_(b.load(out, typ=I64), shifted), out)
     loop.close()
     b.ret(ir.Constant(I1, 1))
-    with b.goto_block(entry):
-        b.position_before(entry.terminator)
-        b.store(ir.Constant(I64, 0), out)
     return function
 
 
-def _emit_slow_store(module: Any, find: Any) -> Any:
+def _emit_slow_store(module: Any, find: Any, mapped: Any) -> Any:
     function = ir.Function(module, SLOW_STORE_TYPE, "slow_store")
     function.attributes.add("nounwind")
     function.attributes.add("noinline")
     frame, address, size, mask, value = function.args
     b = ir.IRBuilder(function.append_basic_block("entry"))
+    _try_mapped(b, mapped, [frame, address, size], mask, MappedRange.WRITE, value, ir.Constant(PTR, None))
     check = _ByteLoop(b, find, frame, address, size, mask, Access.WRITE)
     check.close()
     write = _ByteLoop(b, find, frame, address, size, mask, Access.WRITE)

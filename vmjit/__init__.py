@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from vmjit.executor import ExecutionResult, Executor
     from vmjit.hooks import Hook, HookedLanes
     from vmjit.machine import Machine
+    from vmjit.memory_hooks import MemoryAccesses, MemoryHook
     from vmjit.placement import Placement
     from vmjit.program import Program, Segment, load
     from vmjit.residence import Fallback
@@ -61,6 +62,8 @@ _LAZY = {
     "Hook": "vmjit.hooks",
     "HookedLanes": "vmjit.hooks",
     "Machine": "vmjit.machine",
+    "MemoryAccesses": "vmjit.memory_hooks",
+    "MemoryHook": "vmjit.memory_hooks",
     "Placement": "vmjit.placement",
     "Program": "vmjit.program",
     "RunResult": "vmjit.result",
@@ -96,6 +99,8 @@ __all__ = [
     "KernelExecutionError",
     "KernelLoadError",
     "Machine",
+    "MemoryAccesses",
+    "MemoryHook",
     "MemoryLimitError",
     "Placement",
     "Program",

@@ -94,14 +94,29 @@ def _store(memory: Any, address: Any, size: Any, value: Any) -> Any:
     return store
 
 
+def _inner(function: Callable[..., Any]) -> Any:
+    ready = isinstance(function, numba.core.dispatcher.Dispatcher)
+    return function if ready else numba.njit(boundscheck=True)(function)
+
+
+def _compiled(signature: Any, wrapper: Callable[..., Any], function: Callable[..., Any]) -> Any:
+    """A wrapper of a hook as code; `function` is whom errors name."""
+    try:
+        return numba.cfunc(signature)(wrapper)
+    except (NumbaError, NotImplementedError) as error:
+        name = getattr(function, "__name__", None) or shown(function)
+        raise ArgumentError(
+            f"Numba cannot compile the hook {name}; host=True has it called in Python instead. Numba says: {error}"
+        ) from error
+
+
 def compile_hook(function: Callable[..., Any], xlen: int) -> Any:
     """What Numba makes of a hook: `address` is its code. Raises `ArgumentError` where it cannot."""
     word = types.uint32 if xlen == 32 else types.uint64
     mask = (1 << xlen) - 1
     step = 64 // xlen  # in the frame, every register has eight bytes
     count = hooks.X_REGISTERS
-    ready = isinstance(function, numba.core.dispatcher.Dispatcher)
-    inner = function if ready else numba.njit(boundscheck=True)(function)
+    inner = _inner(function)
 
     def hook(registers: Any, frame: Any) -> Any:
         array = numba.carray(registers, (count, step))[:, 0]
@@ -115,10 +130,44 @@ def compile_hook(function: Callable[..., Any], xlen: int) -> Any:
             return HOOK_FAULTS
         return HOOK_STOPS if stops else HOOK_GOES_ON
 
-    try:
-        return numba.cfunc(types.int64(types.CPointer(word), types.uint64))(hook)
-    except (NumbaError, NotImplementedError) as error:
-        name = getattr(function, "__name__", None) or shown(function)
-        raise ArgumentError(
-            f"Numba cannot compile the hook {name}; host=True has it called in Python instead. Numba says: {error}"
-        ) from error
+    return _compiled(types.int64(types.CPointer(word), types.uint64), hook, function)
+
+
+_ACCESS = types.int64(*4 * (types.uint64,), types.CPointer(types.uint64))
+
+
+def compile_read(function: Callable[..., Any], xlen: int) -> Any:
+    """The same of read(memory, address, size), for an access to a device register (`kernels/memory.py`, `mapped`)."""
+    mask = (1 << xlen) - 1
+    inner = _inner(function)
+
+    def hook(frame: Any, address: Any, size: Any, value: Any, out: Any) -> Any:
+        try:
+            found = types.uint64(inner((types.uint64(frame), types.uint64(mask)), address, size))
+        except Exception:
+            return HOOK_FAILS
+        if _faulted(frame):
+            return HOOK_FAULTS
+        if size < 8:
+            found &= (types.uint64(1) << (types.uint64(8) * size)) - types.uint64(1)
+        numba.carray(out, 1)[0] = found
+        return HOOK_GOES_ON
+
+    return _compiled(_ACCESS, hook, function)
+
+
+def compile_write(function: Callable[..., Any], xlen: int) -> Any:
+    """The same of write(memory, address, size, value)."""
+    mask = (1 << xlen) - 1
+    inner = _inner(function)
+
+    def hook(frame: Any, address: Any, size: Any, value: Any, out: Any) -> Any:
+        if size < 8:
+            value &= (types.uint64(1) << (types.uint64(8) * size)) - types.uint64(1)
+        try:
+            inner((types.uint64(frame), types.uint64(mask)), address, size, value)
+        except Exception:
+            return HOOK_FAILS
+        return HOOK_FAULTS if _faulted(frame) else HOOK_GOES_ON
+
+    return _compiled(_ACCESS, hook, function)

@@ -33,6 +33,7 @@ from vmjit.kernels.layout import (
     GroupFrame,
     Hot,
     MachineBlock,
+    MappedRange,
 )
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
@@ -204,6 +205,7 @@ class CpuEngine(Engine[CodeSpace]):
         self._group_list_address = int(self._group_list.ctypes.data)
         self._group_cursor_address = int(self._group_cursor.ctypes.data)
         self._quick_pass = False
+        self._mapped = np.zeros((0, MappedRange.BYTES // 8), np.uint64)
         self._listed_spaces: list[int] = []
         self._bound: tuple[int, tuple[int, ...]] | None = None
         self.reset_code()
@@ -277,6 +279,8 @@ class CpuEngine(Engine[CodeSpace]):
         for worker in self._workers:
             self.memory.fill_frame(worker.frame)
             worker.frame[Frame.HOT // 8] = self._hot.ctypes.data
+            worker.frame[Frame.MAPPED // 8] = self._mapped.ctypes.data
+            worker.frame[Frame.MAPPED_COUNT // 8] = len(self._mapped)
             for place, name in (
                 (Frame.GOTO_TAIL, "goto_tail"),
                 (Frame.GOTO_SLOT, "goto_slot"),
@@ -339,6 +343,10 @@ class CpuEngine(Engine[CodeSpace]):
         futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
         self._supervise(futures, report, progress)
         self._govern()
+
+    def set_mapped(self, rows: NDArray[np.uint64]) -> None:
+        self._mapped = rows
+        self._bound = None  # have the frames written anew
 
     def _list_spaces(self) -> bool:
         """Tell kernels where the code spaces are; whether that has changed."""

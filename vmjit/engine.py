@@ -21,7 +21,9 @@ from vmjit.decoders.riscv.isa import Isa
 from vmjit.errors import CompileForbiddenError, HookError
 from vmjit.guest_code import CodeSpan
 from vmjit.interrupts import DeferredInterrupt
+from vmjit.ir.block import Block
 from vmjit.kernels.layout import (
+    ACCESS_HOOK_FAILED,
     STOP_CALL,
     STOP_FENCE_I,
     STOP_GUEST_BREAK,
@@ -39,7 +41,7 @@ _KEPT_SPACES = 64
 
 # As plain numbers: comparing an array with an enum's member takes numpy several times as long.
 _EXIT, _ECALL, _EBREAK, _BUDGET = int(Stop.EXIT), int(Stop.ECALL), int(Stop.EBREAK), int(Stop.BUDGET)
-_ARRIVED = int(Stop.ARRIVED)
+_ARRIVED, _FAULT = int(Stop.ARRIVED), int(Stop.FAULT)
 
 # What is decoded at an address with a breakpoint, if ISAs have 16-bit instructions or not.
 _BREAK = {True: bytes.fromhex("0290"), False: bytes.fromhex("73001000")}
@@ -115,6 +117,13 @@ class Arrivals(Protocol):
     def __call__(self, address: int, lanes: Lanes) -> None: ...
 
 
+class Accesses(Protocol):
+    """Serves lanes that accessed memory where there is none: makes those of them RUNNING, behind the instruction, whose
+    access it has made."""
+
+    def __call__(self, lanes: Lanes) -> None: ...
+
+
 def _nothing() -> None:
     """What happens between passes unless somebody asks for more."""
 
@@ -144,6 +153,7 @@ class Engine(ABC, Generic[Space]):
         self.hooks: dict[int, tuple[int, ...]] = {}
         """Compiled functions by the addresses that they are called at; only where `calls_hooks`."""
         self.arrivals: Arrivals | None = None
+        self.accesses: Accesses | None = None
         self._arrived: Lanes = np.zeros(0, np.intp)  # lanes that stopped there in the last run
         self.code_was_written = False
         self.deadline: float | None = None
@@ -376,7 +386,40 @@ class Engine(ABC, Generic[Space]):
             raise HookError(
                 f"the hook at {place:#x} raised an exception in lane {lanes[0]}", pc=place, lane=int(lanes[0])
             )
-        return bool(self.breakpoints) and self._serve_arrivals(report)
+        again = bool(self.breakpoints) and self._serve_arrivals(report)
+        if self.accesses is not None and len(lanes := (stop == _FAULT).nonzero()[0]):
+            self._raise_hook_errors(lanes)
+            self.accesses(lanes)
+        return again
+
+    def _raise_hook_errors(self, lanes: Lanes) -> None:
+        """The fault of a lane may be an exception in a compiled hook."""
+        state = self.state
+        failed = lanes[state.fault_access[lanes] == ACCESS_HOOK_FAILED]
+        if len(failed):
+            state.stop[failed] = STOP_RUNNING
+            state.fault_access[failed] = 0
+            place, lane = int(state.fault_address[failed[0]]), int(failed[0])
+            raise HookError(
+                f"the hook of memory at {place:#x} raised an exception in lane {lane}",
+                pc=int(state.pc[lane]),
+                lane=lane,
+            )
+
+    def instruction_of(self, lane: int) -> Block:
+        """The instruction that a lane is at, as a block of it alone."""
+        code = self._codes[int(self.state.code_index[lane])]
+
+        def fetch(pc: int, size: int) -> bytes:
+            for span in code:
+                if span.lo <= pc < span.end:
+                    return span.data[pc - span.lo : pc - span.lo + size]
+            return b""
+
+        return self.decoder.block(fetch, int(self.state.pc[lane]), limit=1)
+
+    def set_mapped(self, rows: NDArray[np.uint64]) -> None:
+        """Device registers for which code calls compiled hooks, rows of `MappedRange`; only where `calls_hooks`."""
 
     def _serve_arrivals(self, report: RunReport) -> bool:
         """Whether lanes were at breakpoints, and have executed what is there."""

@@ -145,7 +145,7 @@ class HookedLanes:
         self.machine._state.stop[lanes] = int(Stop.ARRIVED)
 
 
-class _OneLanesMemory:
+class OneLanesMemory:
     """What `load` and `store` act on where Python runs a compiled hook."""
 
     def __init__(self, machine: Machine, lane: int) -> None:
@@ -236,7 +236,7 @@ class Hooks:
 
     def _call(self, hook: Hook, lane: int) -> None:
         """Run a compiled hook for a lane as Python."""
-        state, memory = self._machine._state, _OneLanesMemory(self._machine, lane)
+        state, memory = self._machine._state, OneLanesMemory(self._machine, lane)
         types = [self._machine.registers.of_lanes(i, slice(lane, lane + 1)) for i in range(X_REGISTERS)]
         registers = np.concatenate(types)
         try:

@@ -24,6 +24,7 @@ from vmjit.hooks import CompiledHook, Hook, Hooks, HostHook
 from vmjit.ir.registers import RegisterFile
 from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
+from vmjit.memory_hooks import MemoryHook, MemoryHooks
 from vmjit.memory_layout import MemorySpan, parse_size, plan_memory
 from vmjit.placement import Placement, choose_device, device_of_tier, place
 from vmjit.program import Program
@@ -245,6 +246,7 @@ class Machine:
         self.registers = Registers(self._state, registers, self._residence.changed)
         self.memory = GuestMemory(self)
         self._hooks = Hooks(self)
+        self._memory_hooks = MemoryHooks(self)
         self._start()
 
     @property
@@ -442,9 +444,39 @@ class Machine:
         self._hooks.add(hook)
         return hook
 
-    def unhook(self, hook: Hook) -> None:
-        """Take back what `hook` gave. Raises `ArgumentError` for a hook that is not there."""
-        self._hooks.remove(hook)
+    def hook_memory(
+        self,
+        place: int | str,
+        size: int,
+        *,
+        read: Callable[..., Any] | None = None,
+        write: Callable[..., Any] | None = None,
+        host: bool = False,
+    ) -> MemoryHook:
+        """Have functions stand for device registers: `size` bytes at an address or symbol where there is no memory.
+
+        Args:
+            read: gives what lanes load there: compiled by Numba, read(memory, address, size) for each lane by itself,
+            an
+                unsigned number, where `vmjit.hooks.load` and `store` access the lane's `memory`. None: reads are
+                faults.
+            write: takes what they store: write(memory, address, size, value). None: writes are faults.
+            host: call them in Python instead, once for all lanes that access with the same instruction at the same
+            time:
+                read(accesses), which gives (n,) numbers or one for all, and write(accesses, values), with (n,) uint64.
+                `accesses` is a `vmjit.MemoryAccesses`.
+
+        Accesses have 1, 2, 4 or 8 bytes; atomic instructions read and then write. Raises `ArgumentError` where there is
+        memory, or another such hook, and for a function that Numba cannot compile.
+        """
+        return self._memory_hooks.add(place, size, read, write, host=host)
+
+    def unhook(self, hook: Hook | MemoryHook) -> None:
+        """Take back what `hook` or `hook_memory` gave. Raises `ArgumentError` for a hook that is not there."""
+        if isinstance(hook, MemoryHook):
+            self._memory_hooks.remove(hook)
+        else:
+            self._hooks.remove(hook)
 
     def _code_address(self, place: int | str) -> int:
         """An address where an instruction can be; `ArgumentError` for others."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vmjit.cache import process_cache
 from vmjit.cpu_engine import CpuEngine
-from vmjit.engine import Arrivals, Progress, RunReport
+from vmjit.engine import Accesses, Arrivals, Progress, RunReport
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.errors import (
     CompileError,
@@ -25,6 +25,7 @@ from vmjit.errors import (
     UnsupportedFeatureError,
     VmjitError,
 )
+from vmjit.kernels.layout import MappedRange
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
 from vmjit.memory_layout import MemoryLayout
@@ -90,6 +91,8 @@ class Residence:
         self.fallbacks: list[Fallback] = []
         self._breakpoints: frozenset[int] = frozenset()
         self._hooks: dict[int, tuple[int, ...]] = {}
+        self._mapped = np.zeros((0, MappedRange.BYTES // 8), np.uint64)
+        self._accesses: Accesses | None = None
         self._arrivals: Arrivals | None = None
         self._recovery: Recovery | None = None
         self._report: RunReport | None = None
@@ -117,6 +120,14 @@ class Residence:
             engine.set_breakpoints(self._breakpoints, self._hooks)
         else:
             engine.set_breakpoints(self._breakpoints | self._hooks.keys(), {})
+        engine.accesses = self._accesses
+        engine.set_mapped(self._mapped)
+
+    def set_mapped(self, rows: NDArray[np.uint64], accesses: Accesses | None) -> None:
+        """Have accesses to device registers made by compiled hooks (`MappedRange`) where code can call them, and by
+        `accesses` where it cannot."""
+        self._mapped, self._accesses = rows, accesses
+        self._tell_breakpoints(self.engine)
 
     def _new_engine(self, layout: MemoryLayout) -> CpuEngine | DeviceEngine:
         if self.device != "cpu":

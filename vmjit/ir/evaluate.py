@@ -168,6 +168,11 @@ class Evaluator:
         elif isinstance(op.dest, Register) and op.dest.index != self._block.registers.zero:
             self.registers[op.dest.index] = int(result) & op.type.mask
 
+    def begin(self, block: Block) -> None:
+        """Be ready to `step` through the ops of one of its instructions."""
+        self._block = block
+        self._temps = {}
+
     def run(self, block: Block) -> tuple[str, int]:
         """Run a block to its end: (terminator name, pc to go on at, or of the last instruction where there is none).
 
