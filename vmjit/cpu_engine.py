@@ -37,6 +37,7 @@ from vmjit.kernels.layout import (
 )
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
+from vmjit.memory_budget import MemoryBudget
 from vmjit.regrouping import Regrouping
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
@@ -56,7 +57,7 @@ _FIRST_LANES = 16
 # So it goes on while few lanes stop at once again, as where a hook or a system call follows the other: to wake other
 # threads takes 200 us.
 _QUICK_SECONDS = 500e-6
-_QUICK_LANES = 256
+_QUICK_LANES = 64
 
 # Tiers in which lane groups run in SIMD registers.
 VECTOR_TIERS = ("auto", "simd")
@@ -168,9 +169,13 @@ class CpuEngine(Engine[CodeSpace]):
         visits_until_hot: int = VISITS_UNTIL_HOT,
         outside: Stop = Stop.FAULT,
         vector_policy: VectorPolicy | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         super().__init__(isa, state, tier=tier, environment=environment, outside=outside)
         self.memory = memory
+        self.budget = budget
+        self._over_budget = False
+        self._budget_seen = 0.0
         self.threads = threads or core_count()
         self.interpreter: Interpreter = interpreter_for(self.decoder.registers)
         self.visits_until_hot = 0 if tier == "interpreter" else visits_until_hot
@@ -311,7 +316,25 @@ class CpuEngine(Engine[CodeSpace]):
             before = regrouping.count
             regrouping.run_pass(lanes, lambda seats, slice_: self._run_lanes(seats, report, progress, slice_=slice_))
             report.regroupings += regrouping.count - before
-        self._quick_pass = time.perf_counter() - started < _QUICK_SECONDS
+        took = time.perf_counter() - started
+        self._quick_pass = took < _QUICK_SECONDS
+        if self._over_budget or (started + took - self._budget_seen > _POLL_SECONDS and self._is_over_budget()):
+            self._relieve()
+
+    def _is_over_budget(self) -> bool:
+        self._budget_seen = time.perf_counter()
+        return self.budget is not None and self.budget.may_be_exceeded()
+
+    def _relieve(self) -> None:
+        """Stop the lanes that have more memory than their share, and give back what they had."""
+        assert self.budget is not None
+        self._over_budget = False
+        self.state.attention[0] = 0  # what ends the run is seen all the same
+        self.settle()
+        over = self.budget.over_share(self.memory) & (self.state.stop != int(Stop.EXIT))
+        if over.any():
+            self.state.stop[over] = int(Stop.MEMORY)
+            self.memory.give_back(over)
 
     def _run_lanes(
         self,
@@ -418,6 +441,9 @@ class CpuEngine(Engine[CodeSpace]):
                     self._govern()
                 if self.regrouping is not None:
                     self.regrouping.poll()
+                if self._is_over_budget():
+                    self._over_budget = True
+                    self.state.attention[0] = 1
                 if self.out_of_time():
                     self.state.attention[0] = 1
                 if progress is not None and time.perf_counter() - last > 0.1:

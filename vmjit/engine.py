@@ -41,7 +41,7 @@ _KEPT_SPACES = 64
 
 # As plain numbers: comparing an array with an enum's member takes numpy several times as long.
 _EXIT, _ECALL, _EBREAK, _BUDGET = int(Stop.EXIT), int(Stop.ECALL), int(Stop.EBREAK), int(Stop.BUDGET)
-_ARRIVED, _FAULT = int(Stop.ARRIVED), int(Stop.FAULT)
+_ARRIVED, _FAULT, _MEMORY = int(Stop.ARRIVED), int(Stop.FAULT), int(Stop.MEMORY)
 
 # What is decoded at an address with a breakpoint, if ISAs have 16-bit instructions or not.
 _BREAK = {True: bytes.fromhex("0290"), False: bytes.fromhex("73001000")}
@@ -294,16 +294,16 @@ class Engine(ABC, Generic[Space]):
         *,
         progress: Progress | None = None,
     ) -> RunReport:
-        """Run every lane that has not exited until it stops: `begin` and `go_on`."""
+        """Run every lane that is not at its end until it stops: `begin` and `go_on`."""
         report = self.begin(max_instructions)
         self.go_on(report, progress=progress)
         return report
 
     def begin(self, max_instructions: int | None = None) -> RunReport:
-        """Make every lane that has not exited ready to run."""
+        """Make every lane that has not exited, or used up its memory, ready to run."""
         state = self.state
         report = RunReport(retired_before=state.retired.copy())
-        active = state.stop != _EXIT
+        active = (state.stop != _EXIT) & (state.stop != _MEMORY)
         self._arrived = (state.stop == _ARRIVED).nonzero()[0]
         state.stop[active] = STOP_RUNNING
         state.fault_access[active] = 0

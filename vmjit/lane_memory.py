@@ -393,6 +393,12 @@ class LaneMemory(SpanMemory):
             self.groups[groups, GroupState.INTERLEAVED // 8] = 0
         self._own.renew(lanes)
 
+    def give_back(self, lanes: NDArray[np.bool_]) -> None:
+        """Have some lanes' own memory as the image has it, and what they had for themselves free. None of them may lie
+        interleaved."""
+        if not self.external:
+            self._own.give_back(lanes)
+
     def in_groups_of(self, lanes: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """These lanes, and those that lie interleaved with some of them."""
         interleaved = self._interleaved()
@@ -412,9 +418,12 @@ class LaneMemory(SpanMemory):
         """Whether the host's memory would hold what all lanes start from, once for each."""
         return self.base.used_bytes * self.lanes <= host_bytes() // _OF_HOST_MEMORY
 
-    def own_memory(self) -> int:
-        """Bytes that lanes have for themselves."""
-        return self.rows.size if self.external else self._own.own_bytes()
+    def own_bytes_of_lanes(self) -> NDArray[np.int64]:
+        """(lanes,): bytes that lanes have for themselves, as far as somebody knows."""
+        pages = None if self.external else self._own.in_use()
+        if pages is None or self.rows.shape[1] % PAGE:
+            return np.full(self.lanes, self.rows.shape[1])
+        return np.bincount(pages // self._own.pages_per_row, minlength=self.lanes) * PAGE
 
     def fill_frame(self, frame: NDArray[np.uint64]) -> None:
         """Write what accesses need to know to a worker's frame."""

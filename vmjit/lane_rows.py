@@ -154,8 +154,12 @@ class LaneRows:
                 self._write_image(self.image, lanes)
             return
         pages = self.in_use(lanes)
+        if pages is None and self.mapped:
+            self.give_back(lanes)
+            return
         if pages is None:
-            self._discard(lanes)
+            self.array[lanes] = 0
+            self._write_image(self.image, slice(None) if lanes is None else lanes)
             return
         if not len(pages):
             return
@@ -163,7 +167,7 @@ class LaneRows:
         self._in_vain += 1 - written
         if self._in_vain > FAULT_COST * written and self.mapped:
             self._in_vain = 0.0
-            self._discard(lanes)
+            self.give_back(lanes)
             return
         from vmjit.page_copies import copy_pages  # imports LLVM
 
@@ -177,16 +181,15 @@ class LaneRows:
                 self._one_row.array[number * PAGE : (number + 1) * PAGE] = content
         return self._one_row
 
-    def _discard(self, lanes: Mask | None) -> None:
-        """Give what rows have for themselves back to the operating system."""
-        runs = [(0, self.lanes)] if lanes is None else _runs(lanes)
-        if not self.mapped:
-            for first, last in runs:
-                self.array[first:last] = 0
-                self._write_image(self.image, slice(first, last))
+    def give_back(self, lanes: Mask | None) -> None:
+        """As `renew`, and give what rows had for themselves back to the operating system where that can be."""
+        if self.stride % PAGE or sys.platform != "linux":
+            self.renew(lanes)
             return
-        for first, last in runs:
+        for first, last in [(0, self.lanes)] if lanes is None else _runs(lanes):
             self._memory.discard_range(first * self.stride, (last - first) * self.stride)
+            if not self.mapped:
+                self._write_image(self.image, slice(first, last))
 
     def changed(self, lanes: Mask | None = None) -> LanePages:
         """The pages in which rows differ from the image."""

@@ -22,10 +22,12 @@ from vmjit.environment.selection import checked_arguments, checked_variables, is
 from vmjit.errors import ArgumentError, MemoryLimitError, SnapshotError, VmjitError
 from vmjit.hooks import CompiledHook, Hook, Hooks, HostHook
 from vmjit.ir.registers import RegisterFile
+from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
+from vmjit.memory_budget import default_limit
 from vmjit.memory_hooks import MemoryHook, MemoryHooks
-from vmjit.memory_layout import MemorySpan, parse_size, plan_memory
+from vmjit.memory_layout import MAX_TOTAL, MemorySpan, parse_size, plan_memory
 from vmjit.placement import Placement, choose_device, device_of_tier, place
 from vmjit.program import Program
 from vmjit.residence import Residence
@@ -131,6 +133,15 @@ class GuestMemory:
         place = self._machine.program.address(address)
         return self._machine._residence.on_memory(lambda memory: memory.read(place, size))
 
+    def permissions(self, address: int | str) -> str:
+        """What a guest may do at an address or symbol: "rw-", "r-x" and the like; empty where there is no memory."""
+        place = self._machine.program.address(address)
+        for span in self._machine._layout.spans:
+            if span.lo <= place < span.end:
+                kinds = ((PERMISSION_READ, "r"), (PERMISSION_WRITE, "w"), (PERMISSION_EXECUTE, "x"))
+                return "".join(letter if span.permissions & kind else "-" for kind, letter in kinds)
+        return ""
+
     def write(self, address: int | str, data: bytes | Bytes) -> None:
         """bytes or (n,) uint8 for all lanes, or (lanes, n) uint8. Permissions of the guest do not hold the host back;
         changed code takes effect with the next run."""
@@ -160,6 +171,9 @@ class Machine:
             "simd": as "auto" on the CPU, with groups in SIMD registers as soon as their lanes meet.
         memory: bytes of heap and stack a lane, as a number or text such as "1MiB"; None: 1 MiB, and 16 MiB for Linux
             programs, of which a lane has what it touches.
+        memory_limit: bytes of this computer's memory that all lanes together may come to have on it, and again as much
+            for what they write to their outputs, as a number or text; None: three eighths of what is free. When they
+            have more, the lanes with more than an equal share stop with `Stop.MEMORY`; the others go on.
         arguments: put on every lane's stack as a C program's argc and argv.
         lane_arguments: instead, arguments for each lane of a Linux program.
         environment: "linux" serves the system calls of static Linux programs and gives them the stack that they expect,
@@ -188,6 +202,7 @@ class Machine:
         tier: str = "auto",
         memory: int | str | None = None,
         *,
+        memory_limit: int | str | None = None,
         arguments: Sequence[str | bytes] = (),
         lane_arguments: Sequence[Sequence[str | bytes]] | None = None,
         environment: str = "auto",
@@ -218,6 +233,9 @@ class Machine:
             self.environment = linux_environment(self.lanes, program.xlen, self._layout, root, seed)
         else:
             self.environment = BareMetal(self.lanes, program.xlen, self._layout.heap_start, self._layout.stack_top)
+        limit = default_limit() if memory_limit is None else parse_size(memory_limit)
+        limit = checked_integer("memory_limit", limit, 1, MAX_TOTAL)
+        self.environment.output_limit = limit
         registers = registers_of(program.isa_config)
         if device == "auto":
             self.placement = place(self._layout, self.lanes, registers)
@@ -234,6 +252,7 @@ class Machine:
                 threads=threads,
                 fallback=fallback,
                 chosen=device == "auto",
+                memory_limit=limit,
             )
             self._residence.move_in(self._layout)
         except MemoryError as error:

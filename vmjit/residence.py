@@ -28,6 +28,7 @@ from vmjit.errors import (
 from vmjit.kernels.layout import MappedRange
 from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
+from vmjit.memory_budget import MemoryBudget
 from vmjit.memory_layout import MemoryLayout
 from vmjit.program import Program
 from vmjit.statistics import ExecutionStatistics, RunCounter, compile_statistics
@@ -78,7 +79,9 @@ class Residence:
         threads: int | None,
         fallback: bool,
         chosen: bool,
+        memory_limit: int,
     ) -> None:
+        self.memory_limit = memory_limit
         self.program = program
         self.state = state
         self.environment = environment
@@ -156,7 +159,15 @@ class Residence:
 
     def _cpu_engine(self, memory: LaneMemory) -> CpuEngine:
         isa = self.program.isa_config
-        engine = CpuEngine(isa, self.state, memory, tier=self.tier, environment=self.environment, threads=self.threads)
+        engine = CpuEngine(
+            isa,
+            self.state,
+            memory,
+            tier=self.tier,
+            environment=self.environment,
+            threads=self.threads,
+            budget=MemoryBudget(self.memory_limit, self.state.lanes),
+        )
         self._tell_breakpoints(engine)
         return engine
 

@@ -128,8 +128,8 @@ class RunResult:
 
     @property
     def successful(self) -> bool:
-        """No lane stopped with a fault or at an unsupported instruction."""
-        return not bool(np.isin(self.stop, (Stop.FAULT, Stop.UNSUPPORTED)).any())
+        """No lane stopped with a fault, at an unsupported instruction, or for want of memory."""
+        return not bool(np.isin(self.stop, (Stop.FAULT, Stop.UNSUPPORTED, Stop.MEMORY)).any())
 
     @property
     def instructions(self) -> int:

@@ -40,9 +40,9 @@ def test_input_from_a_file_and_from_ours(cli: Cli, tmp_path: Path) -> None:
 
 
 STOPS = [
-    (b"\x00", 139, "FAULT reading 0x0 at pc {pc}"),
+    (b"\x00", 139, "FAULT reading 0x0 (no memory) at pc {pc}"),
     (b"\x01", 139, "FAULT writing 0x"),
-    (b"\x02", 139, "FAULT executing 0x0 at pc 0x0: no code there"),
+    (b"\x02", 139, "FAULT executing 0x0 (no memory) at pc 0x0: no code there"),
     (b"\x05", 133, "EBREAK at pc {pc}"),
     (b"\x06", 132, "UNSUPPORTED at pc {pc}"),
     (b"\x06\x01", 132, "byte 0xffffffff"),

@@ -29,7 +29,7 @@ def test_the_status_is_a_shells(cli: Cli, how: str, status: int) -> None:
 
 
 def test_a_fault_says_the_signal(cli: Cli) -> None:
-    assert b"stopped: FAULT (SIGSEGV) writing 0x8 at pc" in cli("run", ENDING, "fault").err
+    assert b"stopped: FAULT (SIGSEGV) writing 0x8 (no memory) at pc" in cli("run", ENDING, "fault").err
     assert cli("run", ENDING, "--json", "fault").json["signals"] == ["SIGSEGV"]
     assert cli("run", ENDING, "--json", "raise").json["signals"] == ["SIGTERM"]
     assert cli("run", ENDING, "--json").json["signals"] == [None]

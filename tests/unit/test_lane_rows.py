@@ -45,7 +45,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(0, 6), st.integers(0, PAGES * PAGE - 1), st.integers(0, 3)),
         st.tuples(st.just("load"), st.integers(0, 2)),
-        st.tuples(st.just("renew"), st.none() | st.lists(st.booleans(), min_size=7, max_size=7)),
+        st.tuples(st.sampled_from(["renew", "give_back"]), st.none() | st.lists(st.booleans(), min_size=7, max_size=7)),
         st.tuples(st.just("changed"), st.none() | st.lists(st.booleans(), min_size=7, max_size=7)),
     ),
     max_size=12,
@@ -73,8 +73,8 @@ def test_rows_against_arrays(way: str, stride: int) -> None:
             else:
                 chosen = None if rest[0] is None else np.array(rest[0], bool)
                 those = np.ones(7, bool) if chosen is None else chosen
-                if name == "renew":
-                    rows.renew(chosen)
+                if name in ("renew", "give_back"):
+                    getattr(rows, str(name))(chosen)
                     model[those] = base
                 else:
                     check_changed(rows, model, base, chosen, those)

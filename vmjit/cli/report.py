@@ -60,8 +60,10 @@ class Report:
         return instruction_text(self.machine.program, fetch, int(self.result.pc[lane])) or "no code there"
 
     def attempt(self, lane: int) -> str:
-        """What a faulting lane tried: `reading 0x0`."""
-        return f"{_ATTEMPTS[Access(int(self.result.fault_access[lane]))]} {int(self.result.fault_address[lane]):#x}"
+        """What a faulting lane tried, and what it may do there: `writing 0x10000 (r-x)`, `reading 0x0 (no memory)`."""
+        address = int(self.result.fault_address[lane])
+        permissions = self.machine.memory.permissions(address) or "no memory"
+        return f"{_ATTEMPTS[Access(int(self.result.fault_access[lane]))]} {address:#x} ({permissions})"
 
     def line(self, lane: int) -> str:
         """Why and where a lane stopped that did not exit."""
@@ -161,7 +163,7 @@ class Report:
         from rich.table import Table
 
         stops = self.result.stop
-        bad = np.flatnonzero((stops == Stop.FAULT) | (stops == Stop.UNSUPPORTED) | (stops == Stop.EBREAK))
+        bad = np.flatnonzero(np.isin(stops, (Stop.FAULT, Stop.UNSUPPORTED, Stop.EBREAK, Stop.MEMORY)))
         if not len(bad):
             return
         symbols = CodeSymbols(self.machine.program)

@@ -24,6 +24,7 @@ _STATUS = {
     Stop.FAULT: 139,  # 128 + SIGSEGV
     Stop.UNSUPPORTED: 132,  # 128 + SIGILL
     Stop.EBREAK: 133,  # 128 + SIGTRAP
+    Stop.MEMORY: 137,  # 128 + SIGKILL, as where the operating system has no more memory
 }
 """The exit status for the stop of a single lane that did not exit."""
 
@@ -35,9 +36,9 @@ Runs a guest program.
 
 With one lane it behaves like a program of this machine: its standard streams are ours, and its exit code is our exit
 status. If it does not exit, a line on standard error says why, and the status is 124 for the end of the budget, 139 for
-a fault, 132 for an unsupported instruction, 133 for a breakpoint. With more lanes the status is 0 if every lane exited
-with 0, else 1, and a table sums up. 124 when the time limit ended the run, 130 after Ctrl-C, 2 for a mistake on the
-command line.
+a fault, 132 for an unsupported instruction, 133 for a breakpoint, 137 for want of memory. With more lanes the status is
+0 if every lane exited with 0, else 1, and a table sums up. 124 when the time limit ended the run, 130 after Ctrl-C, 2
+for a mistake on the command line.
 
 Options may stand before or behind PROGRAM; what stands behind -- goes to the guest as it is. Every lane has argv[0] =
 PROGRAM and the same arguments, and finds its number in a0 and the number of lanes in a1."""
@@ -74,6 +75,11 @@ def parser() -> Parser:
     made.add_argument("--max-seconds", type=seconds, metavar="S", help="end the run after S seconds of wall-clock time")
     made.add_argument(
         "--memory", metavar="SIZE", help="heap and stack of a lane (default 1MiB, for Linux programs 16MiB)"
+    )
+    made.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="memory of this computer for all lanes together (default: three eighths of what is free)",
     )
     made.add_argument(
         "--environment",
@@ -158,6 +164,7 @@ def main(arguments: Sequence[str]) -> int:
         options.device,
         options.tier,
         options.memory,
+        memory_limit=options.memory_limit,
         arguments=[os.fsencode(word) for word in (options.program, *options.arguments)] if lists is None else (),
         lane_arguments=lists,
         threads=options.threads,

@@ -16,6 +16,7 @@ from vmjit.engine import GuestMemory
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.saved import SavedEnvironment
 from vmjit.environment.streams import InputStreams, OutputStreams
+from vmjit.kernels.layout import STOP_CALL
 from vmjit.lane_state import LaneState, index_of
 from vmjit.stops import Stop
 
@@ -27,6 +28,10 @@ _A7, _SP = 17, 2
 _EXITED = int(Stop.EXIT)
 
 _MOST_SIGNALS = 64
+
+# What a write takes beside its bytes.
+_WRITE_BYTES = 24
+MAX_OUTPUTS = 1 << 50
 
 _NANOSECONDS = 1_000_000_000
 
@@ -60,6 +65,9 @@ class BareMetal:
         self.closed = np.zeros((3, lanes), bool)
         self.unknown_calls: dict[int, int] = {}
         self.signal = np.zeros(lanes, np.int64)
+        self.output_limit = MAX_OUTPUTS
+        """Bytes that are kept of all lanes' outputs; when there are more, lanes with more than their share stop."""
+        self.kept = np.zeros(lanes, np.int64)  # bytes that each lane's outputs take
         self.reset()
 
     def reset(self) -> None:
@@ -69,13 +77,20 @@ class BareMetal:
             output.clear()
         self.exit_code[:] = 0
         self.signal[:] = 0
+        self.kept[:] = 0
         self.brk[:] = self.heap_start
         self.closed[:] = False
         self.unknown_calls.clear()
 
     def _by_lane(self) -> dict[str, NDArray[Any]]:
         """What is kept for each lane, its first axis; views."""
-        return {"exit_code": self.exit_code, "signal": self.signal, "brk": self.brk, "closed": self.closed.T}
+        return {
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "brk": self.brk,
+            "closed": self.closed.T,
+            "kept": self.kept,
+        }
 
     def save(self) -> SavedEnvironment:
         """The state of this moment, for `restore`."""
@@ -105,7 +120,9 @@ class BareMetal:
             given = saved.by_lane[name]
             if given.dtype != array.dtype or given.shape[1:] != array.shape[1:]:
                 return f"its {name} is not as it should be"
-        brk, signal = saved.by_lane["brk"], saved.by_lane["signal"]
+        brk, signal, kept = (saved.by_lane[name] for name in ("brk", "signal", "kept"))
+        if ((kept < 0) | (kept > MAX_OUTPUTS)).any():
+            return "outputs that cannot be"
         if ((brk < self.heap_start) | (brk > self.stack_top)).any():
             return "a break that cannot be"
         if ((signal < 0) | (signal > _MOST_SIGNALS)).any():
@@ -128,8 +145,8 @@ class BareMetal:
                 result = handler(call)
                 if result is not None:
                     call.give(result)
-        exited = state.stop[index] == _EXITED
-        return lanes[~exited] if exited.any() else lanes
+        stopped = state.stop[index] != STOP_CALL
+        return lanes[~stopped] if stopped.any() else lanes
 
     def output(self, lane: int, descriptor: int = _STDOUT) -> bytes:
         return self.outputs[descriptor].of(lane)
@@ -176,7 +193,17 @@ def write_outputs(call: Call, streams: Values, pointers: NDArray[np.uint64], wan
         good &= valid
         result[these] = np.where(good, sizes, np.where(valid, -_EFAULT, -_EINVAL))
         stream.append(lanes[good], sizes[good], data)
+        _keep(call, lanes[good], sizes[good])
     return result
+
+
+def _keep(call: Call, lanes: Lanes, sizes: Values) -> None:
+    """Account for outputs; lanes that write without end stop before they fill the host's memory."""
+    environment = call.environment
+    environment.kept[lanes] += sizes + _WRITE_BYTES
+    if environment.kept.sum() > environment.output_limit:
+        over = lanes[environment.kept[lanes] > environment.output_limit // len(environment.kept)]
+        call.state.stop[over] = int(Stop.MEMORY)
 
 
 def _brk(call: Call) -> Values:

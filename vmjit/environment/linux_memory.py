@@ -98,11 +98,13 @@ def _munmap(call: Call) -> Values:
     bad = ((start & np.uint64(PAGE - 1)) != 0) | (length == 0)
     top = np.uint64(environment.mapped_top)
     inside = ~bad & (start < top)
+    result = np.where(bad, -errno.EINVAL, 0)
     if inside.any():
         first = start[inside]
         ends = first + _rounded(np.minimum(length[inside], top - first))
-        environment.mappings.free(call.lanes[inside], first.astype(np.int64), ends.astype(np.int64))
-    return np.where(bad, -errno.EINVAL, 0)
+        freed = environment.mappings.free(call.lanes[inside], first.astype(np.int64), ends.astype(np.int64))
+        result[inside] = np.where(freed, 0, -errno.ENOMEM)
+    return result
 
 
 MEMORY_CALLS: dict[int, Handler] = {

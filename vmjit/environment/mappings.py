@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 
+# Holes of a lane at most, as Linux bounds the number of a process's mappings: what a state takes is bounded.
+MOST_HOLES = 512
+
 # States kept until those that no lane has any more are dropped.
 _MANY_STATES = 4096
 
@@ -109,10 +112,16 @@ class Mappings:
                 found[these] = taken[1]
         return found
 
-    def free(self, lanes: NDArray[np.integer], starts: Numbers, ends: Numbers) -> None:
-        """Unmap a range in each lane."""
+    def free(self, lanes: NDArray[np.integer], starts: Numbers, ends: Numbers) -> NDArray[np.bool_]:
+        """Unmap a range in each lane; which lanes could, the others would have too many holes."""
+        good = np.ones(len(lanes), bool)
         for these, state, start, end in self._alike(lanes, starts, ends):
-            self.states[lanes[these]] = self._number(state.free(start, min(end, self.top)))
+            after = state.free(start, min(end, self.top))
+            if len(after.holes) > MOST_HOLES:
+                good[these] = False
+            else:
+                self.states[lanes[these]] = self._number(after)
+        return good
 
     def use(self, lanes: NDArray[np.integer], starts: Numbers, ends: Numbers) -> None:
         """Map a range at its place in each lane, as far as it is in the area."""
