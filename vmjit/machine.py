@@ -27,7 +27,7 @@ from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
 from vmjit.memory_budget import default_limit
 from vmjit.memory_hooks import MemoryHook, MemoryHooks
-from vmjit.memory_layout import MAX_TOTAL, MemorySpan, parse_size, plan_memory
+from vmjit.memory_layout import MAX_TOTAL, MemoryLayout, MemorySpan, parse_size, plan_memory
 from vmjit.placement import Placement, choose_device, device_of_tier, place
 from vmjit.program import Program
 from vmjit.residence import Residence
@@ -179,6 +179,7 @@ class Machine:
         environment: "linux" serves the system calls of static Linux programs and gives them the stack that they expect,
             "bare-metal" those that bare-metal C libraries make; "auto": by what the program says it was made for.
         variables: the environment of a Linux program, by name.
+        lane_variables: what each lane has beside these or in their place.
         root: a folder whose files a Linux program may read, as its file system's root; None: it finds no files.
         seed: what a Linux program's random numbers follow from, together with its lane's number.
         threads: how many threads run lanes on the CPU, 1 to 1024; None: one per core.
@@ -207,6 +208,7 @@ class Machine:
         lane_arguments: Sequence[Sequence[str | bytes]] | None = None,
         environment: str = "auto",
         variables: Mapping[str, str] | None = None,
+        lane_variables: Sequence[Mapping[str, str]] | None = None,
         root: str | os.PathLike[str] | None = None,
         seed: int = 0,
         threads: int | None = None,
@@ -226,8 +228,8 @@ class Machine:
         self._lane_arguments = self._checked_lane_arguments(lane_arguments)
         self._own: frozenset[int] = frozenset()
         self._first_run = True
-        self._layout = plan_memory(program, self._memory_bytes, self.lanes)
-        self._variables = checked_variables(variables)
+        self._layout = self._plan(self._own)
+        self._variables = self._checked_variables(variables, lane_variables)
         self.environment: BareMetal
         if self._linux:
             self.environment = linux_environment(self.lanes, program.xlen, self._layout, root, seed)
@@ -313,28 +315,42 @@ class Machine:
             raise ArgumentError(f"expected {self.lanes} lists of arguments, one a lane, got {len(given)}")
         return tuple(checked_arguments(arguments) for arguments in given)
 
+    def _checked_variables(
+        self, variables: Mapping[str, str] | None, lane_variables: Sequence[Mapping[str, str]] | None
+    ) -> tuple[tuple[bytes, ...], ...]:
+        """Those of each lane, or one for all."""
+        if lane_variables is None:
+            return (checked_variables(variables),)
+        if not self._linux or isinstance(lane_variables, Mapping | str):
+            raise ArgumentError("lane_variables are for Linux programs, a mapping for each lane")
+        if len(lane_variables) != self.lanes:
+            raise ArgumentError(f"expected variables for {self.lanes} lanes, got {len(lane_variables)}")
+        return tuple(checked_variables({**(variables or {}), **more}) for more in lane_variables)
+
     def _push_linux_stack(self) -> NDArray[np.uint64]:
         """What a Linux program finds on its stack; each lane has random bytes of its own. Gives sp by lane."""
         assert isinstance(self.environment, Linux)
         program, top = self.program, self._layout.stack_top
         by_lane = self._lane_arguments or (self._arguments or (os.fsencode(program.name),),) * self.lanes
-        lanes_of: dict[tuple[bytes, ...], list[int]] = {}
-        for lane, arguments in enumerate(by_lane):
-            lanes_of.setdefault(arguments, []).append(lane)
-        stacks = {a: initial_stack(program, top, a, self._variables) for a in lanes_of}
+        variables = self._variables if len(self._variables) == self.lanes else self._variables * self.lanes
+        kinds = list(zip(by_lane, variables, strict=True))
+        lanes_of: dict[tuple[tuple[bytes, ...], tuple[bytes, ...]], list[int]] = {}
+        for lane, kind in enumerate(kinds):
+            lanes_of.setdefault(kind, []).append(lane)
+        stacks = {kind: initial_stack(program, top, *kind) for kind in lanes_of}
         lowest = min(stack.sp for stack in stacks.values())
         if lowest < self.environment.mapped_top:
             raise ArgumentError(f"arguments and variables do not fit into {self._memory_bytes} bytes of memory")
         rows = np.zeros((self.lanes, max(s.sp - lowest + len(s.data) for s in stacks.values())), np.uint8)
         words = self.environment.random_words(np.arange(self.lanes), RANDOM_BYTES // 8)
         random = np.ascontiguousarray(words).view(np.uint8).reshape(self.lanes, -1)
-        for arguments, stack in stacks.items():
-            these = np.array(lanes_of[arguments])
+        for kind, stack in stacks.items():
+            these = np.array(lanes_of[kind])
             start = stack.sp - lowest
             rows[these, start : start + len(stack.data)] = np.frombuffer(stack.data, np.uint8)
             rows[these, stack.random - lowest : stack.random - lowest + RANDOM_BYTES] = random[these]
         self._write(lowest, rows)
-        return np.array([stacks[a].sp for a in by_lane], np.uint64)
+        return np.array([stacks[kind].sp for kind in kinds], np.uint64)
 
     def _push_arguments(self) -> int:
         """Lay out argc, argv and empty environment and auxiliary vectors as the psABI has them; gives sp."""
@@ -390,6 +406,16 @@ class Machine:
         """Standard input: bytes for every lane, a sequence with one bytes object a lane, or (lanes, n) uint8."""
         self._residence.changed()
         self.environment.stdin.set(inputs)
+
+    def set_file(self, path: str | bytes, contents: bytes | Sequence[bytes] | Bytes) -> None:
+        """Have a file at a path of a Linux program, with contents as `set_input` takes them: another for each lane.
+
+        It lies over what is at the path in the root folder. Files that lanes have open change with it.
+        """
+        if not isinstance(self.environment, Linux):
+            raise ArgumentError("only Linux programs have files")
+        self._residence.changed()
+        self.environment.set_file(os.fsencode(path), contents)
 
     # -- running
 
@@ -548,12 +574,15 @@ class Machine:
         self._snapshots.check_layout(snapshot)
         self._snapshots.restore(snapshot)
 
+    def _plan(self, own: frozenset[int]) -> MemoryLayout:
+        return plan_memory(self.program, self._memory_bytes, self.lanes, own=own, whole_pages=self._linux)
+
     def _take_layout(self, own: frozenset[int]) -> None:
         """Have new memory with these read-only segments for each lane."""
-        if not own <= {s.address for s in self.program.segments}:
+        if not own <= {s.lo for s in self._layout.spans}:
             raise SnapshotError("the snapshot is damaged: it has segments that the program has not")
         self._own = own
-        self._layout = plan_memory(self.program, self._memory_bytes, self.lanes, own=own)
+        self._layout = self._plan(own)
         self._residence.move_in(self._layout)
 
     def _make_own(self, addresses: frozenset[int]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmjit.checks import shown
@@ -93,10 +94,22 @@ def _round_up(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def _arena(program: Program, memory: int) -> int:
+def _in_whole_pages(segments: Sequence[Segment]) -> list[Segment]:
+    """Segments with zero around them up to where pages begin and end, or the next segment does."""
+    found: list[Segment] = []
+    for i, segment in enumerate(segments):
+        lo = max(segment.address & -_PAGE, found[-1].end if found else 0)
+        end = _round_up(segment.end, _PAGE)
+        if i + 1 < len(segments):
+            end = min(end, segments[i + 1].address)
+        data = segment.data.rjust(segment.address - lo + len(segment.data), b"\0") if segment.data else b""
+        found.append(Segment(lo, end - lo, data, segment.permissions))
+    return found
+
+
+def _arena(segments: Sequence[Segment], xlen: int, memory: int) -> int:
     """Address of heap and stack: behind the highest writable segment, else behind any segment, where there is room."""
-    limit = 1 << program.xlen
-    segments = program.segments
+    limit = 1 << xlen
     starts = [s.end for s in reversed(segments) if s.writable] + [s.end for s in reversed(segments)] + [_LOWEST_ARENA]
     for start in starts:
         start = _round_up(start, _HEAP_ALIGNMENT)
@@ -105,7 +118,7 @@ def _arena(program: Program, memory: int) -> int:
         if end <= limit - _HEAP_ALIGNMENT and not any(s.address < end and start < s.end for s in segments):
             return start
     raise ArgumentError(
-        f"no room for {memory:#x} bytes of heap and stack in the {program.xlen}-bit address space beside the program"
+        f"no room for {memory:#x} bytes of heap and stack in the {xlen}-bit address space beside the program"
     )
 
 
@@ -132,22 +145,24 @@ def plan_memory(
     own: frozenset[int] = frozenset(),
     arena: bool = True,
     aligned: bool = True,
+    whole_pages: bool = False,
 ) -> MemoryLayout:
     """Lay out a program for lanes with `memory` bytes of heap and stack each.
 
     `own` are addresses of read-only segments that must be each lane's own all the same (the host wrote different data
     into them). Without `arena` there is no heap and stack; without `aligned` the spans lie at the host back to back, as
-    memory of somebody else's does. Raises `ArgumentError` for a size that cannot be.
+    memory of somebody else's does. With `whole_pages`, segments begin and end at pages, as an operating system maps
+    them. Raises `ArgumentError` for a size that cannot be.
     """
     if memory < MIN_MEMORY and arena:
         raise ArgumentError(f"memory must be at least {MIN_MEMORY} bytes, got {memory}")
     if memory >= 1 << program.xlen or memory * lanes > MAX_TOTAL:
         raise ArgumentError(f"a memory of {shown(memory)} bytes for {lanes} lanes is more than can be addressed")
     _check_host(program, lanes)
-    pieces = list(program.segments)
+    pieces = _in_whole_pages(program.segments) if whole_pages else list(program.segments)
     start = stack_top = 0
     if arena:
-        start = _arena(program, memory)
+        start = _arena(pieces, program.xlen, memory)
         stack_top = (start + memory) & ~(_HEAP_ALIGNMENT - 1)
         pieces.append(_heap(pieces, start, stack_top))
         pieces.sort(key=lambda s: s.address)

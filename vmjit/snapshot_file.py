@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from vmjit.checks import MAX_LANES
 from vmjit.environment.mappings import MappingState
-from vmjit.environment.root_folder import GuestFile
-from vmjit.environment.saved import SavedEnvironment, SavedInput, SavedOutput
+from vmjit.environment.root_folder import GuestFile, LaneFile
+from vmjit.environment.saved import SavedEnvironment
+from vmjit.environment.saved_streams import SavedInput, SavedOutput
+from vmjit.environment.streams import InputStreams
 from vmjit.errors import SnapshotError
 from vmjit.memory_image import PAGE, LanePages, MemoryImage
 from vmjit.snapshot import STATE_ARRAYS, Snapshot
@@ -33,6 +35,7 @@ _MAGIC = b"vmjit snapshot\r\n\x1a\n"
 _VERSION = 1
 _HEAD = struct.Struct("<IQ")
 _DIGEST = 32
+_MOST_NAME = 256
 
 # The dtype and the shape of arrays that stand for themselves; `lanes` and `n` are numbers that agree.
 _DTYPES = ("uint8", "bool", "int32", "uint32", "int64", "uint64")
@@ -80,8 +83,10 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
         "pages.contents": snapshot.pages.contents,
         **{f"state.{name}": array for name, array in snapshot.state.items()},
         **{f"lane.{name}": array for name, array in environment.by_lane.items()},
-        **{f"stdin.{name}": getattr(stdin, name) for name in ("data", "start", "size", "position")},
+        **_input_arrays("stdin", stdin),
     }
+    for i, saved in enumerate(environment.lane_files.values()):
+        arrays |= _input_arrays(f"lane_file.{i}", saved)
     for number, output in environment.outputs.items():
         lanes, sizes, data = zip(*output.chunks, strict=True) if output.chunks else ((), (), ())
         arrays[f"output.{number}.common"] = np.frombuffer(output.common, np.uint8)
@@ -100,9 +105,22 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
         "outputs": sorted(environment.outputs),
         "unknown_calls": sorted(environment.unknown_calls.items()),
         "mappings": [[s.low, [list(hole) for hole in s.holes]] for s in environment.mapping_states],
-        "files": [[file.number, file.mode] for file in environment.files],
+        "files": [
+            [file.number, file.mode, [[name.hex(), mode] for name, mode in file.entries], _path_of(file)]
+            for file in environment.files
+        ],
+        "lane_files": [path.hex() for path in environment.lane_files],
     }
     return header, arrays
+
+
+def _input_arrays(name: str, saved: SavedInput) -> Arrays:
+    return {f"{name}.{part}": getattr(saved, part) for part in ("data", "start", "size", "position")}
+
+
+def _path_of(file: GuestFile) -> str | None:
+    """Where a file is that is another for each lane."""
+    return file.path.hex() if isinstance(file, LaneFile) else None
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
@@ -242,19 +260,12 @@ def _state(checked: _Checked, lanes: int) -> Arrays:
 
 
 def _environment(header: Mapping[str, Any], checked: _Checked, lanes: int) -> SavedEnvironment:
-    stdin = SavedInput(
-        checked.take("stdin.data", "uint8", None),
-        *(checked.take(f"stdin.{n}", "int64", lanes) for n in ("start", "size", "position")),
-    )
-    good = (
-        (stdin.start >= 0) & (stdin.size >= 0) & (stdin.position >= 0) & (stdin.start <= len(stdin.data) - stdin.size)
-    )
-    _require(good.all(), "damaged: inputs that are not there")
+    stdin = _input(checked, "stdin", lanes)
+    paths = [bytes.fromhex(path) for path in header["lane_files"]]
+    _require(len(set(paths)) == len(paths), "damaged: a file twice")
+    lane_files = {path: _input(checked, f"lane_file.{i}", lanes) for i, path in enumerate(paths)}
     outputs = {number: _output(checked, number, lanes) for number in header["outputs"] if _is_count(number)}
-    files = []
-    for i, (number, mode) in enumerate(header["files"]):
-        _require(_is_count(number) and _is_count(mode) and mode < 1 << 32, "damaged: a file that is none")
-        files.append(GuestFile(number, mode, checked.take(f"file.{i}", "uint8", None).tobytes()))
+    files = [_file(checked, i, given, lane_files) for i, given in enumerate(header["files"])]
     mappings = []
     for low, holes in header["mappings"]:
         borders = [low, *(border for hole in holes for border in hole)]
@@ -272,7 +283,30 @@ def _environment(header: Mapping[str, Any], checked: _Checked, lanes: int) -> Sa
         array = checked.arrays.pop(name)
         _require(array.ndim >= 1 and array.shape[0] == lanes, f"damaged: its {name} is not as it should be")
         by_lane[name.removeprefix("lane.")] = array
-    return SavedEnvironment(by_lane, stdin, outputs, calls, tuple(mappings), tuple(files))
+    return SavedEnvironment(by_lane, stdin, outputs, calls, tuple(mappings), tuple(files), lane_files)
+
+
+def _input(checked: _Checked, name: str, lanes: int) -> SavedInput:
+    data = checked.take(f"{name}.data", "uint8", None)
+    found = SavedInput(data, *(checked.take(f"{name}.{n}", "int64", lanes) for n in ("start", "size", "position")))
+    good = (found.start >= 0) & (found.size >= 0) & (found.position >= 0)
+    good &= found.start <= len(data) - found.size
+    _require(good.all(), "damaged: inputs that are not there")
+    return found
+
+
+def _file(checked: _Checked, index: int, given: Any, lane_files: Mapping[bytes, SavedInput]) -> GuestFile:
+    number, mode, entries, path = given
+    data = checked.take(f"file.{index}", "uint8", None).tobytes()
+    modes = [mode, *(m for _, m in entries)]
+    good = _is_count(number) and number < 1 << 63 and all(_is_count(m) and m < 1 << 32 for m in modes)
+    names = tuple((bytes.fromhex(name), m) for name, m in entries)
+    good &= all(0 < len(name) < _MOST_NAME for name, _ in names)
+    if path is None:
+        _require(good, "damaged: a file that is none")
+        return GuestFile(number, mode, data, names)
+    _require(good and bytes.fromhex(path) in lane_files, "damaged: a file that is none")
+    return LaneFile(number, mode, b"", path=bytes.fromhex(path), streams=InputStreams(1))
 
 
 def _output(checked: _Checked, number: int, lanes: int) -> SavedOutput:

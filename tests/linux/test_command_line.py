@@ -11,7 +11,7 @@ from tests.linux.build import path_of
 
 __all__ = ["cli"]
 
-TEXT, ENDING, FILES = (str(path_of(name, 64)) for name in ("text", "ending", "files"))
+TEXT, ENDING, FILES, LISTING = (str(path_of(name, 64)) for name in ("text", "ending", "files", "listing"))
 
 
 def test_one_lane_is_like_a_program_of_this_machine(cli: Cli, tmp_path: Path) -> None:
@@ -98,3 +98,24 @@ def test_lists_of_arguments_are_checked(cli: Cli, tmp_path: Path) -> None:
     lists.write_text("a\nb\n")
     assert "3 lanes, but" in cli("run", TEXT, "--lanes", 3, "--args-from", lists).err.decode()
     assert "instead of arguments" in cli("run", TEXT, "--args-from", lists, "--", "more").err.decode()
+
+
+def test_inputs_as_a_file_and_variables_by_lane(cli: Cli, tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (inputs / "a").write_bytes(b"first")
+    (inputs / "b").write_bytes(b"the second")
+    (tmp_path / "variables").write_text("SEEN='x y' OTHER=1\n\n")
+    ended = cli(
+        *("run", LISTING, "--inputs", inputs, "--input-as", "/in/file", "--env-from", tmp_path / "variables"),
+        *("--env", "SEEN=all", "--json", "--", "/in/../in/file", "/file"),
+    )
+    assert ended.json["output"] == [
+        "SEEN=x y\n/in/../in/file: 5 5 3 first|rst|1\n/file: none\n",
+        "SEEN=all\n/in/../in/file: 10 10 8 the second|e second|1\n/file: none\n",
+    ]
+    assert ended.json["exit_codes"] == [3, 3]
+    (tmp_path / "variables").write_text("SEEN='x\n")
+    assert b"line 1" in cli("run", LISTING, "--env-from", tmp_path / "variables").err
+    (tmp_path / "variables").write_text("SEEN\n")
+    assert b"NAME=VALUE" in cli("run", LISTING, "--env-from", tmp_path / "variables").err

@@ -59,7 +59,7 @@ def _length(length: str, text: str) -> int:
 
 def check_dumps(dumps: list[Dump], program: Program, memory: int, lanes: int) -> None:
     """Find out before a long run what would make a dump fail behind it."""
-    spans = plan_memory(program, memory, lanes).spans
+    spans = plan_memory(program, memory, lanes, whole_pages=program.linux).spans
     for dump in dumps:
         place, end = dump.address, dump.address + dump.size
         while place < end:

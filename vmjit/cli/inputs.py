@@ -83,9 +83,12 @@ class OurInput(InputStreams):
         return super().take(lanes, wanted)
 
 
-def give_inputs(machine: Machine, inputs: Inputs) -> None:
-    """Connect the inputs; a single lane without one gets ours, unless that is a terminal."""
-    if inputs.data is not None:
+def give_inputs(machine: Machine, inputs: Inputs, path: str | None = None) -> None:
+    """Connect the inputs, to a file of each lane if `path` names one; a single lane without one gets ours, unless that
+    is a terminal."""
+    if path is not None:
+        machine.set_file(path, b"" if inputs.data is None else inputs.data)
+    elif inputs.data is not None:
         machine.set_input(inputs.data)
     elif machine.lanes == 1 and sys.stdin is not None and not sys.stdin.isatty():
         machine.environment.stdin = OurInput()

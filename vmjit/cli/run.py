@@ -100,6 +100,17 @@ def parser() -> Parser:
         help="arguments of a Linux program by lane: a line each, quoted as for a shell; instead of ARG",
     )
     made.add_argument(
+        "--env-from",
+        metavar="FILE",
+        help="a Linux program's variables by lane, beside those of --env: a line of NAME=VALUE each, quoted as for a "
+        "shell",
+    )
+    made.add_argument(
+        "--input-as",
+        metavar="PATH",
+        help="inputs are what a Linux program finds in its file PATH, and not its standard input",
+    )
+    made.add_argument(
         "--output-dir",
         metavar="DIR",
         help="save what each lane wrote as NAME.out and NAME.err, NAME its input's or number",
@@ -155,6 +166,8 @@ def main(arguments: Sequence[str]) -> int:
     inputs = read_inputs(options.input, options.inputs)
     lists = None if options.args_from is None else _argument_lists(options)
     wanted = options.lanes if lists is None else _agreed(options.lanes, len(lists), options.args_from)
+    variables = None if options.env_from is None else _variable_lists(options.env_from)
+    wanted = wanted if variables is None else _agreed(wanted, len(variables), options.env_from)
     lanes = inputs.lanes(wanted, options.inputs)
     folder = None if options.output_dir is None else prepare_folder(options.output_dir)
     dumps = [parse_dump(program, text) for text in options.dump]
@@ -171,11 +184,12 @@ def main(arguments: Sequence[str]) -> int:
         fallback=not options.no_fallback,
         environment=options.environment,
         variables=_variables(options.env),
+        lane_variables=variables,
         root=options.root,
         seed=options.seed,
     )
     check_dumps(dumps, program, machine.memory_size, lanes)
-    give_inputs(machine, inputs)
+    give_inputs(machine, inputs, options.input_as)
     result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
     for dump in dumps:
@@ -190,15 +204,24 @@ def _argument_lists(options: argparse.Namespace) -> list[list[bytes]]:
     """--args-from: each lane's arguments behind the program's name."""
     if options.arguments:
         raise ArgumentError("--args-from stands instead of arguments behind PROGRAM")
+    words = _words_by_line(options.args_from)
+    return [[os.fsencode(word) for word in (options.program, *line)] for line in words]
+
+
+def _variable_lists(path: str) -> list[dict[str, str]]:
+    """--env-from: each lane's variables by name."""
+    return [_variables(line) for line in _words_by_line(path)]
+
+
+def _words_by_line(path: str) -> list[list[str]]:
     found = []
-    for number, line in enumerate(Path(options.args_from).read_bytes().splitlines(), 1):
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
         try:
-            words = shlex.split(os.fsdecode(line))
+            found.append(shlex.split(os.fsdecode(line)))
         except ValueError as error:
-            raise ArgumentError(f"{options.args_from}, line {number}: {error}") from None
-        found.append([os.fsencode(word) for word in (options.program, *words)])
+            raise ArgumentError(f"{path}, line {number}: {error}") from None
     if not found:
-        raise ArgumentError(f"{options.args_from} has no lines")
+        raise ArgumentError(f"{path} has no lines")
     return found
 
 

@@ -74,7 +74,7 @@ def translate(program: Program, pc: int, emit: str, memory: str, architecture: s
     from vmjit.translators.cpu import cpu_target
     from vmjit.translators.regions import Growth, form_region
 
-    layout = plan_memory(program, parse_size(memory))
+    layout = plan_memory(program, parse_size(memory), whole_pages=program.linux)
     space = _code_space(program)
     if not space.decode(pc):
         raise ArgumentError(f"nothing can be executed at {pc:#x}")

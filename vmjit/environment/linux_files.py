@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import stat
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +32,7 @@ from vmjit.environment.linux_state import (
     open_numbers,
     part_of,
 )
-from vmjit.environment.root_folder import GuestFile
+from vmjit.environment.root_folder import GuestFile, LaneFile
 
 _MAX_PATH = 4096
 _STRING_PIECE = 256
@@ -52,11 +54,15 @@ def take_from_files(
         if file.is_folder:
             result[these] = -errno.EISDIR
             continue
-        data = np.frombuffer(file.data, np.uint8)
-        counts = np.clip(np.minimum(wanted[these], len(data) - places[these]), 0, MAX_TRANSFER)
-        ends = np.cumsum(counts)
-        source = np.repeat(places[these] - (ends - counts), counts) + np.arange(int(ends[-1]))
-        stored = call.memory.scatter(call.lanes[these], pointers[these], counts, data[source])
+        if isinstance(file, LaneFile):
+            some = np.minimum(wanted[these], MAX_TRANSFER)
+            data, counts = file.streams.take_at(call.lanes[these], places[these], some)
+        else:
+            whole = np.frombuffer(file.data, np.uint8)
+            counts = np.clip(np.minimum(wanted[these], len(whole) - places[these]), 0, MAX_TRANSFER)
+            ends = np.cumsum(counts)
+            data = whole[np.repeat(places[these] - (ends - counts), counts) + np.arange(int(ends[-1]))]
+        stored = call.memory.scatter(call.lanes[these], pointers[these], counts, data)
         result[these] = np.where(wanted[these] < 0, -errno.EINVAL, np.where(stored, counts, -errno.EFAULT))
     return result
 
@@ -173,7 +179,7 @@ def _strings(call: Call, index: int) -> list[bytes | int]:
 
 def _looked_up(call: Call, index: int) -> list[GuestFile | int]:
     """The file that each lane's path names; the current folder is the root."""
-    files = linux_of(call).files
+    environment = linux_of(call)
     known: dict[bytes, GuestFile | int] = {}
     found: list[GuestFile | int] = []
     for path in _strings(call, index):
@@ -182,7 +188,7 @@ def _looked_up(call: Call, index: int) -> list[GuestFile | int]:
         elif not path:
             found.append(errno.ENOENT)
         else:
-            found.append(known[path] if path in known else known.setdefault(path, files.find(path)))
+            found.append(known[path] if path in known else known.setdefault(path, environment.find(path)))
     return found
 
 
@@ -280,7 +286,7 @@ def _lseek(call: Call) -> Values:
         whence = call.signed(4)
     stdin = environment.stdin
     is_stdin = numbers == 0
-    sizes = np.array([len(environment.file(int(n)).data) if n >= STANDARD else 0 for n in numbers], np.int64)
+    sizes = environment.file_sizes(numbers, call.lanes)
     sizes = np.where(is_stdin, stdin.size[call.lanes], sizes)
     at = environment.positions[call.lanes, descriptors.clip(0, DESCRIPTORS - 1)]
     now = np.where(is_stdin, stdin.position[call.lanes], at)
@@ -315,13 +321,14 @@ class _Status:
 def _status_of(call: Call, n: int, number: int) -> _Status:
     environment = linux_of(call)
     if number >= STANDARD:
-        return _file_status(environment.file(number))
+        return _file_status(environment.file(number), int(call.lanes[n]))
     size = int(environment.stdin.size[call.lanes[n]]) if number == 0 else 0
     return _Status(number + 1, S_IFREG | 0o444 if number == 0 else S_IFCHR | 0o620, size)
 
 
-def _file_status(file: GuestFile) -> _Status:
-    return _Status(file.number + STANDARD, file.mode, len(file.data))
+def _file_status(file: GuestFile, lane: int) -> _Status:
+    size = int(file.streams.size[lane]) if isinstance(file, LaneFile) else len(file.data)
+    return _Status(file.number + STANDARD, file.mode, size)
 
 
 def _stat_row(status: _Status, xlen: int) -> bytes:
@@ -372,7 +379,7 @@ def _status_at(call: Call, flags: Values) -> list[_Status | int]:
     """By path, or by descriptor where the path is empty and the flags allow that."""
     _, numbers = open_numbers(call)
     paths = _strings(call, 1)
-    files = linux_of(call).files
+    environment = linux_of(call)
     found: list[_Status | int] = []
     for n, path in enumerate(paths):
         if isinstance(path, int):
@@ -381,8 +388,8 @@ def _status_at(call: Call, flags: Values) -> list[_Status | int]:
             known = numbers[n] != CLOSED
             found.append(_status_of(call, n, int(numbers[n])) if known else errno.EBADF)
         else:
-            file = files.find(path) if path else errno.ENOENT
-            found.append(file if isinstance(file, int) else _file_status(file))
+            file = environment.find(path) if path else errno.ENOENT
+            found.append(file if isinstance(file, int) else _file_status(file, int(call.lanes[n])))
     return found
 
 
@@ -410,6 +417,53 @@ def _getcwd(call: Call) -> Values:
     return np.where(big, np.where(stored, 2, -errno.EFAULT), -errno.ERANGE)
 
 
+_KINDS = {stat.S_IFREG: 8, stat.S_IFDIR: 4, stat.S_IFLNK: 10}
+"""DT_REG and the like by the kind of a mode."""
+
+
+def _directory(file: GuestFile, place: int, room: int) -> tuple[bytes, int] | int:
+    """(linux_dirent64 records from entry `place` on that have room, the next entry), or an error."""
+    if not file.is_folder:
+        return errno.ENOTDIR
+    entries = ((b".", file.mode), (b"..", file.mode), *file.entries)
+    data = b""
+    while place < len(entries):
+        name, mode = entries[place]
+        size = -(-(_DIRENT.size + len(name) + 1) // 8) * 8
+        if len(data) + size > room:
+            break
+        place += 1
+        record = _DIRENT.pack(file.number * 4096 + place, place, size, _KINDS[stat.S_IFMT(mode)]) + name
+        data += record.ljust(size, b"\0")
+    if not data and place < len(entries):
+        return errno.EINVAL
+    return data, place
+
+
+_DIRENT = struct.Struct("<QqHB")
+
+
+def _getdents64(call: Call) -> Values:
+    environment = linux_of(call)
+    descriptors, numbers = open_numbers(call)
+    room = call.signed(2)
+    rows, goals = [b""] * len(numbers), np.zeros(len(numbers), np.int64)
+    result = np.where(numbers == CLOSED, -errno.EBADF, -errno.ENOTDIR)
+    for n in np.flatnonzero(numbers >= STANDARD):
+        place = int(environment.positions[call.lanes[n], descriptors[n]])
+        found = _directory(environment.file(int(numbers[n])), place, int(room[n]))
+        if isinstance(found, int):
+            result[n] = -found
+        else:
+            rows[n], goals[n] = found
+            result[n] = len(rows[n])
+    sizes = np.array([len(row) for row in rows], np.int64)
+    stored = call.memory.scatter(call.lanes, call.address(1), sizes, np.frombuffer(b"".join(rows), np.uint8))
+    moved = (result >= 0) & stored
+    environment.positions[call.lanes[moved], descriptors[moved]] = goals[moved]
+    return np.where(stored | (result < 0), result, -errno.EFAULT)
+
+
 FILE_CALLS: dict[int, Handler] = {
     17: _getcwd,
     23: _dup,
@@ -419,6 +473,7 @@ FILE_CALLS: dict[int, Handler] = {
     48: _faccessat,
     56: _openat,
     57: _close,
+    61: _getdents64,
     62: _lseek,
     63: _read,
     64: _write,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+import posixpath
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +17,9 @@ from vmjit.environment.bare_metal import BareMetal
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.linux_start import PAGE
 from vmjit.environment.mappings import Mappings
-from vmjit.environment.root_folder import GuestFile, RootFolder
+from vmjit.environment.root_folder import GuestFile, LaneFile, RootFolder
 from vmjit.environment.saved import SavedEnvironment
+from vmjit.environment.streams import InputStreams
 
 DESCRIPTORS = 32
 STANDARD = 3
@@ -42,6 +45,8 @@ class LinuxState(BareMetal):
         self.seed = seed
         self.files = RootFolder(root)
         self._opened: list[GuestFile] = []
+        self._lane_files: dict[bytes, LaneFile] = {}
+        self.lanes = lanes
         self.mappings = Mappings(lanes, mapped_top)
         # The lowest address that was ever mapped, and the highest that the break ever was: what is beyond is zero.
         self.mapped_ever = np.zeros(lanes, np.uint64)
@@ -74,12 +79,21 @@ class LinuxState(BareMetal):
         self.positions[:] = 0
 
     def save(self) -> SavedEnvironment:
-        return replace(super().save(), mapping_states=self.mappings.save()[1], files=tuple(self._opened))
+        return replace(
+            super().save(),
+            mapping_states=self.mappings.save()[1],
+            files=tuple(self._opened),
+            lane_files={path: file.streams.save() for path, file in self._lane_files.items()},
+        )
 
     def restore(self, saved: SavedEnvironment) -> None:
         super().restore(saved)
         self.mappings.restore(saved.by_lane["mappings"], saved.mapping_states)
-        self._opened = list(saved.files)
+        for path, contents in saved.lane_files.items():
+            self._lane_file(path).streams.restore(contents)
+        for path in self._lane_files.keys() - saved.lane_files.keys():
+            del self._lane_files[path]
+        self._opened = [self._lane_file(f.path) if isinstance(f, LaneFile) else f for f in saved.files]
 
     def refuses(self, saved: SavedEnvironment) -> str:
         if wrong := super().refuses(saved):
@@ -100,6 +114,32 @@ class LinuxState(BareMetal):
             if values.size and (int(values.min()) < first or int(values.max()) > last):
                 return f"its {name} have values that cannot be"
         return ""
+
+    # -- files that are another for each lane
+
+    def set_file(self, path: bytes, contents: bytes | Sequence[bytes] | NDArray[np.uint8]) -> None:
+        """Have a file at a guest's path: bytes for every lane, or one for each as `InputStreams.set` takes them."""
+        self._lane_file(_absolute(path)).streams.set(contents)
+
+    def _lane_file(self, path: bytes) -> LaneFile:
+        found = self._lane_files.get(path)
+        if found is None:
+            mode = stat.S_IFREG | 0o444
+            found = LaneFile(self.files.number(), mode, b"", path=path, streams=InputStreams(self.lanes))
+            self._lane_files[path] = found
+        return found
+
+    def find(self, path: bytes) -> GuestFile | int:
+        """The file at a guest's path, or the error's number."""
+        return self._lane_files.get(_absolute(path)) or self.files.find(path)
+
+    def file_sizes(self, numbers: NDArray[np.int64], lanes: Lanes) -> NDArray[np.int64]:
+        """Of the files that numbers stand for, as the lanes see them; 0 for streams."""
+        sizes = np.zeros(len(numbers), np.int64)
+        for number in np.unique(numbers[numbers >= STANDARD]):
+            these, file = numbers == number, self.file(int(number))
+            sizes[these] = file.streams.size[lanes[these]] if isinstance(file, LaneFile) else len(file.data)
+        return sizes
 
     # -- what handlers use
 
@@ -123,6 +163,11 @@ class LinuxState(BareMetal):
 
     def file(self, number: int) -> GuestFile:
         return self._opened[number - STANDARD]
+
+
+def _absolute(path: bytes) -> bytes:
+    """A guest's path from the root, without names that lead back."""
+    return posixpath.normpath(b"/" + path.lstrip(b"/"))
 
 
 def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

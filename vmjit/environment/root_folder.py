@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from vmjit.environment.streams import InputStreams
 from vmjit.errors import ArgumentError
 
 _MAX_LINKS = 40
@@ -26,10 +27,20 @@ class GuestFile:
     number: int
     mode: int
     data: bytes
+    entries: tuple[tuple[bytes, int], ...] = ()
+    """A folder's: names with their modes, in order."""
 
     @property
     def is_folder(self) -> bool:
         return stat.S_ISDIR(self.mode)
+
+
+@dataclass(frozen=True, eq=False)
+class LaneFile(GuestFile):
+    """A file at a guest's path whose bytes are another for each lane: `streams`."""
+
+    path: bytes = b""
+    streams: InputStreams = field(kw_only=True)
 
 
 class RootFolder:
@@ -66,7 +77,7 @@ class RootFolder:
         links = 0
         for _ in range(_MAX_NAMES):
             if not names:
-                return self._made(os.fstat(folders[-1]).st_mode, b"")
+                return self._made(os.fstat(folders[-1]).st_mode, b"", _entries(folders[-1]))
             name = names.pop()
             if name in (b"", b"."):
                 continue
@@ -100,9 +111,23 @@ class RootFolder:
                 raise OSError(errno.EACCES, "neither a file nor a folder")
             return self._made(mode, file.read())
 
-    def _made(self, mode: int, data: bytes) -> GuestFile:
+    def _made(self, mode: int, data: bytes, entries: tuple[tuple[bytes, int], ...] = ()) -> GuestFile:
+        return GuestFile(self.number(), mode & ~0o222, data, entries)
+
+    def number(self) -> int:
+        """A number for a new file."""
         self._numbers += 1
-        return GuestFile(self._numbers, mode & ~0o222, data)
+        return self._numbers
+
+
+def _entries(folder: int) -> tuple[tuple[bytes, int], ...]:
+    """What of a folder a guest can see: files, folders and links, by name."""
+    found = []
+    for name in sorted(os.listdir(folder)):
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+            found.append((os.fsencode(name), mode))
+    return tuple(found)
 
 
 def _leave(folders: list[int], count: int) -> None:

@@ -10,47 +10,7 @@ from numpy.typing import NDArray
 
 from vmjit.environment.mappings import MappingState
 from vmjit.environment.root_folder import GuestFile
-
-Bytes = NDArray[np.uint8]
-Numbers = NDArray[np.int64]
-Chunk = tuple[NDArray[np.intp], Numbers, Bytes]
-"""Writes of some lanes: who, how many bytes each, and the bytes one after the other."""
-
-
-@dataclass(frozen=True, eq=False)
-class SavedInput:
-    """Each lane's input is data[start:start + size], read from `position` on."""
-
-    data: Bytes
-    start: Numbers
-    size: Numbers
-    position: Numbers
-
-    def of_lane(self, lane: int) -> SavedInput:
-        start, size = int(self.start[lane]), int(self.size[lane])
-        zero = np.zeros(1, np.int64)
-        return SavedInput(
-            self.data[start : start + size], zero, self.size[lane : lane + 1], self.position[lane : lane + 1]
-        )
-
-    def repeated(self, lanes: int) -> SavedInput:
-        return SavedInput(self.data, *(np.repeat(a, lanes) for a in (self.start, self.size, self.position)))
-
-
-@dataclass(frozen=True, eq=False)
-class SavedOutput:
-    """What all lanes have in common at first, and what each wrote behind it."""
-
-    common: bytes
-    chunks: tuple[Chunk, ...]
-
-    def of_lane(self, lane: int) -> SavedOutput:
-        parts = [self.common]
-        for lanes, sizes, data in self.chunks:
-            starts = np.cumsum(sizes) - sizes
-            for i in np.flatnonzero(lanes == lane):
-                parts.append(data[starts[i] : starts[i] + sizes[i]].tobytes())
-        return SavedOutput(b"".join(parts), ())
+from vmjit.environment.saved_streams import SavedInput, SavedOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +23,8 @@ class SavedEnvironment:
     unknown_calls: dict[int, int]
     mapping_states: tuple[MappingState, ...] = ()
     files: tuple[GuestFile, ...] = field(default=())
+    lane_files: dict[bytes, SavedInput] = field(default_factory=dict)
+    """Contents of files that are another for each lane, by path."""
 
     def of_lane(self, lane: int) -> SavedEnvironment:
         """The state of one lane alone."""
@@ -72,6 +34,7 @@ class SavedEnvironment:
             stdin=self.stdin.of_lane(lane),
             outputs={number: output.of_lane(lane) for number, output in self.outputs.items()},
             unknown_calls={},
+            lane_files={path: saved.of_lane(lane) for path, saved in self.lane_files.items()},
         )
 
     def repeated(self, lanes: int) -> SavedEnvironment:
@@ -80,4 +43,5 @@ class SavedEnvironment:
             self,
             by_lane={name: np.repeat(array, lanes, axis=0) for name, array in self.by_lane.items()},
             stdin=self.stdin.repeated(lanes),
+            lane_files={path: saved.repeated(lanes) for path, saved in self.lane_files.items()},
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.checks import shown
-from vmjit.environment.saved import SavedInput, SavedOutput
+from vmjit.environment.saved_streams import SavedInput, SavedOutput
 from vmjit.errors import ArgumentError
 from vmjit.lane_state import index_of
 
@@ -71,6 +71,15 @@ class InputStreams:
         except TypeError:
             raise ArgumentError("inputs must be bytes, one a lane") from None
         return np.frombuffer(b"".join(views), np.uint8), [view.nbytes for view in views]
+
+    def take_at(
+        self, lanes: Lanes, places: NDArray[np.int64], wanted: NDArray[np.int64]
+    ) -> tuple[Bytes, NDArray[np.int64]]:
+        """As `take`, from a place of each lane's own."""
+        counts = np.clip(np.minimum(self.size[lanes] - places, wanted), 0, None)
+        starts = np.cumsum(counts) - counts
+        first = np.repeat(self.start[lanes] + places - starts, counts)
+        return self.data[first + np.arange(int(counts.sum()))], counts
 
     def take(self, lanes: Lanes, wanted: NDArray[np.int64]) -> tuple[Bytes, NDArray[np.int64]]:
         """(bytes of the lanes one after the other, how many each lane gets). Does not move the positions."""
