@@ -24,11 +24,11 @@ class Stop(IntEnum):
     """Bytes that are no instruction of the program's ISA, or one that vmjit has no meaning for."""
     LEFT = 7
     """The pc left the code that was given (the embedding API)."""
+    ARRIVED = 8
+    """The lane is where `run_until` was to bring it, or a hook stopped it there; it goes on with the next `run`."""
     MEMORY = 9
     """The lane would have had more than its share of the memory that the machine may have (`memory_limit`). It is at
     its end; what it had was given back, and its memory reads as when it started."""
-    ARRIVED = 8
-    """The lane is where `run_until` was to bring it, or a hook stopped it there; it goes on with the next `run`."""
 
 
 class Access(IntEnum):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 
 from tests.differential.oracles import EXECUTE, READ, WRITE, machine, settle
 from tests.differential.reference import Fault, Instruction, Memory, Reference
@@ -16,6 +17,17 @@ from vmjit.program import Program, Segment
 CODE = 0x10000
 DATA = 0x40000
 ARENA = 4096
+
+TIERS = ("interpreter", "scalar", "simd", "auto")
+EVERYWHERE = [
+    ("cpu", "interpreter"),
+    ("cpu", "scalar"),
+    ("cpu", "auto"),
+    ("host", "interpreter"),
+    pytest.param("cpu", "simd", marks=pytest.mark.slow),
+    pytest.param("host", "scalar", marks=pytest.mark.slow),
+]
+"""(device, tier): what every machine has to do the same on; two that have much in common with the others are slow."""
 
 ZERO, RA, SP, T0, T1, T2, S0, S1 = 0, 1, 2, 5, 6, 7, 8, 9
 A0, A1, A2, A3, A4, A5, A6, A7 = range(10, 18)

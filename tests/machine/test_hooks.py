@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from tests.differential.oracles import program
-from tests.machine.harness import A0, A1, A7, DATA, RA, S0, S1, SP, T0, ZERO, Assembly
+from tests.machine.harness import A0, A1, A7, DATA, EVERYWHERE, RA, S0, S1, SP, T0, ZERO, Assembly
 from vmjit import Access, ArgumentError, GuestAddressError, HookedLanes, HookError, Machine, Stop
 from vmjit.hooks import load, store
 from vmjit.program import Program
 
-TIERS = ["interpreter", "scalar", "simd", "auto"]
-HOST_TIERS = [("cpu", tier) for tier in TIERS] + [("host", "interpreter"), ("host", "scalar")]
-everywhere = pytest.mark.parametrize(("device", "tier"), HOST_TIERS)
+everywhere = pytest.mark.parametrize(("device", "tier"), EVERYWHERE)
 both = pytest.mark.parametrize("xlen", [32, 64])
 LANES = 70
 

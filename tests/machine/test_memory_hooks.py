@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 from tests.differential.oracles import program
-from tests.machine.harness import A0, A1, A2, A3, A4, A5, A7, DATA, S0, S1, T0, T1, ZERO, Assembly
+from tests.machine.harness import A0, A1, A2, A3, A4, A5, A7, DATA, EVERYWHERE, S0, S1, T0, T1, ZERO, Assembly
 from vmjit import Access, ArgumentError, HookError, Machine, MemoryAccesses
 from vmjit.hooks import load, store
 from vmjit.program import Program
 
-TIERS = ["interpreter", "scalar", "simd", "auto"]
-HOST_TIERS = [("cpu", tier) for tier in TIERS] + [("host", "interpreter"), ("host", "scalar")]
-everywhere = pytest.mark.parametrize(("device", "tier"), HOST_TIERS)
+everywhere = pytest.mark.parametrize(("device", "tier"), EVERYWHERE)
 both = pytest.mark.parametrize("xlen", [32, 64])
 kinds = pytest.mark.parametrize("host", [False, True], ids=["compiled", "host"])
 REGISTERS = 0x7000_0000

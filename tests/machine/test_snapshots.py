@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import guest
-from tests.machine.harness import A0, A1, A2, A7, CODE, DATA, S0, S1, SP, T0, T1, ZERO, Assembly
+from tests.machine.harness import A0, A1, A2, A7, CODE, DATA, EVERYWHERE, S0, S1, SP, T0, T1, TIERS, ZERO, Assembly
 from vmjit import ArgumentError, Machine, RunResult, Snapshot, SnapshotError, Stop, lane_rows, load
 from vmjit.decoders.riscv.isa import parse_isa
 from vmjit.program import Program, Segment
 
 both = pytest.mark.parametrize("xlen", [32, 64])
-TIERS = ["interpreter", "scalar", "simd", "auto"]
-HOST_TIERS = [("cpu", tier) for tier in TIERS] + [("host", "interpreter"), ("host", "scalar")]
 PAGE = 4096
 
 
@@ -74,7 +72,7 @@ def outcome(m: Machine, r: RunResult) -> list[Any]:
 
 
 @both
-@pytest.mark.parametrize(("device", "tier"), HOST_TIERS)
+@pytest.mark.parametrize(("device", "tier"), EVERYWHERE)
 def test_the_same_again(xlen: int, device: str, tier: str) -> None:
     """From the start, from the middle and from the end, in turns; with other inputs, the others."""
     lanes = 70
@@ -102,7 +100,7 @@ def test_the_same_again(xlen: int, device: str, tier: str) -> None:
 
 
 @both
-@pytest.mark.parametrize(("device", "tier"), HOST_TIERS)
+@pytest.mark.parametrize(("device", "tier"), EVERYWHERE)
 def test_one_lane_for_all(xlen: int, device: str, tier: str) -> None:
     """A start-up that is run once, and inputs from there."""
     lanes = 70
