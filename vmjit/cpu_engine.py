@@ -359,8 +359,10 @@ class CpuEngine(Engine[CodeSpace]):
         for worker in self._workers[: 1 if first else threads] if len(groups) else ():
             worker.have_groups(self.memory, self._exact_floats)
         if first:
+            started = time.perf_counter()
             with self._short_budgets(groups):
                 self._call(self._workers[0], *work)
+            self.compiler.lanes_ran(time.perf_counter() - started)
             self._handle_hot()
             return
         futures = [_pool().submit(self._call, worker, *work) for worker in self._workers[:threads]]
