@@ -18,8 +18,14 @@ from vmjit import Stop
 GUESTS = ("calls", "crc32", "json", "matmul", "montecarlo", "sha256", "sieve", "sort")
 
 
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("name", GUESTS)
+@pytest.mark.parametrize(
+    ("name", "isa"),
+    [
+        pytest.param(name, isa, marks=[pytest.mark.slow] * ((name, isa) == ("json", "rv32im")))
+        for name in GUESTS
+        for isa in ISAS
+    ],
+)
 def test_guests_give_the_same_bits_as_on_the_cpu(name: str, isa: str) -> None:
     """An odd number of lanes, so that a group is not full; the second run is in code compiled meanwhile."""
     check_guest("host", name, isa, "auto", 37)

@@ -60,8 +60,9 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("xlen", "formats"),
     [
-        (64, "sd"),
+        (64, "d"),
         (32, "d"),
+        pytest.param(64, "sd", marks=pytest.mark.slow),
         pytest.param(64, "sdh", marks=pytest.mark.slow),
         pytest.param(32, "sdh", marks=pytest.mark.slow),
     ],

@@ -123,8 +123,8 @@ def test_output_and_status(case: Case, xlen: int, tier: str, root: Path) -> None
     assert {n: c for n, c in result.unknown_calls.items() if n not in (435,)} == expected
 
 
-# Compiling all of a program before it runs takes long: two are enough for every day.
-WHOLE = ("compress", "files", "memory", "numbers", "script", "text")
+# Compiling all of a program before it runs takes long: one is enough for every day.
+WHOLE = ("compress", "files", "memory", "numbers", "script", "text", "workload")
 LONG = {("cpu", "scalar"): WHOLE, ("cpu", "simd"): (), ("host", "auto"): ("memory",)}
 ELSEWHERE = [
     pytest.param(

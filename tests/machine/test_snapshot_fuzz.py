@@ -87,7 +87,7 @@ def test_forged_bytes(machine: Machine, data: bytes, tmp_path: Path) -> None:
     """Bytes changed anywhere and signed anew."""
     path = tmp_path / "s"
 
-    @settings(max_examples=150)
+    @settings(max_examples=80)
     @given(
         st.lists(
             st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from([0, 1, 0x7F, 0x80, 0xFF])),
