@@ -54,8 +54,8 @@ QUANTUM = 1 << 26
 _FIRST_QUANTUM = 1 << 18
 _FIRST_LANES = 16
 
-# So it goes on while few lanes stop at once again, as where a hook or a system call follows the other: to wake other
-# threads takes 200 us.
+# So it goes on while few lanes stop at once again at breakpoints: to wake other threads takes 200 us. Not after system
+# calls: what becomes hot would be looked at between slices, when little has been visited, and regions come out poor.
 _QUICK_SECONDS = 500e-6
 _QUICK_LANES = 64
 
@@ -305,7 +305,8 @@ class CpuEngine(Engine[CodeSpace]):
             self._quick_pass = False
             few = lanes[:_FIRST_LANES] if len(lanes) <= _FIRST_LANES or new_code else lanes[:0]
         else:
-            few = lanes if self._quick_pass and len(lanes) <= _QUICK_LANES else lanes[:0]
+            quick = self._quick_pass and bool(self.breakpoints) and len(lanes) <= _QUICK_LANES
+            few = lanes if quick else lanes[:0]
         report.passes += 1
         regrouping = self.regrouping
         if len(few):
