@@ -102,10 +102,13 @@ def run_native(program: Path, inputs: list[bytes]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Runs:
-    """Outputs and retired counts of the lanes in each run; in the tier "auto", the second has what the first compiled."""
+    """Outputs and retired counts of the lanes in each run; in the tier "auto", the last has what the others compiled."""
 
     outputs: list[list[bytes]]
     retired: list[list[int]]
+
+
+_MOST_RUNS = 6
 
 
 @lru_cache(maxsize=64)
@@ -115,7 +118,8 @@ def runs(name: str, isa: str, tier: str) -> Runs:
     m = machine(vmjit.load(elf(name, isa)), len(inputs), tier, memory="16KiB", threads=2)
     m.set_input(inputs)
     found = Runs([], [])
-    for compiled in (False, True) if tier == "auto" else (tier == "scalar",):
+    # What becomes hot in the first run follows from when other threads have their turn: seldom is it little.
+    for _ in range(_MOST_RUNS if tier == "auto" else 1):
         result = m.run()
         assert result.stops() == {"EXIT": len(inputs)}
         assert not result.exit_code.any()
@@ -123,9 +127,11 @@ def runs(name: str, isa: str, tier: str) -> Runs:
         found.outputs.append([result.output(k) for k in lanes])
         found.retired.append(result.retired.tolist())
         share = result.tiers["scalar"] / result.instructions
-        assert share > 0.5 if compiled else share == 0 or tier == "auto"
         settle()
         m.reset()
+        if len(found.outputs) > 1 and share > 0.5:
+            break
+    assert share == 0 if tier == "interpreter" else share > 0.5
     return found
 
 
