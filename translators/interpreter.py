@@ -522,7 +522,6 @@ class _Shared:
         callee = Callee(function, ir.FunctionType(I64, [PTR, I64]))
         registers = field_pointer(b, frame, Frame.REGISTERS)
         outcome = b.call(callee, [registers, b.ptrtoint(frame, I64)])
-        following = b.append_basic_block("following")
         for value, stop in (
             (HOOK_STOPS, Stop.ARRIVED),
             (HOOK_FAULTS, Stop.FAULT),
@@ -534,8 +533,6 @@ class _Shared:
             b.position_at_end(stopped)
             handler.stop(stop)
             b.position_at_end(rest)
-        b.branch(following)
-        b.position_at_end(following)
         slot = field_pointer(b, handler.ip, SLOT_BYTES)
         handler.leave(load_field(b, slot, SLOT_HANDLER, PTR), ip=slot)
 

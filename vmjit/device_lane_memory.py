@@ -9,8 +9,9 @@ from vmjit.device_buffers import DeviceBuffers
 from vmjit.devices.interface import Buffer, Device
 from vmjit.errors import ArgumentError
 from vmjit.kernels.device_layout import GROUP
-from vmjit.lane_memory import Bytes, Index, LaneMemory, SpanMemory, span_table
+from vmjit.lane_memory import LaneMemory
 from vmjit.memory_layout import MemoryLayout, MemorySpan
+from vmjit.span_memory import Bytes, Index, SpanMemory, span_table
 
 # Kernels index words with 32 bits.
 _MAX_PRIVATE = 1 << 32

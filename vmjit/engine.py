@@ -383,9 +383,7 @@ class Engine(ABC, Generic[Space]):
         if self.hooks and len(lanes := (stop == STOP_HOOK_FAILED).nonzero()[0]):
             stop[lanes] = STOP_RUNNING
             place = int(self.state.pc[lanes[0]])
-            raise HookError(
-                f"the hook at {place:#x} raised an exception in lane {lanes[0]}", pc=place, lane=int(lanes[0])
-            )
+            raise HookError.raised(f"the hook at {place:#x}", place, int(lanes[0]))
         again = bool(self.breakpoints) and self._serve_arrivals(report)
         if self.accesses is not None and len(lanes := (stop == _FAULT).nonzero()[0]):
             self._raise_hook_errors(lanes)
@@ -400,11 +398,7 @@ class Engine(ABC, Generic[Space]):
             state.stop[failed] = STOP_RUNNING
             state.fault_access[failed] = 0
             place, lane = int(state.fault_address[failed[0]]), int(failed[0])
-            raise HookError(
-                f"the hook of memory at {place:#x} raised an exception in lane {lane}",
-                pc=int(state.pc[lane]),
-                lane=lane,
-            )
+            raise HookError.raised(f"the hook of memory at {place:#x}", int(state.pc[lane]), lane)
 
     def instruction_of(self, lane: int) -> Block:
         """The instruction that a lane is at, as a block of it alone."""

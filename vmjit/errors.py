@@ -68,6 +68,11 @@ class GuestAddressError(VmjitError, IndexError):
 class HookError(VmjitError):
     """A compiled hook raised an exception; `pc` and `lane` say where. The lane stands before the hook."""
 
+    @classmethod
+    def raised(cls, hook: str, pc: int, lane: int) -> HookError:
+        """Of a hook that `hook` names."""
+        return cls(f"{hook} raised an exception in lane {lane}", pc=pc, lane=lane)
+
 
 class SnapshotError(VmjitError):
     """A snapshot that cannot be read or written, or that is not of such a machine as it is restored in."""

@@ -7,7 +7,7 @@ for them, in Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +170,23 @@ class OneLanesMemory:
             self.fault = self.fault or (address & self._mask, Access.WRITE)
 
 
+def call_as_python(machine: Machine, lane: int, hook: str, call: Callable[[OneLanesMemory], Any]) -> tuple[Any, bool]:
+    """Run a compiled hook for a lane where translated code cannot: (what it gave, whether the lane goes on).
+
+    `hook` names it in the `HookError` for an exception.
+    """
+    state, memory = machine._state, OneLanesMemory(machine, lane)
+    try:
+        result = call(memory)
+    except Exception as error:
+        raise HookError.raised(hook, int(state.pc[lane]), lane) from error
+    if memory.fault is None:
+        return result, True
+    state.fault_address[lane], state.fault_access[lane] = memory.fault
+    state.stop[lane] = int(Stop.FAULT)
+    return result, False
+
+
 @dataclass(frozen=True, eq=False)
 class Hook:
     """What `machine.hook` gives, for `machine.unhook`."""
@@ -188,9 +205,6 @@ class Hooks:
         self._machine = machine
         self._hooks: list[Hook] = []
         self._until: int | None = None
-
-    def __iter__(self) -> Iterator[Hook]:
-        return iter(self._hooks)
 
     def add(self, hook: Hook) -> None:
         self._hooks.append(hook)
@@ -236,19 +250,11 @@ class Hooks:
 
     def _call(self, hook: Hook, lane: int) -> None:
         """Run a compiled hook for a lane as Python."""
-        state, memory = self._machine._state, OneLanesMemory(self._machine, lane)
-        types = [self._machine.registers.of_lanes(i, slice(lane, lane + 1)) for i in range(X_REGISTERS)]
-        registers = np.concatenate(types)
-        try:
-            stops = hook.function(registers, memory)
-        except Exception as error:
-            raise HookError(
-                f"the hook at {hook.address:#x} raised an exception in lane {lane}", pc=hook.address, lane=lane
-            ) from error
-        for i in range(1, X_REGISTERS):
-            state.registers[i, lane] = registers[i]
-        if memory.fault is not None:
-            state.fault_address[lane], state.fault_access[lane] = memory.fault
-            state.stop[lane] = int(Stop.FAULT)
-        elif stops:
+        machine, state = self._machine, self._machine._state
+        one = slice(lane, lane + 1)
+        registers = np.concatenate([machine.registers.of_lanes(i, one) for i in range(X_REGISTERS)])
+        name = f"the hook at {hook.address:#x}"
+        stops, goes_on = call_as_python(machine, lane, name, lambda memory: hook.function(registers, memory))
+        state.registers[1:X_REGISTERS, lane] = registers[1:]
+        if goes_on and stops:
             state.stop[lane] = int(Stop.ARRIVED)

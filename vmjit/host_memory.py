@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import sys
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,14 @@ _PAST_CACHES = 16 << 20
 
 # Of which pages it is looked whether they were written; the factor scatters them.
 _SAMPLE = np.arange(64) * 0x9E3779B1
+
+
+@cache
+def host_bytes() -> int:
+    """This computer's memory."""
+    if not hasattr(os, "sysconf"):
+        return 1 << 34
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def sample_of(pages: NDArray[np.int64]) -> NDArray[np.int64]:

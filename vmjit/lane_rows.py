@@ -77,9 +77,8 @@ class LaneRows:
         self._one_row = None
 
     def _write_image(self, image: MemoryImage, lanes: slice | Mask) -> None:
-        for number, content in zip(image.numbers.tolist(), image.contents, strict=True):
-            start = number * PAGE
-            self.array[lanes, start : start + PAGE] = content[: self.stride - start]
+        for start, content in image.placed():
+            self.array[lanes, start : start + PAGE] = content
 
     def _map(self, image: MemoryImage) -> bool:
         """Make the rows private mappings of the image; False where the system cannot."""
@@ -92,9 +91,9 @@ class LaneRows:
             return False
         try:
             os.ftruncate(file, rows * self.stride)
-            for number, content in zip(image.numbers.tolist(), image.contents, strict=True):
+            for start, content in image.placed():
                 for row in range(rows):
-                    os.pwrite(file, content, row * self.stride + number * PAGE)
+                    os.pwrite(file, content.data, row * self.stride + start)
             for first in range(0, self.lanes, rows):
                 size = min(rows, self.lanes - first) * self.stride
                 if not _map_fixed(self.address + first * self.stride, size, file):
@@ -145,21 +144,21 @@ class LaneRows:
 
     def renew(self, lanes: Mask | None) -> None:
         """Some rows, or all, as the image has them. Takes what was touched, not what could be."""
-        if self.stride % PAGE or (lanes is None and not self.mapped):
-            if lanes is None:
-                self._memory.clear()
-                self._write_image(self.image, slice(None))
-            else:
-                self.array[lanes] = 0
-                self._write_image(self.image, lanes)
+        if self.mapped or lanes is not None:
+            self._renew_pages(lanes)
             return
-        pages = self.in_use(lanes)
-        if pages is None and self.mapped:
-            self.give_back(lanes)
-            return
+        self._memory.clear()
+        self._write_image(self.image, slice(None))
+
+    def _renew_pages(self, lanes: Mask | None) -> None:
+        """By the pages in use, as far as somebody knows them. All rows only where they are mapped."""
+        pages = None if self.stride % PAGE else self.in_use(lanes)
         if pages is None:
+            if self.mapped or lanes is None:
+                self.give_back(lanes)
+                return
             self.array[lanes] = 0
-            self._write_image(self.image, slice(None) if lanes is None else lanes)
+            self._write_image(self.image, lanes)
             return
         if not len(pages):
             return
@@ -177,8 +176,8 @@ class LaneRows:
         """The image as one row."""
         if self._one_row is None:
             self._one_row = HostMemory(self.stride, sparse_unit=self.stride)
-            for number, content in zip(self.image.numbers.tolist(), self.image.contents, strict=True):
-                self._one_row.array[number * PAGE : (number + 1) * PAGE] = content
+            for start, content in self.image.placed():
+                self._one_row.array[start : start + PAGE] = content
         return self._one_row
 
     def give_back(self, lanes: Mask | None) -> None:
@@ -193,30 +192,16 @@ class LaneRows:
 
     def changed(self, lanes: Mask | None = None) -> LanePages:
         """The pages in which rows differ from the image."""
-        if self.stride % PAGE:
-            return self._changed_small(lanes)
-        pages = self.in_use(lanes)
+        pages = None if self.stride % PAGE else self.in_use(lanes)
         if pages is None:
             rows = np.arange(self.lanes) if lanes is None else np.flatnonzero(lanes)
-            pages = (rows[:, None] * self.pages_per_row + np.arange(self.pages_per_row)).reshape(-1)
+            return self.image.unlike(rows, lambda start, size: self.array[rows, start : start + size])
         found = []
         for start in range(0, len(pages), _AT_ONCE):
             some = pages[start : start + _AT_ONCE]
             some = some[self._differ(some)]
             contents = self._contents[some].view(np.uint8).reshape(len(some), PAGE)
             found.append(LanePages(*np.divmod(some, self.pages_per_row), contents))
-        return LanePages.joined(found)
-
-    def _changed_small(self, lanes: Mask | None) -> LanePages:
-        """The same for rows that do not start at pages, which are small."""
-        rows = np.arange(self.lanes) if lanes is None else np.flatnonzero(lanes)
-        found = []
-        for number in range(self.pages_per_row):
-            block = np.zeros((len(rows), PAGE), np.uint8)
-            part = self.array[rows, number * PAGE : (number + 1) * PAGE]
-            block[:, : part.shape[1]] = part
-            unlike = np.flatnonzero((block != self.image.pages(np.array([number]))).any(axis=1))
-            found.append(LanePages(rows[unlike], np.full(len(unlike), number), block[unlike]))
         return LanePages.joined(found)
 
 

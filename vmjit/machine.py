@@ -23,7 +23,6 @@ from vmjit.errors import ArgumentError, MemoryLimitError, SnapshotError, VmjitEr
 from vmjit.hooks import CompiledHook, Hook, Hooks, HostHook
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
-from vmjit.lane_memory import Bytes, as_bytes
 from vmjit.lane_state import LaneState
 from vmjit.memory_budget import default_limit
 from vmjit.memory_hooks import MemoryHook, MemoryHooks
@@ -34,6 +33,7 @@ from vmjit.residence import Residence
 from vmjit.result import RunResult
 from vmjit.snapshot import Snapshot
 from vmjit.snapshots import Snapshots
+from vmjit.span_memory import Bytes, as_bytes
 from vmjit.statistics import ExecutionStatistics
 from vmjit.stops import Stop
 

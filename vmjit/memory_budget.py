@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.lane_memory import LaneMemory, host_bytes
+from vmjit.host_memory import host_bytes
+from vmjit.lane_memory import LaneMemory
 from vmjit.memory_image import PAGE
 
 # A machine's limit if none is given, as a part of what is free when it is made.

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vmjit.checks import as_unsigned, checked_integer, shown
-from vmjit.errors import ArgumentError, HookError
-from vmjit.hooks import HookedLanes, OneLanesMemory
-from vmjit.ir.block import Block
+from vmjit.errors import ArgumentError
+from vmjit.hooks import HookedLanes, call_as_python
 from vmjit.ir.evaluate import Evaluator
 from vmjit.ir.values import Op
 from vmjit.kernels.layout import MappedRange
@@ -74,6 +73,17 @@ class _Register:
 
     def write(self, address: int, data: bytes) -> None:
         self.stored = (address, data)
+
+
+# The ops that access memory, and which operand is the address.
+_ACCESSES = {"load": 0, "store": 0, "store_if": 1}
+
+
+def _inside(hook: MemoryHook, op: Op, evaluators: list[Evaluator], mask: int) -> bool:
+    """Whether an access lies in the range in all lanes."""
+    size = op.type.bits // 8
+    places = [e.value(op.args[_ACCESSES[op.name]]) & mask for e in evaluators]
+    return all(hook.address <= p and p + size - 1 <= hook.last for p in places)
 
 
 class MemoryHooks:
@@ -158,10 +168,13 @@ class MemoryHooks:
         mask = self._machine._engine.decoder.registers.type.mask
         for evaluator in evaluators:
             evaluator.begin(block)
-        if not self._inside(hook, block, evaluators, mask):
-            return  # across the end of the range
-        state.stop[lanes] = int(Stop.RUNNING)
+        accessed = False
         for op in block.instructions[0].ops:
+            if op.name in _ACCESSES and not accessed:
+                if not _inside(hook, op, evaluators, mask):
+                    return  # across the end of the range
+                accessed = True
+                state.stop[lanes] = int(Stop.RUNNING)
             if op.name == "load":
                 self._load(hook, lanes, op, evaluators, mask)
             for evaluator in evaluators:
@@ -179,20 +192,6 @@ class MemoryHooks:
         state.fault_access[done] = 0
         state.fault_address[done] = 0
         state.stop[done[state.budget[done] <= 0]] = int(Stop.BUDGET)
-
-    def _inside(self, hook: MemoryHook, block: Block, evaluators: list[Evaluator], mask: int) -> bool:
-        """Whether the first access lies in the range in all lanes."""
-        for op in block.instructions[0].ops:
-            if op.name in ("load", "store", "store_if"):
-                first, size = op.args[1 if op.name == "store_if" else 0], op.type.bits // 8
-                places = [e.value(first) & mask for e in evaluators]
-                inside = all(hook.address <= p and p + size - 1 <= hook.last for p in places)
-                for evaluator in evaluators:
-                    evaluator.begin(block)
-                return inside
-            for evaluator in evaluators:
-                evaluator.step(op)
-        return False
 
     def _load(self, hook: MemoryHook, lanes: Lanes, op: Op, evaluators: list[Evaluator], mask: int) -> None:
         size = op.type.bits // 8
@@ -226,15 +225,8 @@ class MemoryHooks:
 
     def _call(self, hook: MemoryHook, function: Callable[..., Any], lane: int, *args: int) -> int:
         """Run a compiled function for a lane as Python."""
-        state, memory = self._machine._state, OneLanesMemory(self._machine, lane)
-        try:
-            result = function(memory, *args)
-        except Exception as error:
-            message = f"the hook of memory at {hook.address:#x} raised an exception in lane {lane}"
-            raise HookError(message, pc=int(state.pc[lane]), lane=lane) from error
-        if memory.fault is not None:
-            state.fault_address[lane], state.fault_access[lane] = memory.fault
-            state.stop[lane] = int(Stop.FAULT)
+        name = f"the hook of memory at {hook.address:#x}"
+        result, _ = call_as_python(self._machine, lane, name, lambda memory: function(memory, *args))
         return 0 if result is None else int(result) & ((1 << 64) - 1)
 
     def _unsigned(self, values: ArrayLike, count: int) -> NDArray[np.uint64]:

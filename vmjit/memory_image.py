@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +56,11 @@ class MemoryImage:
         """Bytes in pages that hold something."""
         return self.contents.size
 
+    def placed(self) -> Iterator[tuple[int, Bytes]]:
+        """Where each page begins, and its bytes up to the end of the memory."""
+        for number, content in zip(self.numbers.tolist(), self.contents, strict=True):
+            yield number * PAGE, content[: self.size - number * PAGE]
+
     def pages(self, numbers: Numbers) -> Bytes:
         """(len(numbers), 4096): what these pages hold."""
         found = np.zeros((len(numbers), PAGE), np.uint8)
@@ -72,6 +78,17 @@ class MemoryImage:
             np.concatenate([self.numbers[kept], numbers]),
             np.concatenate([self.contents[kept], contents]),
         )
+
+    def unlike(self, lanes: Numbers, read: Callable[[int, int], Bytes]) -> LanePages:
+        """The pages in which lanes differ from the image; `read` gives (len(lanes), size) of them from a place on."""
+        found = []
+        for number, start in enumerate(range(0, self.size, PAGE)):
+            part = read(start, min(PAGE, self.size - start))
+            block = np.zeros((len(lanes), PAGE), np.uint8)
+            block[:, : part.shape[1]] = part
+            unlike = np.flatnonzero((block != self.pages(np.array([number]))).any(axis=1))
+            found.append(LanePages(lanes[unlike], np.full(len(unlike), number), block[unlike]))
+        return LanePages.joined(found)
 
 
 @dataclass(frozen=True, eq=False)

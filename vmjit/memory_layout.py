@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vmjit.checks import shown
 from vmjit.errors import ArgumentError, MemoryLimitError
+from vmjit.host_memory import host_bytes
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.program import Program, Segment
 from vmjit.translators.region_body import WindowPlan
@@ -127,12 +128,12 @@ def _check_host(program: Program, lanes: int) -> None:
     lanes cannot share them."""
     if not hasattr(os, "sysconf"):
         return
-    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    page = os.sysconf("SC_PAGE_SIZE")
     touched = sum(-(-len(s.data) // page) * page for s in program.segments if s.writable and s.data)
     wanted = lanes * ((0 if hasattr(os, "memfd_create") else touched) + _STATE_BYTES)
-    if wanted > page * pages:
+    if wanted > host_bytes():
         raise MemoryLimitError(
-            f"{lanes} lanes of {program.name} need {wanted} bytes before they run, the host has {page * pages}",
+            f"{lanes} lanes of {program.name} need {wanted} bytes before they run, the host has {host_bytes()}",
             bytes=wanted,
         )
 

@@ -19,8 +19,9 @@ from vmjit.device_lane_memory import DeviceLaneMemory
 from vmjit.engine import RunReport
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.environment.saved import SavedEnvironment
-from vmjit.lane_memory import Bytes, LaneMemory
+from vmjit.lane_memory import LaneMemory
 from vmjit.lane_state import LaneState
+from vmjit.span_memory import Bytes
 from vmjit.split_lane_memory import SplitLaneMemory
 
 # A state is kept again when this many seconds have passed, and so many times what keeping the last one took.

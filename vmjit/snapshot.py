@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.environment.saved import SavedEnvironment
-from vmjit.lane_memory import SpanMemory
 from vmjit.lane_state import LaneState
 from vmjit.memory_image import Bytes, LanePages, MemoryImage
 from vmjit.program import Program
+from vmjit.span_memory import SpanMemory
 
 Mask = NDArray[np.bool_]
 

@@ -11,8 +11,9 @@ from vmjit.device_lane_memory import DeviceLaneMemory
 from vmjit.devices.interface import Device
 from vmjit.devices.selection import open_devices
 from vmjit.kernels.device_layout import GROUP
-from vmjit.lane_memory import Bytes, Index, LaneMemory, SpanMemory
+from vmjit.lane_memory import LaneMemory
 from vmjit.memory_layout import MemoryLayout, MemorySpan
+from vmjit.span_memory import Bytes, Index, SpanMemory
 
 
 def shares(lanes: int, weights: Sequence[int]) -> list[tuple[int, int]]:

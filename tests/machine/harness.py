@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from tests.differential.oracles import EXECUTE, READ, WRITE, machine, settle
+from tests.differential.oracles import EXECUTE, READ, WRITE, machine, program, settle
 from tests.differential.reference import Fault, Instruction, Memory, Reference
 from vmjit import Access, Machine, RunResult, Stop
 from vmjit.decoders.riscv.isa import parse_isa
@@ -50,6 +50,12 @@ ACCESS = {
 
 def ins(name: str, rd: int = 0, rs1: int = 0, rs2: int = 0, imm: int = 0) -> Instruction:
     return Instruction(name, rd, rs1, rs2, imm)
+
+
+def labelled(a: Assembly, isa: str, data: tuple[int, int] | None = None) -> Program:
+    """A program whose symbols are the labels of an assembly; `data` is (address, size) of writable memory."""
+    found = program(isa, a.code, data=data)
+    return Program(found.segments, found.entry, found.isa_config, dict(a.labels))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.differential.oracles import program
-from tests.machine.harness import A0, A1, A7, DATA, EVERYWHERE, RA, S0, S1, SP, T0, ZERO, Assembly
+from tests.machine.harness import A0, A1, A7, DATA, EVERYWHERE, RA, S0, S1, SP, T0, ZERO, Assembly, labelled
 from vmjit import Access, ArgumentError, GuestAddressError, HookedLanes, HookError, Machine, Stop
 from vmjit.hooks import load, store
 from vmjit.program import Program
@@ -41,8 +40,7 @@ def squares(xlen: int, isa: str = "imac", times: int = 5) -> Program:
     a.put("addi", A7, ZERO, imm=93)
     a.label("end")
     a.put("ecall")
-    found = program(f"rv{xlen}{isa}", a.code, data=(DATA, 64))
-    return Program(found.segments, found.entry, found.isa_config, dict(a.labels))
+    return labelled(a, f"rv{xlen}{isa}", (DATA, 64))
 
 
 def sums(xlen: int) -> list[int]:
@@ -254,8 +252,7 @@ def test_the_guest_has_breakpoints_too(isa: str, device: str, tier: str) -> None
     a.put("sw", 0, SP, A1, imm=-4)
     a.label("stop")
     a.put("ebreak")
-    found = program(f"rv64{isa}", a.code)
-    m = Machine(Program(found.segments, found.entry, found.isa_config, dict(a.labels)), 5, device, tier)
+    m = Machine(labelled(a, f"rv64{isa}"), 5, device, tier)
     calls = []
     for place in a.labels:
         m.hook(place, lambda hooked: calls.append(hooked.address), host=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.differential.oracles import program
-from tests.machine.harness import A0, A1, A2, A3, A4, A5, A7, DATA, EVERYWHERE, S0, S1, T0, T1, ZERO, Assembly
+from tests.machine.harness import A0, A1, A2, A3, A4, A5, A7, DATA, EVERYWHERE, S0, S1, T0, T1, ZERO, Assembly, labelled
 from vmjit import Access, ArgumentError, HookError, Machine, MemoryAccesses
 from vmjit.hooks import load, store
 from vmjit.program import Program
@@ -42,8 +42,7 @@ def device_program(xlen: int) -> Program:
     a.put("addi", A7, ZERO, imm=93)
     a.label("end")
     a.put("ecall")
-    found = program(f"rv{xlen}imac", a.code, data=(STATE, 64))
-    return Program(found.segments, found.entry, found.isa_config, dict(a.labels))
+    return labelled(a, f"rv{xlen}imac", (STATE, 64))
 
 
 def expected(lane: int) -> list[int]:

@@ -15,6 +15,7 @@ from vmjit.lane_rows import LaneRows
 from vmjit.memory_image import PAGE, MemoryImage
 
 PAGES = 5
+maps_images = pytest.mark.skipif(sys.platform != "linux", reason="only Linux maps an image")
 
 
 @pytest.fixture(params=["mapped", "mapped, no scan", "copied", "copied, no scan"])
@@ -101,7 +102,7 @@ def check_changed(
     np.testing.assert_array_equal(found.contents, padded.reshape(7, PAGES, PAGE)[unlike])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux maps an image")
+@maps_images
 def test_what_no_row_has_written_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand rows of 4 MiB that start from 1 MiB and write two pages each have these two."""
     monkeypatch.setattr(lane_rows, "_MAPPED_FROM", 0)
@@ -121,9 +122,8 @@ def test_what_no_row_has_written_is_shared(monkeypatch: pytest.MonkeyPatch) -> N
     assert rows.array[:, 3 * PAGE].all()
 
 
+@maps_images
 def test_pages_that_are_rarely_written_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    if sys.platform != "linux":
-        pytest.skip("only Linux maps an image")
     monkeypatch.setattr(lane_rows, "_MAPPED_FROM", 0)
     image, _ = image_of(1 << 20, {1: 1})
     rows = LaneRows(64, 1 << 20)
