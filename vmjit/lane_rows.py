@@ -77,8 +77,9 @@ class LaneRows:
         self._one_row = None
 
     def _write_image(self, image: MemoryImage, lanes: slice | Mask) -> None:
-        for start, content in image.placed():
-            self.array[lanes, start : start + PAGE] = content
+        """Over rows that are zero."""
+        for start, content in image.parts:
+            self.array[lanes, start : start + len(content)] = content
 
     def _map(self, image: MemoryImage) -> bool:
         """Make the rows private mappings of the image; False where the system cannot."""
@@ -91,7 +92,7 @@ class LaneRows:
             return False
         try:
             os.ftruncate(file, rows * self.stride)
-            for start, content in image.placed():
+            for start, content in image.parts:
                 for row in range(rows):
                     os.pwrite(file, content.data, row * self.stride + start)
             for first in range(0, self.lanes, rows):
@@ -176,8 +177,8 @@ class LaneRows:
         """The image as one row."""
         if self._one_row is None:
             self._one_row = HostMemory(self.stride, sparse_unit=self.stride)
-            for start, content in self.image.placed():
-                self._one_row.array[start : start + PAGE] = content
+            for start, content in self.image.parts:
+                self._one_row.array[start : start + len(content)] = content
         return self._one_row
 
     def give_back(self, lanes: Mask | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +57,19 @@ class MemoryImage:
         """Bytes in pages that hold something."""
         return self.contents.size
 
-    def placed(self) -> Iterator[tuple[int, Bytes]]:
-        """Where each page begins, and its bytes up to the end of the memory."""
+    @cached_property
+    def parts(self) -> tuple[tuple[int, Bytes], ...]:
+        """What to write over zero to have the image: places, and the bytes of each from its first to its last word that
+        is not zero."""
+        found = []
         for number, content in zip(self.numbers.tolist(), self.contents, strict=True):
-            yield number * PAGE, content[: self.size - number * PAGE]
+            words = np.flatnonzero(content.view(np.uint64))
+            if not len(words):  # in a file from anywhere
+                continue
+            first, last = int(words[0]) * 8, int(words[-1]) * 8 + 8
+            place = number * PAGE + first
+            found.append((place, content[first : min(last, self.size - number * PAGE)]))
+        return tuple(found)
 
     def pages(self, numbers: Numbers) -> Bytes:
         """(len(numbers), 4096): what these pages hold."""

@@ -102,7 +102,7 @@ class SpanMemory(ABC):
     def load(self, image: MemoryImage) -> None:
         """Have every lane's own memory as an image has it."""
         self._clear_own()
-        for start, content in image.placed():
+        for start, content in image.parts:
             self._write_own(start, content)
         self.base = image
 
