@@ -40,7 +40,9 @@ class CpuTarget:
         self.features: str = llvm.get_host_cpu_features().flatten() + _tuning(self.cpu)
         self._machine = self._new_machine()
         self._quick_machine = self._new_machine(opt=0)
-        self._jit = llvm.create_lljit_compiler(self._new_machine())
+        # JITLink puts an object's sections side by side. The older linker lets the system choose a place for each, and
+        # ends the process where lanes' memory has them more than 2 GiB apart.
+        self._jit = llvm.create_lljit_compiler(self._new_machine(), use_jit_link=True)
         self._loaded = 0
         self.identity = (self.triple, self.cpu, self.features, "llvm " + ".".join(map(str, llvm.llvm_version_info)))
         """What machine code depends on besides its IR: part of every cache key."""
