@@ -68,8 +68,9 @@ class MemoryBudget:
         self._look_from = limit
 
     def may_be_exceeded(self) -> bool:
-        """Whether lanes have to be counted."""
-        return _own_bytes() - self._others > self._look_from
+        """Whether lanes have to be counted: also where less is in use by others than was thought."""
+        more = _own_bytes() - self._others
+        return more > self._look_from or more < -self.limit // 8
 
     def over_share(self, memory: LaneMemory) -> NDArray[np.bool_]:
         """Which lanes have more than their share while all have more than the limit; none may lie interleaved."""
