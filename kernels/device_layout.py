@@ -14,6 +14,12 @@ table that gives the slot of the instruction at an address ((pc - lo) / 2; 0: no
     visits     u32  how often a jump arrived here (counted without synchronisation: a hint)
     constants  2 x u64
 
+What a lane writes to its standard outputs while a launch runs is kept as *records*, one behind the other:
+
+    header     u32  the bytes that were written | the number of vectors << 16, 1 for `write` | the stream's number << 28
+    filler     4 bytes for each vector but the first, so that a record tells by its size what the host needs for it
+    data       the bytes of all vectors, and what fills up the last 32 bits
+
 Everything lies in global memory at natural alignment.
 """
 
@@ -36,6 +42,11 @@ class LaneField(Offset):
     ACCESS = 6
     CODE = 7  # number of the lane's code space
     COMPILED = 8  # instructions retired in compiled code
+    REACH = 9  # bytes of the private window that can be accessed: all of it, or AddressSpaceRow.REACH
+    SHARED = 10  # bytes of the shared window that can be read: all of it, or nothing
+    SPACE = 11  # address of the lane's AddressSpaceRow; 0: its mappings do not change
+    OUTPUT = 12  # address of the next record of what the lane writes
+    OUTPUT_END = 13  # address behind what it may fill with records; nothing where the two are the same
 
 
 LANE_FIELDS = len(LaneField)
@@ -61,7 +72,14 @@ class DeviceMachine(Offset):
     WINDOW1_LO = 104
     WINDOW1_SIZE = 112
     WINDOW1_OFFSET = 120
-    BYTES = 128
+    # Of lanes whose mappings change: what their address spaces' bits are for.
+    PAGES_LO = 128
+    PAGES_SIZE = 136
+    HULL_LO = 144
+    HULL_BITS = 152  # bytes of a bitmap in front of the hull's bits
+    BITMAP_BYTES = 160
+    GATHERS = 168  # whether lanes have `writev`
+    BYTES = 176
 
 
 class DeviceCode(Offset):
@@ -94,6 +112,10 @@ class DeviceSlot(Offset):
     CONSTANTS = 16
     BYTES = 32
 
+
+OUTPUT_HEADER = 4
+OUTPUT_WRITES_SHIFT = 16
+OUTPUT_STREAM_SHIFT = 28
 
 # What a device function gives back: the instructions left of the slice, and in the top bits what comes next.
 FORCE_INTERPRETER = 1 << 62  # run the instruction at the lane's pc in the interpreter, whatever is compiled there

@@ -14,7 +14,8 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.kernels.device_layout import GROUP, DeviceMachine, LaneField, field_offset
-from vmjit.kernels.layout import PERMISSION_READ, PERMISSION_WRITE, Span
+from vmjit.kernels.layout import PERMISSION_READ, PERMISSION_WRITE, AddressSpaceRow, Span
+from vmjit.kernels.page_bits import PAGE_SHIFT
 from vmjit.stops import Access
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -128,19 +129,36 @@ def _low(b: Builder, value: Value) -> Value:
     return b.zext(value, I64) if value.type.width == 32 else value
 
 
+# -- pages
+
+
+def hull_bits(b: Builder, wide: Value, machine: Value, stores: Value) -> Value:
+    """The address of the bits of a lane's hull: those of pages that can be read, or written if it `stores`, an i1."""
+    first = b.add(load_field(b, wide, LaneField.SPACE), ir.Constant(I64, AddressSpaceRow.PAGES))
+    first = b.add(first, load_global(b, machine, offset=DeviceMachine.HULL_BITS))
+    writable = b.add(first, load_global(b, machine, offset=DeviceMachine.BITMAP_BYTES))
+    return b.select(stores, writable, first)
+
+
+def page_bit(b: Builder, bits: Value, offset: Value) -> Value:
+    """The bit of the page at a byte offset, an i64 that may be negative, from the page that `bits` begin with."""
+    place = b.add(bits, b.shl(b.ashr(offset, ir.Constant(I64, PAGE_SHIFT + 5)), ir.Constant(I64, 2)))
+    page = b.and_(b.lshr(b.trunc(offset, I32), ir.Constant(I32, PAGE_SHIFT)), ir.Constant(I32, 31))
+    return b.trunc(b.lshr(load_global(b, place, I32), page), I1)
+
+
 # -- accesses in no window
 
 SLOW_LOAD_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64, I32])
 SLOW_STORE_TYPE = ir.FunctionType(ir.VoidType(), [I64, I64, I64, I64, I32, I64])
 
 
-def emit_slow_access(module: Any, prefix: str, xlen: int) -> tuple[Any, Any]:
+def emit_slow_access(module: Any, prefix: str, xlen: int, find: Any) -> tuple[Any, Any]:
     """Define `slow_load(wide, private, machine, address, size)` and `slow_store(…, size, value)`.
 
-    Both work byte by byte through the table of spans and leave 0 in the lane's ACCESS, or, when any byte is not
-    permitted, the access and its address in ACCESS and FAULT_ADDRESS; a store then writes nothing.
+    Both work byte by byte with `find`, what `emit_find` gives, and leave 0 in the lane's ACCESS, or, when any byte is
+    not permitted, the access and its address in ACCESS and FAULT_ADDRESS; a store then writes nothing.
     """
-    find = _emit_find(module, prefix, xlen)
     return _emit_slow_load(module, prefix, xlen, find), _emit_slow_store(module, prefix, xlen, find)
 
 
@@ -152,10 +170,13 @@ def _function(module: Any, type_: Any, name: str) -> Any:
     return function
 
 
-def _emit_find(module: Any, prefix: str, xlen: int) -> Any:
-    """`find(private, machine, address, permission)`: the device address of one guest byte, or 0."""
-    function = _function(module, ir.FunctionType(I64, [I64, I64, I64, I32]), f"{prefix}_find")
-    private, machine, address, permission = function.args
+def emit_find(module: Any, prefix: str, xlen: int) -> Any:
+    """Define `find(wide, private, machine, address, permission)`: the device address of one guest byte, or 0.
+
+    It goes through the table of spans, and asks for the bit of the byte's page where mappings change.
+    """
+    function = _function(module, ir.FunctionType(I64, [I64, I64, I64, I64, I32]), f"{prefix}_find")
+    wide, private, machine, address, permission = function.args
     entry, head, body, found, following, missing = (
         function.append_basic_block(n) for n in ("entry", "head", "body", "found", "next", "missing")
     )
@@ -181,6 +202,16 @@ def _emit_find(module: Any, prefix: str, xlen: int) -> Any:
     index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
     b.branch(head)
     b.position_at_end(found)
+    by_page = b.sub(address, load_global(b, machine, offset=DeviceMachine.PAGES_LO))
+    asks, permitted = b.append_basic_block("asks"), b.append_basic_block("permitted")
+    size = load_global(b, machine, offset=DeviceMachine.PAGES_SIZE)
+    b.cbranch(b.icmp_unsigned("<", by_page, size), asks, permitted)
+    b.position_at_end(asks)
+    stores = b.icmp_unsigned("==", permission, ir.Constant(I32, PERMISSION_WRITE))
+    bits = hull_bits(b, wide, machine, stores)
+    offset = b.sub(address, load_global(b, machine, offset=DeviceMachine.HULL_LO))
+    b.cbranch(page_bit(b, bits, offset), permitted, missing)
+    b.position_at_end(permitted)
     place = b.add(load_global(b, span, offset=Span.OFFSET), b.sub(address, lo))
     word = xlen // 8
     within = b.and_(place, ir.Constant(I64, word - 1))
@@ -213,7 +244,7 @@ class _ByteLoop:
         where = b.add(address, b.zext(self.index, I64))
         if xlen == 32:
             where = b.and_(where, ir.Constant(I64, 0xFFFFFFFF))
-        self.place = b.call(find, [private, machine, where, ir.Constant(I32, permission)])
+        self.place = b.call(find, [wide, private, machine, where, ir.Constant(I32, permission)])
         b.cbranch(b.icmp_unsigned("==", self.place, ir.Constant(I64, 0)), fault, self.good)
         b.position_at_end(fault)
         store_field(b, wide, LaneField.FAULT_ADDRESS, address)

@@ -51,6 +51,13 @@ def assume_rare(instruction: Value, *, taken_rare: bool) -> None:
     instruction.set_weights(weights)
 
 
+def assume(b: Builder, condition: Value) -> None:
+    """Tell LLVM of a condition that holds here."""
+    module = b.function.module
+    function = module.globals.get("llvm.assume") or ir.Function(module, ir.FunctionType(VOID, [I1]), "llvm.assume")
+    b.call(function, [condition])
+
+
 class Handler:
     """A function of the handlers' convention: (frame, ip, remaining, window base, window lo, window limit)."""
 

@@ -11,9 +11,17 @@ from llvmlite import ir
 
 from vmjit.kernels.emit import I1, I8, I32, I64, PTR, Builder, Callee, Value, element, load_field, store_field
 from vmjit.kernels.group_choice import VECTOR, GroupChoice
-from vmjit.kernels.group_emitter import GroupEmitter, add_to, i64, loop, variable
+from vmjit.kernels.group_emitter import GroupEmitter, add_to, counted, i64, loop, variable
 from vmjit.kernels.lanes import lane_array
-from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_UNFIT, VECTOR_READY, GroupFrame, MachineBlock, VectorEntry
+from vmjit.kernels.layout import (
+    GROUP_INTERPRET,
+    GROUP_UNFIT,
+    VECTOR_READY,
+    AddressSpaceRow,
+    GroupFrame,
+    MachineBlock,
+    VectorEntry,
+)
 
 REGION_TYPE = ir.FunctionType(I64, [PTR, I64, I64])
 
@@ -53,6 +61,8 @@ class GroupRun(GroupEmitter):
         store_field(
             b, frame, GroupFrame.MEMORY, element(b, load_field(b, machine, MachineBlock.PRIVATE, PTR), private, I8)
         )
+        with b.if_then(b.icmp_unsigned("!=", load_field(b, machine, MachineBlock.SPACES), i64(0))):
+            self._load_spaces(b, machine, frame, lane)
         budgets = self._row(b, machine, MachineBlock.BUDGET, lane, I64)
         b.store(first_here, here)
         others = b.and_(active, b.not_(first_here))
@@ -183,3 +193,27 @@ class GroupRun(GroupEmitter):
             held = element(b, frame, i64(GroupFrame.REGISTERS + index * self.lanes * align), I8)
             source, to = (place, held) if into_frame else (held, place)
             b.store(b.load(source, typ=vector, align=align), to, align=align)
+
+    def _load_spaces(self, b: Builder, machine: Value, frame: Value, lane: Value) -> None:
+        """What the group's lanes may access: what all of them may of their data, and where their pages' bits are."""
+        least = variable(b, I64)
+        b.store(i64(-1), least)
+        size = load_field(b, machine, MachineBlock.SPACE_BYTES)
+        rows = load_field(b, machine, MachineBlock.SPACES, PTR)
+        numbers = lane_array(b, machine, MachineBlock.SPACE_INDEX, lane, I32)
+        with counted(b, i64(self.lanes)) as index:
+            place = b.mul(b.zext(b.load(element(b, numbers, index, I32), typ=I32), I64), size)
+            row = element(b, rows, place, I8)
+            # Lanes of which nothing is compiled take no part, whatever they may access.
+            regular = b.icmp_unsigned("!=", load_field(b, row, AddressSpaceRow.REGULAR), i64(0))
+            reach = b.select(regular, load_field(b, row, AddressSpaceRow.REACH), i64(-1))
+            before = b.load(least, typ=I64)
+            b.store(b.select(b.icmp_unsigned("<", reach, before), reach, before), least)
+            words = element(b, frame, b.add(i64(GroupFrame.SPACE_WORDS), b.shl(index, i64(2))), I8)
+            bits = b.add(b.add(place, i64(AddressSpaceRow.PAGES)), load_field(b, machine, MachineBlock.HULL_BITS))
+            b.store(b.trunc(b.lshr(bits, i64(2)), I32), words)
+        store_field(b, frame, GroupFrame.REACH, b.load(least, typ=I64))
+        store_field(b, frame, GroupFrame.SPACES, rows)
+        store_field(
+            b, frame, GroupFrame.BITMAP_WORDS, b.lshr(load_field(b, machine, MachineBlock.BITMAP_BYTES), i64(2))
+        )

@@ -15,6 +15,7 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.kernels.emit import I1, I8, I32, I64, PTR, Builder, Value, element
+from vmjit.kernels.page_bits import PAGE_SHIFT
 
 WORD_BYTES = 4
 
@@ -182,12 +183,15 @@ class LaneVectors:
 
 @dataclass(frozen=True)
 class PrivateWords:
-    """A group's private window: guest addresses from `lo` on, `size` bytes. `memory` is where its first word is."""
+    """A group's private window: guest addresses from `lo` on, `size` bytes. `memory` is where its first word is.
+
+    With `room`, an i64, only so many of the bytes from the window's start on can be accessed, whole pages."""
 
     lanes: LaneVectors
     memory: Value
     window_lo: int
     window_size: int
+    room: Value = None
 
     @property
     def lo(self) -> int:
@@ -209,16 +213,31 @@ class PrivateWords:
         width = (offset.type.element if isinstance(offset.type, ir.VectorType) else offset.type).width
         aligned = {8: 0, 16: 1}.get(bits, 2)
         words = max(bits // 8 // WORD_BYTES, 1)
-        units = (self.size - (words - 1) * WORD_BYTES) >> aligned
         if aligned:
             low = b.lshr(offset, like(offset, aligned))
             rotated = b.or_(low, b.shl(offset, like(offset, width - aligned)))
         else:
             rotated = offset
-        inside = b.icmp_unsigned("<", rotated, like(offset, max(units, 0)))
+        inside = b.icmp_unsigned("<", rotated, self._units(offset, (words - 1) * WORD_BYTES, aligned))
         word = b.lshr(rotated, like(offset, 2 - aligned)) if aligned < 2 else rotated
         within = b.and_(offset, like(offset, WORD_BYTES - 1))
         return inside, word, b.shl(within, like(offset, 3))
+
+    def _units(self, beside: Value, less: int, shift: int) -> Value:
+        """How many units of 1 << shift bytes there are, but for so many bytes, as an operand beside a value."""
+        b = self.lanes.builder
+        if self.room is None:
+            return self.lanes.like(beside, max((self.size - less) >> shift, 0))
+        rest = b.select(
+            b.icmp_unsigned(">", self.room, ir.Constant(I64, less)),
+            b.sub(self.room, ir.Constant(I64, less)),
+            ir.Constant(I64, 0),
+        )
+        units = b.lshr(rest, ir.Constant(I64, shift))
+        vector = isinstance(beside.type, ir.VectorType)
+        element_ = beside.type.element if vector else beside.type
+        units = units if element_.width == 64 else b.trunc(units, element_)
+        return self.lanes.splat(units) if vector else units
 
     def uniform(self, address: Value, bits: int) -> tuple[Value, UniformPlace]:
         """(whether all lanes' access at one address may be made here, where it is)."""
@@ -350,3 +369,39 @@ class VaryingPlaces:
             return
         self._scatter(0, b.trunc(value, lanes.type(32)), scratch)
         self._scatter(1, b.trunc(b.lshr(value, lanes.number(64, 32)), lanes.type(32)), scratch)
+
+
+@dataclass(frozen=True)
+class GroupPages:
+    """Which pages of a group's hull, guest addresses from `lo` on, its lanes may access: each lane has bits of its own.
+
+    rows: a vector of i32, where they begin, counted in words of 32 bits from `spaces`. writable: i32, how many words
+    behind a page's readable bit its writable one is.
+    """
+
+    lanes: LaneVectors
+    lo: int
+    spaces: Value
+    rows: Value
+    writable: Value
+
+    def permit(self, addresses: Value, inside: Value, bits: int, *, stores: bool) -> Value:
+        """Of the lanes whose addresses are `inside` the hull, those that may make an access in whole words or inside a
+        word."""
+        b, lanes = self.lanes.builder, self.lanes
+        offsets = b.sub(addresses, lanes.like(addresses, self.lo))
+        if offsets.type.element.width > 32:
+            offsets = b.trunc(offsets, lanes.type(32))
+        found = b.and_(inside, self._bit(offsets, inside, stores=stores))
+        if bits > 32:
+            following = b.add(offsets, lanes.number(32, WORD_BYTES))
+            found = b.and_(found, self._bit(following, inside, stores=stores))
+        return found
+
+    def _bit(self, offsets: Value, inside: Value, *, stores: bool) -> Value:
+        b, lanes = self.lanes.builder, self.lanes
+        first = b.add(self.rows, lanes.splat(self.writable)) if stores else self.rows
+        place = b.add(first, b.lshr(offsets, lanes.number(32, PAGE_SHIFT + 5)))
+        words = lanes.gather(self.spaces, b.select(inside, place, first), 32, scaled=True)
+        page = b.and_(b.lshr(offsets, lanes.number(32, PAGE_SHIFT)), lanes.number(32, 31))
+        return b.trunc(b.lshr(words, page), lanes.type(1))

@@ -28,12 +28,14 @@ from vmjit.kernels.layout import (
     MODE_MEET,
     SLOT_BYTES,
     STOP_NEED_CODE,
+    AddressSpaceRow,
     CodeSpaceBlock,
     Frame,
     GroupState,
     MachineBlock,
     register_offset,
 )
+from vmjit.kernels.page_bits import WIDEST, limit_for
 from vmjit.stops import Stop
 
 RUN_LANES_TYPE = ir.FunctionType(VOID, [PTR, PTR, PTR, I64, PTR])
@@ -176,7 +178,39 @@ def _load_lane(b: Builder, machine: Value, frame: Value, lane: Value, storage: A
         store_field(b, frame, target, load_field(b, space, source))
     for field in (Frame.ADDRESS, Frame.ACCESS, Frame.TAIL_RECORD):
         store_field(b, frame, field, ir.Constant(I64, 0))
+    spaces = load_field(b, machine, MachineBlock.SPACES)
+    with b.if_then(b.icmp_unsigned("!=", spaces, ir.Constant(I64, 0))):
+        _load_space(b, machine, frame, lane, private, interleaved)
     return interleaved
+
+
+def space_row(b: Builder, machine: Value, lane: Value) -> Value:
+    """Pointer to the AddressSpaceRow of a lane."""
+    number = b.zext(b.load(lane_array(b, machine, MachineBlock.SPACE_INDEX, lane, I32), typ=I32), I64)
+    rows, size = load_field(b, machine, MachineBlock.SPACES, PTR), load_field(b, machine, MachineBlock.SPACE_BYTES)
+    return element(b, rows, b.mul(number, size), I8)
+
+
+def _load_space(b: Builder, machine: Value, frame: Value, lane: Value, private: Value, interleaved: Value) -> None:
+    """What a lane may access."""
+    zero = ir.Constant(I64, 0)
+    row = space_row(b, machine, lane)
+    reach = load_field(b, row, AddressSpaceRow.REACH)
+    store_field(b, frame, Frame.REACH, reach)
+    store_field(b, frame, Frame.WINDOW0_LIMIT, limit_for(b, reach, ir.Constant(I64, WIDEST)))
+    regular = b.icmp_unsigned("!=", load_field(b, row, AddressSpaceRow.REGULAR), zero)
+    shared = b.select(regular, load_field(b, machine, MachineBlock.SHARED_LIMIT), zero)
+    store_field(b, frame, Frame.WINDOW1_LIMIT, shared)
+    limit = b.select(interleaved, zero, load_field(b, machine, MachineBlock.HULL_LIMIT))
+    store_field(b, frame, Frame.HULL_LIMIT, limit)
+    hull = element(b, private, load_field(b, machine, MachineBlock.HULL_OFFSET), I8)
+    store_field(b, frame, Frame.HULL_BASE, hull)
+    bits = element(
+        b, row, b.add(load_field(b, machine, MachineBlock.HULL_BITS), ir.Constant(I64, AddressSpaceRow.PAGES)), I8
+    )
+    store_field(b, frame, Frame.READABLE, bits)
+    bitmap = load_field(b, machine, MachineBlock.BITMAP_BYTES)
+    store_field(b, frame, Frame.WRITABLE, element(b, bits, bitmap, I8))
 
 
 def group_state(b: Builder, machine: Value, group: Value) -> Value:

@@ -110,6 +110,16 @@ class Frame(Offset):
     HOOK_FAULT = 928  # whether a compiled hook made an access that is not permitted
     MAPPED = 936  # rows of MappedRange: device registers that compiled hooks stand for
     MAPPED_COUNT = 944
+    # Of lanes whose mappings change; see AddressSpaceRow
+    REACH = 952  # bytes of the private window from its start, data and heap, that can be read and written
+    PAGES_LO = 960  # guest addresses whose permissions are asked for by page
+    PAGES_SIZE = 968
+    HULL_BASE = 976  # host address of the private memory that pages are asked for in compiled code too
+    HULL_LO = 984
+    HULL_LIMIT = 992
+    READABLE = 1000  # bits of the hull's pages
+    WRITABLE = 1008
+    PERMITTED = 1016  # the function that decides for a whole range
     SCRATCH = 1024
     BYTES = 4096
 
@@ -142,13 +152,17 @@ class GroupFrame(Offset):
     LAST = 64  # the VectorEntry whose code ran last
     WORK = 72  # instructions of all lanes since the group was taken up
     EXACT_FLOATS = 80  # the function that does float operations for the lanes of FLOATS
+    REACH = 88  # the least of the lanes' AddressSpaceRow.REACH
+    SPACES = 96  # host address of the rows
+    BITMAP_WORDS = 104  # words of 32 bits from a readable page's bit to the same page's writable one
     PCS = 128  # i64: where each lane is
     USED = PCS + 8 * MAX_GROUP_LANES  # i64: instructions that each lane retired since it was taken up
     LAG = USED + 8 * MAX_GROUP_LANES  # i32: instructions that a lane skipped of those the group counted
     SCRATCH = LAG + 4 * MAX_GROUP_LANES  # 8 bytes: where a lane that takes no part may store
     REGISTERS = SCRATCH + 8 * MAX_GROUP_LANES
     FLOATS = REGISTERS + MAX_REGISTERS * 8 * MAX_GROUP_LANES  # rows of i64: three operands, the status, the result
-    BYTES = FLOATS + 5 * 8 * MAX_GROUP_LANES
+    SPACE_WORDS = FLOATS + 5 * 8 * MAX_GROUP_LANES  # i32: where the bits of each lane's hull are, in words
+    BYTES = SPACE_WORDS + 4 * MAX_GROUP_LANES
 
 
 # How a group left a region: at the lanes' pcs; at an instruction that only the interpreter can run; or at once,
@@ -238,7 +252,15 @@ class MachineBlock(Offset):
     GROUP_CYCLES = 200  # of running together, with all that this costs beside
     GROUP_WORK = 208
     ALONE = 216  # whether groups shall not go on together anywhere for now
-    BYTES = 224
+    SPACES = 224  # the AddressSpaceRows; 0: lanes' mappings do not change
+    SPACE_BYTES = 232
+    SPACE_INDEX = 240  # each lane's row
+    BITMAP_BYTES = 248
+    HULL_OFFSET = 256
+    HULL_LIMIT = 264
+    HULL_BITS = 272  # bytes of a bitmap in front of the hull's bits
+    SHARED_LIMIT = 280  # the shared window's, for lanes that are regular
+    BYTES = 288
 
 
 class CodeSpaceBlock(Offset):
@@ -264,6 +286,17 @@ class Span(Offset):
     SHARED = 24  # 1: offset is into the shared image, 0: into the lane's memory
     OFFSET = 32
     BYTES = 40
+
+
+class AddressSpaceRow(Offset):
+    """Offsets in what kernels know of the permissions of lanes with the same mappings: see `vmjit/address_spaces.py`.
+
+    Behind it are two bitmaps, of the pages that can be read and of those that can be written.
+    """
+
+    REACH = 0  # bytes of the private window from its start, data and heap, that can be read and written
+    REGULAR = 8  # whether compiled code can run, and the shared window be read
+    PAGES = 16
 
 
 class MappedRange(Offset):

@@ -4,6 +4,9 @@ Window 0 is the lane's private memory (data, heap and stack), readable and writa
 lanes share, readable. An access inside a window costs a subtraction, a comparison and the access. Everything else
 (other segments, accesses that straddle two spans, faults) goes byte by byte through the table of spans, in
 `slow_load` and `slow_store`, which also record a fault's address and kind.
+
+Where lanes' mappings change, window 0 is what of the private memory is surely there, and the rest of it, the *hull*,
+has a bit for each page, which accesses in no window ask first.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from vmjit.kernels.layout import (
     MappedRange,
     Span,
 )
+from vmjit.kernels.page_bits import PAGE_SHIFT, page_bit
 from vmjit.stops import Access
 
 
@@ -57,6 +61,7 @@ def store_at(b: Builder, base: Value, offset: Value, value: Value) -> None:
 
 SLOW_LOAD_TYPE = ir.FunctionType(I1, [PTR, I64, I64, I64, PTR])
 SLOW_STORE_TYPE = ir.FunctionType(I1, [PTR, I64, I64, I64, I64])
+PAGES_PERMIT_TYPE = ir.FunctionType(I1, [PTR, I64, I64])
 
 
 def emit_slow_access(module: Any) -> tuple[Any, Any]:
@@ -151,6 +156,13 @@ def _emit_find(module: Any) -> Any:
     index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
     b.branch(head)
     b.position_at_end(found)
+    by_page = b.sub(address, load_field(b, frame, Frame.PAGES_LO))
+    with b.if_then(b.icmp_unsigned("<", by_page, load_field(b, frame, Frame.PAGES_SIZE))):
+        writes = b.icmp_unsigned("==", permission, ir.Constant(I64, PERMISSION_WRITE))
+        readable, writable = (load_field(b, frame, field, PTR) for field in (Frame.READABLE, Frame.WRITABLE))
+        offset = b.sub(address, load_field(b, frame, Frame.HULL_LO))
+        with b.if_then(b.not_(page_bit(b, b.select(writes, writable, readable), offset))):
+            b.ret(ir.Constant(PTR, None))
     shared = b.icmp_unsigned("!=", load_field(b, span, Span.SHARED), ir.Constant(I64, 0))
     base = b.select(shared, load_field(b, frame, Frame.SHARED, PTR), load_field(b, frame, Frame.PRIVATE, PTR))
     offset = b.add(load_field(b, span, Span.OFFSET), b.sub(address, lo))
@@ -159,6 +171,22 @@ def _emit_find(module: Any) -> Any:
     b.ret(element(b, base, b.select(shared, offset, interleaved), I8))
     b.position_at_end(missing)
     b.ret(ir.Constant(PTR, None))
+    return function
+
+
+def emit_pages_permit(module: Any, name: str) -> Any:
+    """Define `name(bits, first, last)`: whether all pages from one byte offset to another may be accessed."""
+    function = ir.Function(module, PAGES_PERMIT_TYPE, name)
+    function.attributes.add("nounwind")
+    bits, first, last = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    shift = ir.Constant(I64, PAGE_SHIFT)
+    before, page = b.lshr(first, shift), b.lshr(last, shift)
+    with counted(b, b.add(b.sub(page, before), ir.Constant(I64, 1))) as index:
+        bit = page_bit(b, bits, b.shl(b.add(before, index), shift))
+        with b.if_then(b.not_(bit)):
+            b.ret(ir.Constant(I1, 0))
+    b.ret(ir.Constant(I1, 1))
     return function
 
 
@@ -234,10 +262,12 @@ def _emit_slow_store(module: Any, find: Any, mapped: Any) -> Any:
 
 
 __all__ = [
+    "PAGES_PERMIT_TYPE",
     "SLOW_LOAD_TYPE",
     "SLOW_STORE_TYPE",
     "Window",
     "assume_rare",
+    "emit_pages_permit",
     "emit_slow_access",
     "load_at",
     "store_at",

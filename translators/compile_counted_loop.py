@@ -13,6 +13,9 @@ from llvmlite import ir
 from vmjit.ir.values import Op
 from vmjit.kernels.emit import I1, I8, I64, Builder, Value, element
 from vmjit.translators.counted_loops import MAX_STEP, CountedLoop, Linear, LoopAccesses
+from vmjit.translators.memory_ways import MemoryWays
+from vmjit.translators.pointer_origins import Origin, PointerOrigins, origin_of
+from vmjit.translators.regions import Region
 
 
 class Emitter(Protocol):
@@ -22,15 +25,15 @@ class Emitter(Protocol):
     xlen: Any
     remaining: Value
     needs: dict[int, int]
+    memory: MemoryWays
+    region: Region
+    origins: PointerOrigins | None
 
     def load_register(self, index: int) -> Value:
         """A guest register's value here."""
 
     def store_register(self, index: int, value: Value) -> None:
         """Change a guest register's value."""
-
-    def windows_for(self, *, shared: bool) -> list[tuple[Value, int, int]]:
-        """(host address, guest address, bytes) of the windows that an access may be in."""
 
 
 class LoopWithoutChecks:
@@ -147,24 +150,25 @@ class LoopWithoutChecks:
         b = self.builder
         first = self._value(Linear(group.terms, group.low, group.low))
         moved = b.mul(self.last, self._wide(group.step))
-        found: list[tuple[Value, Value]] = []
-        for base, lo, size in self.emitter.windows_for(shared=not group.stores):
-            offset = b.sub(first, ir.Constant(self.xlen, lo))
-            offset = offset if self.xlen.width == 64 else b.zext(offset, I64)
-            room = ir.Constant(I64, max(size - (group.high - group.low) + 1, 0))
-            inside = b.icmp_unsigned("<", offset, room)
-            if group.step.terms or group.step.low:
-                inside = b.and_(inside, b.icmp_unsigned("<", b.add(offset, moved), room))
-            found.append((element(b, base, offset, I8), inside))
-        if not found:
+        steps = bool(group.step.terms or group.step.low)
+        found = self.emitter.memory.loop_start(
+            first,
+            moved if steps else None,
+            group.high - group.low,
+            origin=self._origin(group),
+            shared=not group.stores,
+            stores=group.stores,
+        )
+        if found is None:
             self._require(ir.Constant(I1, 0))
             return ir.Constant(ir.PointerType(), None)
-        (place, inside), *others = found
-        for other, also in others:
-            place = b.select(inside, place, other)
-            inside = b.or_(inside, also)
-        self._require(inside)
-        return place
+        self._require(found[1])
+        return found[0]
+
+    def _origin(self, group: LoopAccesses) -> Origin:
+        emitter = self.emitter
+        ops = (op for pc in self.loop.body for op in emitter.region.blocks[pc].ops() if id(op) in self.loop.members)
+        return origin_of(emitter.origins, (op for op in ops if self.loop.members[id(op)][0] is group))
 
     # -- in the loop
 

@@ -33,12 +33,14 @@ from vmjit.kernels.layout import (
     Frame,
     register_offset,
 )
-from vmjit.kernels.memory import SLOW_LOAD_TYPE, SLOW_STORE_TYPE, Window, load_at, store_at, window_offset
+from vmjit.kernels.memory import SLOW_LOAD_TYPE, SLOW_STORE_TYPE, load_at, store_at
 from vmjit.translators.access_groups import AccessGroup, access_groups
 from vmjit.translators.compile_counted_loop import LoopWithoutChecks
 from vmjit.translators.counted_loops import CountedLoop, counted_loops
 from vmjit.translators.exact_floats import EXACT_FLOAT_TYPE
 from vmjit.translators.lowering import Temps, constant, int_type
+from vmjit.translators.memory_ways import MemoryWays
+from vmjit.translators.pointer_origins import PointerOrigins, origin_of
 from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
 from vmjit.translators.return_points import return_points
@@ -78,6 +80,8 @@ class RegionEmitter(RegionBody):
         entry = load_field(b, handler.frame, Frame.ENTRY, PTR)
         self.link_table = load_field(b, entry, ENTRY_LINKS, PTR)
         self.shared_base = load_field(b, handler.frame, Frame.WINDOW1_BASE, PTR)
+        self.origins = PointerOrigins(self.region, self.registers, self.windows) if self.windows.paged else None
+        self.memory = MemoryWays(b, self.xlen, handler.frame, handler.base, self.shared_base, self.windows)
         self.load_cells()
         # The block that leads here was paid for at its interpreted size; the region pays by its own blocks.
         self.entered_with = b.add(handler.remaining, self.record_size(record))
@@ -136,14 +140,6 @@ class RegionEmitter(RegionBody):
         if self.region.blocks[pc].terminator.data == "return":
             return self.return_points.get(pc, [])
         return super().indirect_goals(pc)
-
-    def windows_for(self, *, shared: bool) -> list[tuple[Value, int, int]]:
-        """(host address, guest address, bytes) of the windows that an access may be in."""
-        plan = self.windows
-        found = [(self.handler.base, plan.private_lo, plan.private_size)]
-        if shared:
-            found.append((self.shared_base, plan.shared_lo, plan.shared_size))
-        return [window for window in found if window[2]]
 
     def record_size(self, record: Value) -> Value:
         return self.builder.zext(load_field(self.builder, record, RECORD_SIZE, I32), I64)
@@ -332,12 +328,15 @@ class _CpuRegionContext(RegionContext):
         if (place := self._decided(op, address)) is not None:
             return b.load(place, typ=llvm_type, align=1)
         done = b.append_basic_block("loaded")
-        ways = self._ways(address, type_.bits // 8, shared=True)
+        ways = self._ways(op, address, type_.bits // 8, shared=True)
+
+        tried = 0
 
         def access(place: tuple[Value, Value]) -> Value:
+            nonlocal tried
+            tried += 1
             value = load_at(b, place[0], place[1], llvm_type)
-            plain = place[0] is self.emitter.handler.base or not self.emitter.optimised
-            return value if plain else self._opaque(value)
+            return self._opaque(value) if tried > 1 and self.emitter.optimised else value
 
         incoming = self.through_windows(ways, access, done)
         if self.emitter.windows.more:
@@ -353,8 +352,16 @@ class _CpuRegionContext(RegionContext):
             b.store(value, place, align=1)
             return
         done = b.append_basic_block("stored")
-        ways = self._ways(address, type_.bits // 8, shared=False)
-        self.through_windows(ways, lambda place: store_at(b, place[0], place[1], value), done)
+        ways = self._ways(op, address, type_.bits // 8, shared=False)
+        tried = 0
+
+        def access(place: tuple[Value, Value]) -> None:
+            nonlocal tried
+            tried += 1
+            kept = self._opaque(value) if tried > 1 and self.emitter.optimised else value
+            store_at(b, place[0], place[1], kept)
+
+        self.through_windows(ways, access, done)
         if self.emitter.windows.more:
             self._slow_call(Frame.SLOW_STORE, SLOW_STORE_TYPE, type_, address, self._wide(value))
             b.branch(done)
@@ -371,25 +378,26 @@ class _CpuRegionContext(RegionContext):
             return None
         group, distance = self._groups[id(op)]
         if group not in self._starts:
-            self._starts[group] = self._group_start(group, address, distance)
+            self._starts[group] = self._group_start(group, op, address, distance)
         return element(self.builder, self._starts[group], ir.Constant(I64, distance - group.low), int_type(8))
 
-    def _group_start(self, group: AccessGroup, address: Value, distance: int) -> Value:
+    def _group_start(self, group: AccessGroup, op: Op, address: Value, distance: int) -> Value:
         """Where the lowest access of a group is on the host; leaves here unless all are in one window."""
         b = self.builder
         lowest = b.add(address, constant(self.emitter.registers.type, group.low - distance))
         done = b.append_basic_block("all")
-        ways = self._ways(lowest, group.hi - group.low, shared=not group.stores)
+        extent = group.hi - group.low
+        ways = self.emitter.memory.ways(
+            lowest, extent, origin=origin_of(self.emitter.origins, [op]), shared=not group.stores, stores=group.stores
+        )
         incoming = self.through_windows(ways, lambda place: element(b, place[0], place[1], int_type(8)), done)
         self.leave_here()
         return self.joined(PTR, incoming, done)
 
-    def _ways(self, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Any, Value]]:
+    def _ways(self, op: Op, address: Value, size: int, *, shared: bool) -> Iterator[tuple[Any, Value]]:
         """((base, offset), whether the access lies inside) of each window."""
-        for base, lo, window_size in self.emitter.windows_for(shared=shared):
-            window = Window(base, ir.Constant(self.emitter.xlen, lo), None)
-            offset, inside = window_offset(self.builder, window, address, size, exact=window_size)
-            yield (base, offset), inside
+        origin = origin_of(self.emitter.origins, [op])
+        return self.emitter.memory.ways(address, size, origin=origin, shared=shared, stores=not shared)
 
     def _opaque(self, value: Value) -> Value:
         """The same value, hidden from LLVM: it would make one load of those in two windows, and then has to compute an

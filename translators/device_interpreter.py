@@ -35,6 +35,7 @@ from vmjit.kernels.device_memory import (
     I32,
     I64,
     DeviceWindow,
+    emit_find,
     emit_slow_access,
     load_field,
     load_global,
@@ -42,6 +43,7 @@ from vmjit.kernels.device_memory import (
     store_global,
     window_access,
 )
+from vmjit.kernels.device_outputs import emit_keep_output
 from vmjit.kernels.layout import STOP_CALL, STOP_FENCE_I, STOP_NEED_CODE
 from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.exact_floats import emit_device_exact_float
@@ -62,7 +64,6 @@ TakeTurns = Callable[[Builder, Value, Callable[[Value], Sequence[Value]]], Seque
 _STOPS = {
     "ebreak": int(Stop.EBREAK),
     "unsupported": int(Stop.UNSUPPORTED),
-    "ecall": STOP_CALL,
     "fence_i": STOP_FENCE_I,
 }
 
@@ -115,9 +116,12 @@ class DeviceInterpreter:
         self.take_turns = take_turns
         *lane, self.left = args
         self.lane = _Lane(*lane)
-        self.slow = emit_slow_access(builder.module, registers.name, registers.type.bits)
+        module, xlen = builder.module, registers.type.bits
+        find = emit_find(module, registers.name, xlen)
+        self.slow = emit_slow_access(module, registers.name, xlen, find)
+        self.keep_output = emit_keep_output(module, registers, find)
         if registers.float_status is not None:
-            emit_device_exact_float(builder.module, exact_float_name(registers))
+            emit_device_exact_float(module, exact_float_name(registers))
 
     def emit(self) -> Value:
         b = self.builder
@@ -243,9 +247,11 @@ class DeviceInterpreter:
         if terminator.name == "trap":
             context.record_fault(terminator.data, temps.value(terminator.args[0]))
             return _action(_STOP_HERE), ir.Constant(I64, int(Stop.FAULT))
+        if terminator.name == "ecall":
+            return self._emit_call()
         if terminator.name in _STOPS:
-            # An environment call and a fence retire when they are handled, the others do not.
-            retires = terminator.name in ("ecall", "fence_i")
+            # A fence retires when it is handled, as an environment call does; the others do not.
+            retires = terminator.name == "fence_i"
             return _action(_STOP if retires else _STOP_HERE), ir.Constant(I64, _STOPS[terminator.name])
         if terminator.name == "branch":
             taken, other = (context.wide(temps.value(t)) for t in terminator.targets)
@@ -256,6 +262,13 @@ class DeviceInterpreter:
         target = context.wide(temps.value(terminator.args[0]))
         self._remember_target(target)
         return _action(_JUMP), target
+
+    def _emit_call(self) -> Sequence[Value]:
+        """The host serves environment calls, unless all that is to be done is to keep what the lane writes: then the
+        link behind the call's slot goes on."""
+        b = self.builder
+        kept = b.icmp_unsigned("!=", b.call(self.keep_output, self.lane), ir.Constant(I32, 0))
+        return b.select(kept, _action(_NEXT), _action(_STOP)), ir.Constant(I64, STOP_CALL)
 
     def _remember_target(self, target: Value) -> None:
         """For forming regions: where the computed jump at this slot went. A hint, even where the jump faults."""
@@ -425,7 +438,8 @@ class _TemplateContext:
     def _window(self, *, shared: bool) -> DeviceWindow:
         b, machine = self.builder, self.lane.machine
         first = DeviceMachine.WINDOW1_LO if shared else DeviceMachine.WINDOW0_LO
-        lo, size, offset = (load_global(b, machine, offset=first + 8 * i) for i in range(3))
+        lo, offset = (load_global(b, machine, offset=first + 8 * i) for i in (0, 2))
+        size = load_field(b, self.lane.fields, LaneField.SHARED if shared else LaneField.REACH)
         if shared:
             base = b.add(load_global(b, machine, offset=DeviceMachine.SHARED), offset)
         else:

@@ -8,8 +8,9 @@ in its fields then. The same body serves CUDA and AMD, and compiles for the host
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -23,17 +24,21 @@ from vmjit.kernels.device_memory import (
     I64,
     DeviceWindow,
     aligned_window,
+    hull_bits,
     load_field,
     load_global,
+    page_bit,
     place_in_window,
     store_field,
     store_global,
     window_access,
 )
+from vmjit.kernels.page_bits import PAGE_BYTES
 from vmjit.translators.access_groups import AccessGroup, access_groups
 from vmjit.translators.loop_unrolling import UnrolledLoop, unrolled_loops
 from vmjit.translators.lowering import Builder, Value, constant, int_type
-from vmjit.translators.region_body import RegionBody, RegionContext, WindowPlan
+from vmjit.translators.pointer_origins import Origin, PointerOrigins, origin_of
+from vmjit.translators.region_body import PageWindows, RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
 from vmjit.translators.value_ranges import Range, ValueRanges, anything
 
@@ -75,6 +80,17 @@ class DeviceRegion(RegionBody):
         self.ranges = ValueRanges(region, registers)
         self.private = aligned_window(plan.private_lo, plan.private_size, windows.private_offset, word)
         self.shared = aligned_window(plan.shared_lo, plan.shared_size, windows.shared_offset, word)
+        self.paged = plan.paged
+        if plan.paged is not None:
+            self._have_pages(plan.paged, windows.private_offset, word)
+
+    def _have_pages(self, paged: PageWindows, private_offset: int, word: int) -> None:
+        """The windows of lanes whose mappings change."""
+        self.origins = PointerOrigins(self.region, self.registers, self.windows)
+        by_page = private_offset + paged.hull_lo - self.private[0]
+        self.hull = aligned_window(paged.hull_lo, paged.hull_size, by_page, word)
+        on_stack = private_offset + paged.stack_lo - self.private[0]
+        self.stack = aligned_window(paged.stack_lo, paged.stack_size, on_stack, word)
 
     def emit(self) -> Value:
         b, bits = self.builder, self.registers.storage.bits
@@ -82,6 +98,8 @@ class DeviceRegion(RegionBody):
         with b.goto_block(self.done):
             self.result = b.phi(I64)
         self.shared_base = load_global(b, self.machine, offset=DeviceMachine.SHARED)
+        if self.paged is not None:
+            self.reach = load_field(b, self.fields, LaneField.REACH)
         for index in self.cells:
             offset = register_offset(index, bits)
             self.store_register(index, load_global(b, self.lane_registers, self.register_type(index), offset))
@@ -96,16 +114,98 @@ class DeviceRegion(RegionBody):
     def context(self, pc: int, size: int) -> RegionContext:
         return _DeviceContext(self, pc, size)
 
-    def window(self, window: tuple[int, int, int], *, shared: bool, room: int | None = None) -> DeviceWindow | None:
-        """A window of (lo, size, offset), None where it is empty; `room` stands in for its size."""
+    def window(self, window: tuple[int, int, int], *, shared: bool, room: Value | None = None) -> DeviceWindow | None:
+        """A window of (lo, size, offset), None where it is empty; `room`, of the guest's width, stands in for its
+        size."""
         lo, size, offset = window
         if not size:
             return None
         b = self.builder
         base = b.add(self.shared_base if shared else self.memory, ir.Constant(I64, offset * (1 if shared else GROUP)))
-        size_ = ir.Constant(self.xlen, size if room is None else room)
+        size_ = self.size_of(window) if room is None else room
         near = self.xlen.width == 32 and size * GROUP < 1 << 32
         return DeviceWindow(base, ir.Constant(self.xlen, lo), size_, not shared, near=near)
+
+    def size_of(self, window: tuple[int, int, int]) -> Value:
+        """Bytes of a window, of the guest's width."""
+        if self.paged is None or window is not self.private:
+            return ir.Constant(self.xlen, window[1])
+        return self.reach if self.xlen.width == 64 else self.builder.trunc(self.reach, self.xlen)
+
+    def room_for(self, window: tuple[int, int, int], extent: int, unit: int) -> Value:
+        """What the offset of accesses of `extent` bytes has to be below, a multiple of `unit`, a power of two."""
+        size = self.size_of(window)
+        if isinstance(size, ir.Constant):
+            room = (window[1] - extent) // unit * unit + unit if window[1] >= extent else 0
+            return ir.Constant(self.xlen, room)
+        b = self.builder
+        rest = b.and_(
+            b.sub(size, ir.Constant(self.xlen, extent)), ir.Constant(self.xlen, -unit % (1 << self.xlen.width))
+        )
+        enough = b.icmp_unsigned(">=", size, ir.Constant(self.xlen, extent))
+        return b.select(enough, b.add(rest, ir.Constant(self.xlen, unit)), ir.Constant(self.xlen, 0))
+
+    def windows_for(self, op: Op) -> list[tuple[tuple[int, int, int], bool]]:
+        """(window, whether it is the shared one) of those that an access is in, most likely."""
+        shared = [(self.shared, True)] if op.name == "load" else []
+        if self.paged is None:
+            return [(self.private, False), *shared]
+        private, stack = (self.private, False), (self.stack, False)
+        ways = {Origin.STACK: [stack], Origin.DATA: [private], Origin.SHARED: shared}
+        return ways.get(self.origins.of(op), [private, stack, *shared])
+
+    def origin_of(self, ops: Iterable[Op]) -> Origin:
+        """Where accesses that are decided together are, most likely."""
+        return Origin.UNKNOWN if self.paged is None else origin_of(self.origins, ops)
+
+    def allows(self, address: Value, extent: int, origin: Origin, *, stores: bool) -> Value:
+        """Whether `extent` bytes from an address on are memory that the lane may access, if they are in its hull."""
+        b, paged = self.builder, self.paged
+        assert paged is not None
+        found = []
+        for window, elsewhere in ((self.private, Origin.STACK), (self.stack, Origin.DATA)):
+            if origin is not elsewhere:
+                offset = b.sub(address, ir.Constant(self.xlen, window[0]))
+                found.append(b.icmp_unsigned("<", offset, self.room_for(window, extent, 1)))
+        known = reduce(b.or_, found)
+        if extent > PAGE_BYTES:
+            return known
+        hull, ask, decided = (b.append_basic_block(name) for name in ("hull", "ask", "decided"))
+        before = b.block
+        self.branch(known, decided, hull, rare=False)
+        b.position_at_end(hull)
+        offset = b.sub(address, ir.Constant(self.xlen, paged.hull_lo))
+        self.branch(b.icmp_unsigned("<", offset, self.room_for(self.hull, extent, 1)), ask, decided, rare=False)
+        b.position_at_end(ask)
+        bits = hull_bits(b, self.fields, self.machine, ir.Constant(I1, int(stores)))
+        wide = offset if offset.type.width == 64 else b.zext(offset, I64)
+        both = b.and_(page_bit(b, bits, wide), page_bit(b, bits, b.add(wide, ir.Constant(I64, extent - 1))))
+        asked = b.block
+        b.branch(decided)
+        b.position_at_end(decided)
+        result = b.phi(I1)
+        for value, block in ((ir.Constant(I1, 1), before), (ir.Constant(I1, 0), hull), (both, asked)):
+            result.add_incoming(value, block)
+        return result
+
+    def by_page(self, op: Op, addresses: list[Value], size: int) -> Iterator[tuple[list[Value], Value]]:
+        """(where words of an access are, whether it may be made there) where the pages of the hull decide."""
+        found = None if self.paged is None else self.window(self.hull, shared=False)
+        if found is None or self.paged is None:
+            return
+        b = self.builder
+        hull, outside = b.append_basic_block("hull"), b.append_basic_block("outside")
+        known = self.ranges.addresses.get(id(op)) or anything(self.registers.type)
+        aligned = len(addresses) == 1 and known.divisor >= size
+        places = [window_access(b, found, address, size, aligned=aligned) for address in addresses]
+        self.branch(reduce(b.and_, (inside for _, inside in places)), hull, outside, rare=False)
+        b.position_at_end(hull)
+        bits = hull_bits(b, self.fields, self.machine, ir.Constant(I1, int(op.name != "load")))
+        offsets = [b.sub(address, ir.Constant(self.xlen, self.paged.hull_lo)) for address in addresses]
+        wide = [offset if offset.type.width == 64 else b.zext(offset, I64) for offset in offsets]
+        yield [place for place, _ in places], reduce(b.and_, (page_bit(b, bits, offset) for offset in wide))
+        b.branch(outside)
+        b.position_at_end(outside)
 
     # -- loops: several iterations behind one check
 
@@ -131,7 +231,10 @@ class DeviceRegion(RegionBody):
             known = self.ranges.register(loop.head, group.register)
             whole = group is loop.stepping
             shared = group in loop.loads and self._starts_in_shared(loop, group)
-            bases[group], inside = check_group(self, group, value, known, whole=whole, shared=shared)
+            inside_loop = (op for pc in loop.body for op in self.region.blocks[pc].ops())
+            ops = (op for op in inside_loop if loop.members.get((0, id(op)), (None, 0))[0] is group)
+            origin = self.origin_of(ops)
+            bases[group], inside = check_group(self, group, value, known, whole=whole, shared=shared, origin=origin)
             self._require(inside, rolled)
         for group, distance in loop.members.values():
             bases[group].prepare(distance)  # here, before the ways part
@@ -246,7 +349,14 @@ class _GroupBase:
 
 
 def check_group(
-    region: DeviceRegion, group: AccessGroup, value: Value, known: Range, *, whole: bool = False, shared: bool = False
+    region: DeviceRegion,
+    group: AccessGroup,
+    value: Value,
+    known: Range,
+    *,
+    whole: bool = False,
+    shared: bool = False,
+    origin: Origin = Origin.UNKNOWN,
 ) -> tuple[_GroupBase, Value]:
     """Where the group's accesses take place, and whether all lie in the window, for the register's value.
 
@@ -255,18 +365,19 @@ def check_group(
     """
     b = region.builder
     word = region.registers.type.bits // 8
-    memory = region.shared if shared else region.private
-    _, size, _ = memory
+    by_page = region.paged is not None and not shared
+    memory = region.shared if shared else region.hull if by_page else region.private
     # What is known of the lowest address is used only where it agrees with what the accesses ask for.
     step = min(known.step, word) if known.rest % min(known.step, group.alignment) == 0 else 1
     low = group.low - (known.rest + group.low) % step
     extent = group.hi - low
     unit = word if whole else max(group.alignment, step)
-    room = (size - extent) // unit * unit + unit if size >= extent else 0
-    window = region.window(memory, shared=shared, room=room)
+    window = region.window(memory, shared=shared, room=region.room_for(memory, extent, unit))
     assert window is not None
     address = b.add(value, ir.Constant(region.xlen, low))
     first, inside = window_access(b, window, address, unit, aligned=step >= unit)
+    if by_page:
+        inside = b.and_(inside, region.allows(address, extent, origin, stores=group.stores))
     return _GroupBase(region, low, window, b.sub(address, window.lo), first, unit), inside
 
 
@@ -294,7 +405,8 @@ class _DeviceContext(RegionContext):
             known = self._range(op)
             rest = (known.rest - distance) % known.step
             value = anything(self.body.registers.type, known.step, rest)
-            base, inside = check_group(self.body, group, self.operand(Register(group.register)), value)
+            register = self.operand(Register(group.register))
+            base, inside = check_group(self.body, group, register, value, origin=self.body.origin_of([op]))
             b = self.builder
             hit, miss = b.append_basic_block("all"), b.append_basic_block("not_all")
             self.body.branch(inside, hit, miss, rare=False)
@@ -363,13 +475,14 @@ class _DeviceContext(RegionContext):
     def _two_words(self, op: Op, address: Value) -> Iterator[tuple[tuple[Value, Value], Value]]:
         """(where both words of an access are, whether it may be made there) in each window."""
         b, body = self.builder, self.body
-        windows = [(body.private, False), (body.shared, True)] if op.name == "load" else [(body.private, False)]
         following = b.add(address, ir.Constant(body.xlen, 4))
-        for window, shared in windows:
+        for window, shared in body.windows_for(op):
             found = body.window(window, shared=shared)
             if found is not None:
                 (low, inside), (high, also) = (window_access(b, found, at, 4) for at in (address, following))
                 yield (low, high), b.and_(inside, also)
+        for (low, high), inside in body.by_page(op, [address, following], 4):
+            yield (low, high), inside
 
     def _ways(self, op: Op, address: Value) -> Iterator[tuple[Value, Value]]:
         """(where an access takes place, whether it may) in the lane's own window and, for a load, in the shared one.
@@ -377,15 +490,17 @@ class _DeviceContext(RegionContext):
         A window where it never takes place is left out; of one where it always does, LLVM need not be told more.
         """
         body, known, size = self.body, self._range(op), op.type.bits // 8
-        windows = [(body.private, False), (body.shared, True)] if op.name == "load" else [(body.private, False)]
-        for window, shared in windows:
+        for window, shared in body.windows_for(op):
             lo, extent, _ = window
             found = body.window(window, shared=shared)
             if found is None or known.outside(lo, extent):
                 continue
             place, inside = window_access(self.builder, found, address, size, aligned=known.divisor >= size)
-            if known.inside(lo, extent) and known.divisor >= size:
+            sure = body.windows.sure_size if window is body.private else extent
+            if known.inside(lo, min(extent, sure)) and known.divisor >= size:
                 inside = ir.Constant(I1, 1)
+            yield place, inside
+        for (place,), inside in body.by_page(op, [address], size):
             yield place, inside
 
 

@@ -63,7 +63,8 @@ from vmjit.kernels.layout import (
     VectorEntry,
     register_offset,
 )
-from vmjit.kernels.memory import Window, emit_slow_access, load_at, store_at, window_offset
+from vmjit.kernels.memory import Window, emit_pages_permit, emit_slow_access, load_at, store_at, window_offset
+from vmjit.kernels.page_bits import one_page_permits
 from vmjit.stops import TRAP_ACCESS, Stop
 from vmjit.translators.exact_floats import emit_exact_float, emit_exact_floats
 from vmjit.translators.float_ops import emit_float_op, limit_of
@@ -139,6 +140,7 @@ class InterpreterModule:
 
 
 EXACT_FLOAT, EXACT_FLOATS = "exact_float", "exact_floats"
+PAGES_PERMIT = "pages_permit"
 
 _EXPORTED = (
     "handlers",
@@ -152,6 +154,7 @@ _EXPORTED = (
     "goto_computed",
     "slow_load",
     "slow_store",
+    PAGES_PERMIT,
     NEED_CODE,
     ENTER_COMPILED,
     CALL_HOOK,
@@ -266,12 +269,32 @@ class _HandlerContext:
         value1 = load_at(b, window1.base, offset, llvm_type)
         b.branch(blocks["loaded"])
         b.position_at_end(blocks["neither"])
-        self.handler.leave(self.slow)
+        place = self._by_page(address, type_.bits // 8, Frame.READABLE)
+        value2 = b.load(place, typ=llvm_type, align=1)
+        permitted = b.block
+        b.branch(blocks["loaded"])
         b.position_at_end(blocks["loaded"])
         value = b.phi(llvm_type)
         value.add_incoming(value0, blocks["private"])
         value.add_incoming(value1, blocks["shared"])
+        value.add_incoming(value2, permitted)
         return value
+
+    def _by_page(self, address: Value, size: int, bits: Frame) -> Value:
+        """Where an access is in private memory of which each page is asked for; leaves for the slow version unless it
+        may be made there."""
+        b, frame, xlen = self.builder, self.handler.frame, self.shared.xlen
+        hull, permitted, slow = (b.append_basic_block(name) for name in ("hull", "permitted", "slow"))
+        lo, limit = (load_field(b, frame, field, xlen) for field in (Frame.HULL_LO, Frame.HULL_LIMIT))
+        offset, inside = window_offset(b, Window(None, lo, limit), address, size)
+        assume_rare(b.cbranch(inside, hull, slow), taken_rare=False)
+        b.position_at_end(hull)
+        allowed = one_page_permits(b, load_field(b, frame, bits, PTR), offset, size)
+        assume_rare(b.cbranch(allowed, permitted, slow), taken_rare=False)
+        b.position_at_end(slow)
+        self.handler.leave(self.slow)
+        b.position_at_end(permitted)
+        return element(b, load_field(b, frame, Frame.HULL_BASE, PTR), offset, int_type(8))
 
     def store(self, op: Op, address: Value, value: Value) -> None:
         type_ = op.type
@@ -279,14 +302,17 @@ class _HandlerContext:
             self._store_slowly(type_, address, value)
             return
         b = self.builder
-        private, other = b.append_basic_block("private"), b.append_basic_block("other")
+        private, other, stored = (b.append_basic_block(name) for name in ("private", "other", "stored"))
         window0 = Window(self.handler.base, self.handler.lo, self.handler.limit)
         offset, inside = window_offset(b, window0, address, type_.bits // 8)
         assume_rare(b.cbranch(inside, private, other), taken_rare=False)
         b.position_at_end(other)
-        self.handler.leave(self.slow)
+        b.store(value, self._by_page(address, type_.bits // 8, Frame.WRITABLE), align=1)
+        b.branch(stored)
         b.position_at_end(private)
         store_at(b, self.handler.base, offset, value)
+        b.branch(stored)
+        b.position_at_end(stored)
 
     def _wide(self, value: Value) -> Value:
         return value if value.type.width == 64 else self.builder.zext(value, I64)
@@ -339,6 +365,7 @@ class _Shared:
         self.xlen = int_type(registers.type.bits)
         self.slow: dict[TemplateKey, Any] = {}
         self.slow_load, self.slow_store = emit_slow_access(module)
+        emit_pages_permit(module, PAGES_PERMIT)
         if registers.float_status is not None:
             self.exact_float = emit_exact_float(module, EXACT_FLOAT)
             emit_exact_floats(module, EXACT_FLOATS, self.exact_float)

@@ -26,11 +26,26 @@ I64 = ir.IntType(64)
 
 
 @dataclass(frozen=True)
+class PageWindows:
+    """What of the private window compiled code finds as it is, of lanes whose mappings change.
+
+    The private window's first `data_size` bytes and the stack can always be read and written. Behind the data is the
+    heap, as far as the lane's `AddressSpaceRow` says. Everything else in the hull is asked for by page; all in bytes.
+    """
+
+    data_size: int
+    stack_lo: int
+    stack_size: int
+    hull_lo: int
+    hull_size: int
+
+
+@dataclass(frozen=True)
 class WindowPlan:
     """The memory windows as constants of the compiled code: guest address and size in bytes; size 0: none.
 
     `more` says that the program has memory outside the two windows, which compiled code then looks up in place
-    instead of leaving to the interpreter.
+    instead of leaving to the interpreter. With `paged`, the size of the private window is that it can come to have.
     """
 
     private_lo: int
@@ -38,6 +53,12 @@ class WindowPlan:
     shared_lo: int
     shared_size: int
     more: bool
+    paged: PageWindows | None = None
+
+    @property
+    def sure_size(self) -> int:
+        """Bytes of the private window that can always be read and written."""
+        return self.private_size if self.paged is None else self.paged.data_size
 
 
 class RegionBody:

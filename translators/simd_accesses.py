@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from vmjit.ir.values import Op
-from vmjit.kernels.emit import I32, I64, PTR, Value, element, load_field
-from vmjit.kernels.interleaved import PrivateWords
+from vmjit.kernels.emit import I32, I64, PTR, Value, assume, element, load_field
+from vmjit.kernels.interleaved import WORD_BYTES, GroupPages, PrivateWords, UniformPlace, VaryingPlaces
 from vmjit.kernels.layout import GroupFrame
 from vmjit.translators.lane_forms import NARROW_BITS, Form
 from vmjit.translators.lowering import int_type
+from vmjit.translators.pointer_origins import Origin, PointerOrigins
+from vmjit.translators.region_body import PageWindows
 from vmjit.translators.value_ranges import Range, anything
 from vmjit.translators.ways import Join
 
@@ -34,6 +36,41 @@ class SimdAccesses:
         private = load_field(self.builder, self.frame, GroupFrame.MEMORY, PTR)
         self.shared_base = load_field(self.builder, self.frame, GroupFrame.SHARED, PTR)
         self.memory = PrivateWords(self.lanes, private, self.windows.private_lo, self.windows.private_size)
+        self.pages: GroupPages | None = None
+        if self.windows.paged is not None:
+            self._have_pages(self.windows.paged, private)
+
+    def _have_pages(self, paged: PageWindows, private: Value) -> None:
+        """The windows of lanes whose mappings change."""
+        b, lanes, frame, plan = self.builder, self.lanes, self.frame, self.windows
+        self.origins = PointerOrigins(self.region.region, self.region.registers, plan)
+
+        def words(lo: int) -> Value:
+            return element(b, private, ir.Constant(I64, (lo - plan.private_lo) // WORD_BYTES), lanes.type(32))
+
+        self.memory = PrivateWords(lanes, words(paged.hull_lo), paged.hull_lo, paged.hull_size)
+        reach = load_field(b, frame, GroupFrame.REACH)
+        assume(b, b.icmp_unsigned(">=", reach, ir.Constant(I64, paged.data_size)))
+        self.private = PrivateWords(lanes, private, plan.private_lo, plan.private_size, reach)
+        self.stack = PrivateWords(lanes, words(paged.stack_lo), paged.stack_lo, paged.stack_size)
+        rows = b.load(
+            element(b, frame, ir.Constant(I64, GroupFrame.SPACE_WORDS), ir.IntType(8)), typ=lanes.type(32), align=4
+        )
+        spaces = load_field(b, frame, GroupFrame.SPACES, PTR)
+        writable = b.trunc(load_field(b, frame, GroupFrame.BITMAP_WORDS), I32)
+        self.pages = GroupPages(lanes, paged.hull_lo, spaces, rows, writable)
+
+    def _origin(self, op: Op) -> Origin:
+        return Origin.UNKNOWN if self.pages is None else self.origins.of(op)
+
+    def _privates(self, op: Op) -> list[PrivateWords]:
+        """The private windows that an access may be in, the likeliest first."""
+        if not self._may_be_private(op):
+            return []
+        if self.pages is None:
+            return [self.memory]
+        windows = {Origin.STACK: [self.stack], Origin.DATA: [self.private], Origin.SHARED: []}
+        return windows.get(self._origin(op), [self.private, self.stack])
 
     def _known_range(self, op: Op) -> Range:
         return self.ranges.addresses.get(id(op), anything(self.xlen))
@@ -44,6 +81,8 @@ class SimdAccesses:
 
     def _may_be_shared(self, op: Op) -> bool:
         lo, size = self.windows.shared_lo, self.windows.shared_size
+        if self._origin(op) in (Origin.STACK, Origin.DATA):
+            return False
         return size >= op.type.bits // 8 and not self._known_range(op).outside(lo, size)
 
     def load(self, op: Op, address: Held) -> Held:
@@ -82,8 +121,8 @@ class SimdAccesses:
 
     def _load_uniform(self, op: Op, address: Value, join: Join) -> None:
         b = self.builder
-        if self._may_be_private(op):
-            inside, place = self.memory.uniform(address, op.type.bits)
+        for window in self._privates(op):
+            inside, place = window.uniform(address, op.type.bits)
             with join.way(inside):
                 join.add(place.load())
         if self._may_be_shared(op):
@@ -91,6 +130,10 @@ class SimdAccesses:
             with join.way(inside):
                 pointer = element(b, self.shared_base, offset, ir.IntType(8))
                 join.add(self.lanes.splat(b.load(pointer, typ=int_type(op.type.bits), align=1)))
+        if self._may_be_private(op) and self.pages is not None:
+            inside, place = self._uniform_by_page(self.pages, op, address, stores=False)
+            with join.way(inside):
+                join.add(place.load())
 
     def _addresses(self, address: Held) -> Value:
         """A vector of addresses, in 32 bits where all that can be accessed lies below 2^31."""
@@ -102,19 +145,42 @@ class SimdAccesses:
 
     def _load_varying(self, op: Op, address: Held, join: Join) -> None:
         addresses = self._addresses(address)
-        if self._may_be_private(op):
+        privates = self._privates(op)
+        if privates:
             same, first = self.lanes.all_same(addresses)
             with join.way(same, rare=None):
-                inner, place = self.memory.uniform(self._extended(first), op.type.bits)
-                with join.way(inner):
-                    join.add(place.load())
-            inside, places = self.memory.varying(addresses, op.type.bits)
+                for window in privates:
+                    inner, place = window.uniform(self._extended(first), op.type.bits)
+                    with join.way(inner):
+                        join.add(place.load())
+        for window in privates:
+            inside, places = window.varying(addresses, op.type.bits)
             with join.way(self.lanes.all(inside)):
                 join.add(places.load())
         if self._may_be_shared(op):
             inside, offsets = self._shared_offset(op, addresses)
             with join.way(self.lanes.all(inside)):
                 join.add(self.lanes.gather(self.shared_base, self._narrowed(offsets), op.type.bits))
+        if self._may_be_private(op) and self.pages is not None:
+            inside, places = self._varying_by_page(self.pages, op, addresses, stores=False)
+            with join.way(self.lanes.all(inside)):
+                join.add(places.load())
+
+    def _uniform_by_page(
+        self, pages: GroupPages, op: Op, address: Value, *, stores: bool
+    ) -> tuple[Value, UniformPlace]:
+        """(whether all lanes may access an address by what they may do with its page, where it is)."""
+        lanes = self.lanes
+        inside, place = self.memory.uniform(address, op.type.bits)
+        permit = pages.permit(lanes.splat(address), lanes.splat(inside), op.type.bits, stores=stores)
+        return lanes.all(permit), place
+
+    def _varying_by_page(
+        self, pages: GroupPages, op: Op, addresses: Value, *, stores: bool
+    ) -> tuple[Value, VaryingPlaces]:
+        """(which lanes may access their address by what they may do with its page, where it is)."""
+        inside, places = self.memory.varying(addresses, op.type.bits)
+        return pages.permit(addresses, inside, op.type.bits, stores=stores), places
 
     def _narrowed(self, offsets: Value) -> Value:
         """Offsets into the shared window, of the lanes that take part, in 32 bits where they fit."""
@@ -144,22 +210,35 @@ class SimdAccesses:
         vector = self.region.vector(value, op.type.bits)
         join = Join(b, None)
         if address.uniform:
-            inside, place = self.memory.uniform(address.value, op.type.bits)
-            with join.way(inside):
-                place.store(vector)
-                join.add(None)
+            for window in self._privates(op):
+                inside, place = window.uniform(address.value, op.type.bits)
+                with join.way(inside):
+                    place.store(vector)
+                    join.add(None)
+            if self.pages is not None:
+                inside, place = self._uniform_by_page(self.pages, op, address.value, stores=True)
+                with join.way(inside):
+                    place.store(vector)
+                    join.add(None)
         else:
             addresses = self._addresses(address)
             same, first = self.lanes.all_same(addresses)
             with join.way(same, rare=None):
-                inner, place = self.memory.uniform(self._extended(first), op.type.bits)
-                with join.way(inner):
-                    place.store(vector)
+                for window in self._privates(op):
+                    inner, place = window.uniform(self._extended(first), op.type.bits)
+                    with join.way(inner):
+                        place.store(vector)
+                        join.add(None)
+            for window in self._privates(op):
+                inside, places = window.varying(addresses, op.type.bits)
+                with join.way(self.lanes.all(inside)):
+                    places.store(vector, self._scratch())
                     join.add(None)
-            inside, places = self.memory.varying(addresses, op.type.bits)
-            with join.way(self.lanes.all(inside)):
-                places.store(vector, self._scratch())
-                join.add(None)
+            if self.pages is not None:
+                inside, places = self._varying_by_page(self.pages, op, addresses, stores=True)
+                with join.way(self.lanes.all(inside)):
+                    places.store(vector, self._scratch())
+                    join.add(None)
         join.finish(self.region.leave_here)
 
     def _scratch(self) -> Value:

@@ -41,7 +41,7 @@ from vmjit.memory_budget import MemoryBudget
 from vmjit.regrouping import Regrouping
 from vmjit.stops import Stop
 from vmjit.tiering import VISITS_UNTIL_HOT, CompileOptions, RegionCompiler, compile_later
-from vmjit.translators.interpreter import EXACT_FLOAT, EXACT_FLOATS
+from vmjit.translators.interpreter import EXACT_FLOAT, EXACT_FLOATS, PAGES_PERMIT
 from vmjit.translators.vector_unit import vector_unit
 from vmjit.vector_tier import POLICIES, GroupGovernor, VectorCompiler, VectorPolicy
 
@@ -223,13 +223,13 @@ class CpuEngine(Engine[CodeSpace]):
 
     # -- code
 
-    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False) -> CodeSpace:
+    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False, plain: bool = False) -> CodeSpace:
         return CodeSpace(
             self.decoder,
             self.interpreter,
             spans,
-            visits_until_hot=0 if stepped else self.visits_until_hot,
-            compiled_only=self.tier == "scalar" and not stepped,
+            visits_until_hot=0 if stepped or plain else self.visits_until_hot,
+            compiled_only=self.tier == "scalar" and not stepped and not plain,
             hooks=None if stepped else self.hooks,
         )
 
@@ -295,6 +295,7 @@ class CpuEngine(Engine[CodeSpace]):
                 (Frame.SLOW_LOAD, "slow_load"),
                 (Frame.SLOW_STORE, "slow_store"),
                 (Frame.EXACT_FLOAT, EXACT_FLOAT),
+                (Frame.PERMITTED, PAGES_PERMIT),
             ):
                 worker.frame[place // 8] = symbols.get(name, 0)
 
@@ -375,7 +376,8 @@ class CpuEngine(Engine[CodeSpace]):
         self._bound = None  # have the frames written anew
 
     def _list_spaces(self) -> bool:
-        """Tell kernels where the code spaces are; whether that has changed."""
+        """Tell kernels where code spaces and address spaces are; whether there are other code spaces than before."""
+        self.memory.fill_spaces(self._block)
         spaces = [s.descriptor_address for s in self.spaces]
         if spaces == self._listed_spaces:
             return False

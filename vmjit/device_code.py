@@ -102,6 +102,8 @@ class DeviceCodeSpace(GuestCode):
         if template.terminator is None:
             return None
         following = [words[i] for i in template.links]
+        if matched.base.name == "ecall":  # a call that a device can serve itself goes on behind it
+            self._append(self._link, 0, (after, 0), after)
         if matched.base.name == "ecall" or matched.values.get("rd", 0) != 0:
             following.append(after)  # where the call returns to
         return following

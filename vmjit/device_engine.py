@@ -59,12 +59,22 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         places = memory.parts()
         self.kernels = DeviceKernels([m.device for _, m in places], registers, windows, cache or process_cache())
         self._numbers = {key: i for i, key in enumerate(interpreter_keys_of(registers))}
-        self.parts = [DevicePart(registers, state.part(first, first + share.lanes), share) for first, share in places]
+        self._firsts = [first for first, _ in places]
+        self.parts = [
+            DevicePart(
+                registers,
+                state.part(first, first + share.lanes),
+                share,
+                keeps_outputs=environment is not None,
+                gathers_outputs=environment is not None and environment.gathers_outputs,
+            )
+            for first, share in places
+        ]
         self.regions = RegionMemory(self.kernels.cache.disk, ("device", repr(windows)))
         self._jobs: list[None] = []  # one for each that waits for the compile thread or is under way
         self._refused: CompileForbiddenError | None = None
         self._serving = False
-        self._stepped: weakref.WeakSet[DeviceCodeSpace] = weakref.WeakSet()  # for single instructions
+        self._stepped: weakref.WeakSet[DeviceCodeSpace] = weakref.WeakSet()  # of which nothing is compiled
         self.reset_code()
 
     @property
@@ -74,7 +84,7 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
     @property
     def whole(self) -> bool:
         """Whether the host's state and the devices' memory belong together: no launch or call is half done."""
-        return not self._serving and not any(part.launched for part in self.parts)
+        return not self._serving and not any(part.launched or part.written for part in self.parts)
 
     def release(self) -> None:
         """Give the devices back what is there, the lanes' memory too."""
@@ -84,9 +94,9 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
 
     # -- code
 
-    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False) -> DeviceCodeSpace:
+    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False, plain: bool = False) -> DeviceCodeSpace:
         space = DeviceCodeSpace(self.decoder, self._numbers, spans)
-        if stepped:
+        if stepped or plain:
             self._stepped.add(space)
         elif self.tier == "auto":
             self._in_background(space, self._recall)
@@ -124,6 +134,8 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
     def _compile_hot(self) -> None:
         """Have the blocks that jumps arrive at most often compiled in the background."""
         for space in self.spaces:
+            if space in self._stepped:
+                continue
             visits = space.slots["visits"][: space.used]
             hot = np.flatnonzero(visits >= self.visits_until_hot)
             order = hot[np.argsort(visits[hot])[::-1]]
@@ -197,18 +209,31 @@ class DeviceEngine(Engine[DeviceCodeSpace]):
         if self._refused is not None:
             raise self._refused
         kernels = [self.kernels.kernel(part.device) for part in self.parts]
+        room = None if self.environment is None else self.environment.output_room()
         try:
-            for part, kernel in zip(self.parts, kernels, strict=True):
-                part.launch(kernel, self.spaces)
-            report.compiled_instructions += sum(part.finish() for part in self.parts)
+            for first, part, kernel in zip(self._firsts, self.parts, kernels, strict=True):
+                part.launch(kernel, self.spaces, None if room is None else room[first : first + part.state.lanes])
+            report.compiled_instructions += self._take_over()
         except KeyboardInterrupt:
             # The second Ctrl-C. What the lanes have run on the device is not to be lost.
-            report.compiled_instructions += sum(part.finish() for part in self.parts)
+            report.compiled_instructions += self._take_over()
             raise
         if self.tier != "interpreter":
             for part in self.parts:
                 part.download_profile()
             self._compile_hot()
+
+    def _take_over(self) -> int:
+        """Wait for the launches and take over what the lanes have done; gives the instructions that ran in compiled
+        code."""
+        compiled = 0
+        for first, part in zip(self._firsts, self.parts, strict=True):
+            compiled += part.finish()
+            while part.written:  # before calls are served: what lanes write there comes behind it
+                assert self.environment is not None
+                stream, lanes, sizes, writes, data = part.written.pop()
+                self.environment.take_outputs(stream, lanes + first, sizes, writes, data)
+        return compiled
 
     def _serve(self, report: RunReport) -> None:
         self._serving = True

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import PAGE
 from vmjit.device_buffers import DeviceBuffers
 from vmjit.device_code import DeviceCodeSpace
 from vmjit.device_code_copy import CodeCopy
 from vmjit.device_lane_memory import DeviceLaneMemory
+from vmjit.device_outputs import DeviceOutputs, Written
 from vmjit.devices.interface import Buffer, Kernel
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.device_layout import (
@@ -24,7 +26,7 @@ from vmjit.kernels.device_layout import (
     registers_bytes,
 )
 from vmjit.kernels.device_memory import aligned_window
-from vmjit.kernels.layout import STOP_RUNNING
+from vmjit.kernels.layout import STOP_RUNNING, AddressSpaceRow
 from vmjit.lane_state import LaneState
 
 # A launch is to take about this long: short against Ctrl-C and a display's watchdog, long against the copies around it.
@@ -34,9 +36,21 @@ _MIN_QUANTUM, _MAX_QUANTUM = 256, 1 << 26
 
 
 class DevicePart:
-    """The lanes of `state`, whose memory is on a device. The host's state is whole unless a launch is under way."""
+    """The lanes of `state`, whose memory is on a device. The host's state is whole unless a launch is under way.
 
-    def __init__(self, registers: RegisterFile, state: LaneState, memory: DeviceLaneMemory) -> None:
+    With `keeps_outputs`, lanes may go on behind their writes while a launch runs, and with `gathers_outputs` behind
+    those of several vectors; `written` is what they wrote in the last one, for whoever takes it.
+    """
+
+    def __init__(
+        self,
+        registers: RegisterFile,
+        state: LaneState,
+        memory: DeviceLaneMemory,
+        *,
+        keeps_outputs: bool = False,
+        gathers_outputs: bool = False,
+    ) -> None:
         self.registers = registers
         self.state = state
         self.memory = memory
@@ -44,10 +58,16 @@ class DevicePart:
         self._buffers = DeviceBuffers(self.device)
         self._frames = self._buffers.allocate(memory.groups * frame_bytes(len(registers), registers.storage.bits))
         self._machine = self._buffers.allocate(DeviceMachine.BYTES)
+        self._outputs = DeviceOutputs(self._buffers, state.lanes) if keeps_outputs else None
+        self._output_ends: NDArray[np.uint64] | None = None
+        self.written: list[Written] = []
         self._code: dict[int, CodeCopy] = {}
         self._descriptors: Buffer | None = None
+        self._rows: Buffer | None = None
+        self._rows_there = -1  # which version of the address spaces they are
         self._quantum = _FIRST_QUANTUM
         self._block = self._machine_block()
+        self._block[DeviceMachine.GATHERS // 8] = gathers_outputs
         self._started = 0.0
         self.launched = False
 
@@ -71,24 +91,34 @@ class DevicePart:
             (DeviceMachine.WINDOW1_LO, layout.shared_window),
         ):
             block[first // 8 : first // 8 + 3] = aligned_window(*window, word)
+        if (plan := layout.paged) is not None and memory.spaces is not None:
+            block[DeviceMachine.PAGES_LO // 8], block[DeviceMachine.PAGES_SIZE // 8] = plan.lo, plan.size
+            block[DeviceMachine.HULL_LO // 8] = plan.hull_lo
+            block[DeviceMachine.HULL_BITS // 8] = (plan.hull_lo - plan.bits_lo) // PAGE // 8
+            block[DeviceMachine.BITMAP_BYTES // 8] = memory.spaces.bitmap_bytes
         return block
 
     # -- one launch
 
-    def launch(self, kernel: Kernel, spaces: Sequence[DeviceCodeSpace]) -> None:
-        """Start a slice for every lane that is RUNNING; nothing if there is none."""
+    def launch(self, kernel: Kernel, spaces: Sequence[DeviceCodeSpace], room: NDArray[np.int64] | None = None) -> None:
+        """Start a slice for every lane that is RUNNING; nothing if there is none.
+
+        `room`, (lanes,): the bytes of records that each lane may keep of what it writes; None: all writes are stops.
+        """
         if not (self.state.stop == STOP_RUNNING).any():
             return
         self._upload_code(spaces)
         self._block[DeviceMachine.QUANTUM // 8] = self._quantum
         self.device.copy_to(self._machine, self._block.view(np.uint8))
+        self._output_ends = None if self._outputs is None or room is None else self._outputs.ends(room)
         self._upload_state()
         self._started = time.perf_counter()
         self.launched = True
         self.device.launch(kernel, self.memory.groups * GROUP, self._machine.address)
 
     def finish(self) -> int:
-        """Wait for the launch and take over the lanes' state; gives the instructions that ran in compiled code."""
+        """Wait for the launch and take over the lanes' state and outputs; gives the instructions that ran in compiled
+        code."""
         if not self.launched:
             return 0
         self.device.synchronize()
@@ -131,9 +161,36 @@ class DevicePart:
         for row, values in self._fields():
             fields[row, : state.lanes] = values.astype(np.int64).view(np.uint64)
         fields[LaneField.CODE, : state.lanes] = state.code_index
+        for row, reach in zip((LaneField.REACH, LaneField.SHARED, LaneField.SPACE), self._reach(), strict=True):
+            fields[row, : state.lanes] = reach
+        if self._outputs is not None and self._output_ends is not None:
+            fields[LaneField.OUTPUT, : state.lanes] = self._outputs.starts
+            fields[LaneField.OUTPUT_END, : state.lanes] = self._output_ends
         by_group = np.ascontiguousarray(fields.reshape(LANE_FIELDS, groups, GROUP).transpose(1, 0, 2))
         frames[:, size:] = by_group.view(np.uint8).reshape(groups, -1)
         self.device.copy_to(self._frames, frames.reshape(-1))
+
+    def _reach(self) -> tuple[Any, Any, Any]:
+        """(bytes of the private window that lanes can access, bytes of the shared one, where the rows of their address
+        spaces are): numbers, or (lanes,) uint64."""
+        spaces = self.memory.spaces
+        private, shared = (self._block[size // 8] for size in (DeviceMachine.WINDOW0_SIZE, DeviceMachine.WINDOW1_SIZE))
+        if spaces is None:
+            return private, shared, 0
+        rows = spaces.rows
+        if self._rows is None or self._rows.size < rows.nbytes:
+            if self._rows is not None:
+                self._buffers.free(self._rows)
+                self._rows = None
+            self._rows = self._buffers.allocate(rows.nbytes)
+            self._rows_there = -1
+        if self._rows_there != spaces.version:
+            self.device.copy_to(self._rows, rows.view(np.uint8).reshape(-1))
+            self._rows_there = spaces.version
+        number = self.state.space
+        place = np.uint64(self._rows.address) + number.astype(np.uint64) * np.uint64(rows.strides[0])
+        regular = rows[number, AddressSpaceRow.REGULAR // 8] != 0
+        return rows[number, AddressSpaceRow.REACH // 8], np.where(regular, shared, 0), place
 
     def _download_state(self) -> int:
         """Take over the lanes' state; gives the instructions that ran in compiled code."""
@@ -147,6 +204,8 @@ class DevicePart:
         fields = found.transpose(1, 0, 2).reshape(LANE_FIELDS, -1)[:, : state.lanes]
         for row, values in self._fields():
             values[:] = fields[row].view(np.int64) if values.dtype.kind == "i" else fields[row]
+        if self._outputs is not None and self._output_ends is not None:
+            self.written = self._outputs.download(fields[LaneField.OUTPUT])
         return int(fields[LaneField.COMPILED].sum())
 
     # -- code there, and what was counted back

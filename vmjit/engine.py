@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import AddressSpaces
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
 from vmjit.errors import CompileForbiddenError, HookError
@@ -39,6 +40,9 @@ TIERS = ("auto", "interpreter", "scalar", "simd")
 
 _KEPT_SPACES = 64
 
+# Bytes of lanes' own code that are compared at once.
+_COMPARED_AT_ONCE = 16 << 20
+
 # As plain numbers: comparing an array with an enum's member takes numpy several times as long.
 _EXIT, _ECALL, _EBREAK, _BUDGET = int(Stop.EXIT), int(Stop.ECALL), int(Stop.EBREAK), int(Stop.BUDGET)
 _ARRIVED, _FAULT, _MEMORY = int(Stop.ARRIVED), int(Stop.FAULT), int(Stop.MEMORY)
@@ -54,9 +58,15 @@ class GuestMemory(Protocol):
     """What engines and environments need of the lanes' memory, wherever it lies."""
 
     layout: MemoryLayout
+    spaces: AddressSpaces | None
 
     def gather(
-        self, lanes: NDArray[np.integer], addresses: NDArray[np.uint64], sizes: NDArray[np.int64]
+        self,
+        lanes: NDArray[np.integer],
+        addresses: NDArray[np.uint64],
+        sizes: NDArray[np.int64],
+        *,
+        by_host: bool = False,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]: ...
 
     def scatter(
@@ -65,6 +75,8 @@ class GuestMemory(Protocol):
         addresses: NDArray[np.uint64],
         sizes: NDArray[np.int64],
         data: NDArray[np.uint8],
+        *,
+        by_host: bool = False,
     ) -> NDArray[np.bool_]: ...
 
     def own_bytes(self, span: MemorySpan, lanes: Lanes) -> NDArray[np.uint8]: ...
@@ -73,9 +85,27 @@ class GuestMemory(Protocol):
 
 
 class Environment(Protocol):
-    """Serves environment calls. Gives the lanes that go on behind their call; the others it has stopped."""
+    """What is around lanes."""
 
-    def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes: ...
+    def serve(self, state: LaneState, memory: GuestMemory, lanes: Lanes) -> Lanes:
+        """Serve environment calls. Gives the lanes that go on behind their call; the others it has stopped."""
+
+    gathers_outputs: bool
+
+    def output_room(self) -> NDArray[np.int64]:
+        """(lanes,): how many bytes of records (`kernels/device_layout.py`) of writes to descriptors 1 and 2, also by
+        `writev` if it `gathers_outputs`, each lane may keep by itself; 0 where it must not. They are to be taken over
+        with `take_outputs` before anything else."""
+
+    def take_outputs(
+        self,
+        stream: int,
+        lanes: Lanes,
+        sizes: NDArray[np.int64],
+        writes: NDArray[np.int64],
+        data: NDArray[np.uint8],
+    ) -> None:
+        """What lanes wrote by themselves: `sizes` bytes each, in so many `writes`, lane by lane in `data`."""
 
 
 def _with_breakpoints(span: CodeSpan, breakpoints: Iterable[int], stop: bytes) -> CodeSpan:
@@ -172,9 +202,9 @@ class Engine(ABC, Generic[Space]):
         """The lanes' memory."""
 
     @abstractmethod
-    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False) -> Space:
+    def _new_space(self, spans: Sequence[CodeSpan], *, stepped: bool = False, plain: bool = False) -> Space:
         """A code space for lanes whose executable memory holds this; `stepped` if they execute one instruction
-        there."""
+        there, `plain` if nothing of it is to be compiled."""
 
     @abstractmethod
     def _step(self, lanes: Lanes, report: RunReport) -> None:
@@ -201,7 +231,6 @@ class Engine(ABC, Generic[Space]):
     def reset_code(self) -> None:
         """Forget all decoded code and what is bound to it; every lane has the code that is in its memory now."""
         self.code_was_written = bool(self.spaces)
-        self._code_can_change = any(s.executable and not s.shared for s in self.lane_memory.layout.spans)
         self.spaces = []
         self._space_of = {}
         self._codes = []
@@ -209,33 +238,69 @@ class Engine(ABC, Generic[Space]):
         if self.state.lanes:
             self.assign_code(np.arange(self.state.lanes))
 
+    @property
+    def _code_can_change(self) -> bool:
+        """Whether lanes may execute what they can write."""
+        memory = self.lane_memory
+        own = any(s.executable and not s.shared for s in memory.layout.spans)
+        return own or (memory.spaces is not None and memory.spaces.own_code)
+
     def code_may_have_changed(self, lanes: Lanes) -> None:
         """The memory of these lanes was replaced."""
         if self._code_can_change and len(lanes):
             self.assign_code(lanes)
+
+    def follow_mappings(self) -> None:
+        """Have the code of lanes that since the last time may execute other pages."""
+        spaces = self.lane_memory.spaces
+        if spaces is not None and len(moved := spaces.take_moved()):
+            self.assign_code(moved)
 
     def settle(self) -> None:
         """Have the lanes' memory laid out apart. No lane runs."""
 
     def assign_code(self, lanes: Lanes) -> None:
         """Give each lane the code space of the code its memory holds."""
+        spaces = self.lane_memory.spaces
         spans = [s for s in self.lane_memory.layout.spans if s.executable]
+        if spaces is None:
+            self._assign_code(lanes, spans)
+            return
+        for these, executable, regular in spaces.alike_in_code(lanes):
+            mapped = [part for start, end in executable for part in self._parts(start, end)]
+            self._assign_code(these, spans if regular and mapped == spans else mapped, plain=not regular)
+
+    def _parts(self, start: int, end: int) -> list[MemorySpan]:
+        """The memory in a range."""
+        found = []
+        for span in self.lane_memory.layout.spans:
+            first, last = max(span.lo, start), min(span.end, end)
+            if first < last:
+                whole = (first, last) == (span.lo, span.end)
+                offset = span.offset + first - span.lo
+                part = MemorySpan(first, last - first, span.permissions, span.shared, offset, b"")
+                found.append(span if whole else part)
+        return found
+
+    def _assign_code(self, lanes: Lanes, spans: list[MemorySpan], *, plain: bool = False) -> None:
+        """The same for lanes that may execute these spans."""
         own = [s for s in spans if not s.shared]
         if not own:
-            self.state.code_index[lanes] = self._space(spans, None)
+            self.state.code_index[lanes] = self._space(spans, None, plain=plain)
             return
         self._drop_unused_spaces(lanes)
         same = np.ones(len(lanes), bool)
         for span in own:
             first = self.lane_memory.own_bytes(span, lanes[:1])
-            for i in range(0, len(lanes), 1024):
-                rows = self.lane_memory.own_bytes(span, lanes[i : i + 1024])
-                same[i : i + 1024] &= (rows == first).all(axis=1)
-        self.state.code_index[lanes[same]] = self._space(spans, int(lanes[0]))
+            step = max(_COMPARED_AT_ONCE // span.size, 1)
+            for i in range(0, len(lanes), step):
+                rows = self.lane_memory.own_bytes(span, lanes[i : i + step])
+                same[i : i + step] &= (rows == first).all(axis=1)
+        self.state.code_index[lanes[same]] = self._space(spans, int(lanes[0]), plain=plain)
         for lane in lanes[~same]:
-            self.state.code_index[lane] = self._space(spans, int(lane))
+            self.state.code_index[lane] = self._space(spans, int(lane), plain=plain)
 
-    def _space(self, spans: list[MemorySpan], lane: int | None) -> int:
+    def _space(self, spans: list[MemorySpan], lane: int | None, *, plain: bool) -> int:
         """Index of the code space with the executable bytes that this lane sees."""
         code = []
         for span in spans:
@@ -244,19 +309,20 @@ class Engine(ABC, Generic[Space]):
             else:
                 data = self.lane_memory.own_bytes(span, np.array([lane])).tobytes()
             code.append(CodeSpan(span.lo, data))
-        return self._space_with(code, self.breakpoints)
+        return self._space_with(code, self.breakpoints, plain=plain)
 
-    def _space_with(self, code: list[CodeSpan], breakpoints: frozenset[int] | None) -> int:
+    def _space_with(self, code: list[CodeSpan], breakpoints: frozenset[int] | None, *, plain: bool = False) -> int:
         """Index of the code space for lanes with this in memory that stop at breakpoints; None: for single steps."""
         digest = hashlib.blake2b(digest_size=16)
         for span in code:
             digest.update(span.lo.to_bytes(8, "little") + span.data)
-        digest.update(repr(None if breakpoints is None else (sorted(breakpoints), sorted(self.hooks.items()))).encode())
+        stops = None if breakpoints is None else (sorted(breakpoints), sorted(self.hooks.items()), plain)
+        digest.update(repr(stops).encode())
         key = digest.digest()
         if key not in self._space_of:
             stop = _BREAK[self.decoder.isa.compressed]
             decoded = [_with_breakpoints(span, breakpoints or (), stop) for span in code]
-            self.spaces.append(self._new_space(decoded, stepped=breakpoints is None))
+            self.spaces.append(self._new_space(decoded, stepped=breakpoints is None, plain=plain))
             self._codes.append(code)
             self._space_of[key] = len(self.spaces) - 1
         return self._space_of[key]
@@ -503,6 +569,7 @@ class Engine(ABC, Generic[Space]):
             state.budget[lanes] += 1
             return
         going_on = self.environment.serve(state, self.lane_memory, lanes)
+        self.follow_mappings()
         self._go_on_behind(going_on)
 
     def _go_on_behind(self, lanes: Lanes) -> None:

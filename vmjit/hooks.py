@@ -20,7 +20,8 @@ from vmjit.lane_state import index_of
 from vmjit.stops import Access, Stop
 
 if TYPE_CHECKING:
-    from vmjit.machine import Machine, Registers
+    from vmjit.machine import Machine
+    from vmjit.machine_views import Registers
 
 Bytes = NDArray[np.uint8]
 Lanes = NDArray[np.intp]

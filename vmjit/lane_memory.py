@@ -129,6 +129,9 @@ class LaneMemory(SpanMemory):
             (Frame.WINDOW1_LIMIT, max(size1 - _WIDEST + 1, 0)),
         ):
             frame[place // 8] = value
+        if (plan := self.layout.paged) is not None:
+            frame[Frame.PAGES_LO // 8], frame[Frame.PAGES_SIZE // 8] = plan.lo, plan.size
+            frame[Frame.HULL_LO // 8] = plan.hull_lo
 
     def fill_group_frame(self, frame: NDArray[np.uint64]) -> None:
         """Write what lane groups need to know to a worker's group frame."""
@@ -141,6 +144,22 @@ class LaneMemory(SpanMemory):
         block[MachineBlock.GROUPS // 8] = self.groups.ctypes.data
         # Without groups, every lane is in the first.
         block[MachineBlock.GROUP_SHIFT // 8] = self.group.bit_length() - 1 if self.group > 1 else 63
+
+        if (plan := self.layout.paged) is not None:
+            end = self.layout.private_window[0] + self.layout.private_window[1]
+            block[MachineBlock.HULL_OFFSET // 8] = plan.hull_offset
+            block[MachineBlock.HULL_LIMIT // 8] = end - plan.hull_lo - _WIDEST + 1
+            block[MachineBlock.HULL_BITS // 8] = (plan.hull_lo - plan.bits_lo) // PAGE // 8
+            block[MachineBlock.SHARED_LIMIT // 8] = max(self.layout.shared_window[1] - _WIDEST + 1, 0)
+
+    def fill_spaces(self, block: NDArray[np.uint64]) -> None:
+        """Write where the lanes' address spaces are now, if they have any."""
+        spaces = self.spaces
+        if spaces is not None:
+            block[MachineBlock.SPACES // 8] = spaces.rows.ctypes.data
+            block[MachineBlock.SPACE_BYTES // 8] = spaces.rows.strides[0]
+            block[MachineBlock.SPACE_INDEX // 8] = spaces.numbers.ctypes.data
+            block[MachineBlock.BITMAP_BYTES // 8] = spaces.bitmap_bytes
 
     # -- lanes in groups
 

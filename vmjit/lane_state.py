@@ -42,7 +42,8 @@ class LaneState:
 
     registers: (registers, lanes) uint32 or uint64, as the register file's `storage` says; row r is register r.
     pc, retired, fault_address: (lanes,) uint64. stop: (lanes,) int32. budget: (lanes,) int64, instructions left.
-    fault_access: (lanes,) uint8. code_index: (lanes,) uint32, the lane's code space.
+    fault_access: (lanes,) uint8. code_index: (lanes,) uint32, the lane's code space. space: (lanes,) int32, its address
+    space, where lanes have some (`vmjit/address_spaces.py`).
     """
 
     def __init__(self, lanes: int, registers: RegisterFile) -> None:
@@ -56,15 +57,16 @@ class LaneState:
         self.fault_address = np.zeros(lanes, np.uint64)
         self.fault_access = np.zeros(lanes, np.uint8)
         self.code_index = np.zeros(lanes, np.uint32)
+        self.space = np.zeros(lanes, np.int32)
         self.attention = np.zeros(1, np.int32)
 
-    _BY_LANE = ("registers", "pc", "stop", "budget", "retired", "fault_address", "fault_access", "code_index")
+    BY_LANE = ("registers", "pc", "stop", "budget", "retired", "fault_address", "fault_access", "code_index", "space")
 
     def part(self, first: int, last: int) -> LaneState:
         """The lanes `first` to `last` - 1 of this very state, as views."""
         found = LaneState.__new__(LaneState)
         found.lanes = last - first
-        for name in self._BY_LANE:
+        for name in self.BY_LANE:
             setattr(found, name, getattr(self, name)[..., first:last])
         found.attention = self.attention
         return found
@@ -73,18 +75,18 @@ class LaneState:
         """The state of this moment."""
         found = LaneState.__new__(LaneState)
         found.lanes = self.lanes
-        for name in (*self._BY_LANE, "attention"):
+        for name in (*self.BY_LANE, "attention"):
             setattr(found, name, getattr(self, name).copy())
         return found
 
     def assign(self, other: LaneState) -> None:
         """Take over the state of as many lanes."""
-        for name in self._BY_LANE:
+        for name in self.BY_LANE:
             getattr(self, name)[...] = getattr(other, name)
 
     def rearrange(self, order: NDArray[np.intp]) -> None:
         """Have the state of lane order[i] at i."""
-        for name in self._BY_LANE:
+        for name in self.BY_LANE:
             array = getattr(self, name)
             array[...] = array[..., order]
 

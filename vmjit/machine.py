@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +20,8 @@ from vmjit.environment.linux_start import RANDOM_BYTES, initial_stack
 from vmjit.environment.selection import checked_arguments, checked_variables, is_linux, linux_environment
 from vmjit.errors import ArgumentError, MemoryLimitError, SnapshotError, VmjitError
 from vmjit.hooks import CompiledHook, Hook, Hooks, HostHook
-from vmjit.ir.registers import RegisterFile
-from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.lane_state import LaneState
+from vmjit.machine_views import GuestMemory, Registers
 from vmjit.memory_budget import default_limit
 from vmjit.memory_hooks import MemoryHook, MemoryHooks
 from vmjit.memory_layout import MAX_TOTAL, MemoryLayout, MemorySpan, parse_size, plan_memory
@@ -33,7 +31,7 @@ from vmjit.residence import Residence
 from vmjit.result import RunResult
 from vmjit.snapshot import Snapshot
 from vmjit.snapshots import Snapshots
-from vmjit.span_memory import Bytes, as_bytes
+from vmjit.span_memory import Bytes
 from vmjit.statistics import ExecutionStatistics
 from vmjit.stops import Stop
 
@@ -47,113 +45,6 @@ if TYPE_CHECKING:
 _SP, _A0, _A1 = 2, 10, 11
 
 MAX_THREADS = 1024
-
-
-_UNSIGNED: dict[int, np.dtype[Any]] = {32: np.dtype(np.uint32), 64: np.dtype(np.uint64)}
-_X_REGISTERS = 32
-_FCSR_MASK = 0xFF
-
-
-class Registers:
-    """The guest's registers by ABI name, `x` name or number. Reading gives a copy, (lanes,) uint32 or uint64.
-
-    Programs with floats (F, D) have `f0` to `f31`, by ABI name too, as bits: (lanes,) uint64, a narrower number in the
-    low bits with all bits above it set; and `fcsr`, the rounding mode and the exception flags.
-    """
-
-    def __init__(self, state: LaneState, registers: RegisterFile, changed: Callable[[], None]) -> None:
-        self._state = state
-        self._file = registers
-        self._changed = changed
-
-    def _index(self, name: str | int) -> int:
-        floats = ", f0 to f31, fcsr" if self._file.float_status is not None else ""
-        error = ArgumentError(f"no register {name!r}; there are x0 to x31{floats} and their ABI names")
-        if isinstance(name, str):
-            try:
-                index = self._file.index(name)
-            except KeyError:
-                raise error from None
-            if index in self._file.hidden:
-                raise error
-            return index
-        try:
-            index = operator.index(name)
-        except TypeError:
-            raise error from None
-        if not 0 <= index < _X_REGISTERS:
-            raise error
-        return index
-
-    def _dtype(self, index: int) -> np.dtype[Any]:
-        return _UNSIGNED[self._file.type_of(index).bits]
-
-    def __getitem__(self, name: str | int) -> NDArray[Any]:
-        return self.of_lanes(name, slice(None))
-
-    def __setitem__(self, name: str | int, values: ArrayLike) -> None:
-        """(lanes,) integers or a scalar; negative numbers are two's complement. x0 stays zero."""
-        self.set_of_lanes(name, slice(None), values, self._state.lanes)
-
-    def of_lanes(self, name: str | int, lanes: slice | NDArray[np.integer]) -> NDArray[Any]:
-        """What some lanes have, a copy."""
-        index = self._index(name)
-        values: NDArray[Any] = self._state.registers[index, lanes].astype(self._dtype(index))
-        return values
-
-    def set_of_lanes(self, name: str | int, lanes: slice | NDArray[np.integer], values: ArrayLike, count: int) -> None:
-        """Write what `count` lanes shall have."""
-        index = self._index(name)
-        row = as_unsigned(values, self._dtype(index), count, "registers")
-        if index == self._file.float_status and (row > _FCSR_MASK).any():
-            raise ArgumentError("fcsr has eight bits: five flags, and the rounding mode above them")
-        if index != self._file.zero:
-            self._changed()
-            self._state.registers[index, lanes] = row
-
-    def __iter__(self) -> Iterator[str]:
-        return (n for i, n in enumerate(self._file.names) if i not in self._file.hidden)
-
-    def array(self) -> NDArray[Any]:
-        """A copy of x0 to x31, (32, lanes)."""
-        values: NDArray[Any] = self._state.registers[:_X_REGISTERS].astype(self._dtype(0))
-        return values
-
-
-class GuestMemory:
-    """Guest memory by guest address, all lanes at once. `GuestAddressError` for what is not there."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def read(self, address: int | str, size: int) -> Bytes:
-        """`size` bytes at an address or symbol, (lanes, size) uint8."""
-        if size < 0:
-            raise ArgumentError(f"cannot read {size} bytes")
-        place = self._machine.program.address(address)
-        return self._machine._residence.on_memory(lambda memory: memory.read(place, size))
-
-    def permissions(self, address: int | str) -> str:
-        """What a guest may do at an address or symbol: "rw-", "r-x" and the like; empty where there is no memory."""
-        place = self._machine.program.address(address)
-        for span in self._machine._layout.spans:
-            if span.lo <= place < span.end:
-                kinds = ((PERMISSION_READ, "r"), (PERMISSION_WRITE, "w"), (PERMISSION_EXECUTE, "x"))
-                return "".join(letter if span.permissions & kind else "-" for kind, letter in kinds)
-        return ""
-
-    def write(self, address: int | str, data: bytes | Bytes) -> None:
-        """bytes or (n,) uint8 for all lanes, or (lanes, n) uint8. Permissions of the guest do not hold the host back;
-        changed code takes effect with the next run."""
-        machine = self._machine
-        place = machine.program.address(address)
-        array = as_bytes(data, machine.lanes)
-        spans, split = machine._write(place, array)
-        if split:
-            machine._make_own(frozenset(s.lo for s in split))
-            spans, _ = machine._write(place, array)
-        if any(s.executable for s in spans):
-            machine._engine.reset_code()
 
 
 class Machine:
@@ -245,6 +136,8 @@ class Machine:
             self.placement = Placement(is_gpu(device), device, ("the device asked for",))
         try:
             self._state = LaneState(self.lanes, registers)
+            if self.environment.spaces is not None:
+                self._state.space = self.environment.spaces.numbers
             self._residence = Residence(
                 program,
                 self._state,
@@ -339,7 +232,7 @@ class Machine:
             lanes_of.setdefault(kind, []).append(lane)
         stacks = {kind: initial_stack(program, top, *kind) for kind in lanes_of}
         lowest = min(stack.sp for stack in stacks.values())
-        if lowest < self.environment.mapped_top:
+        if lowest < self.environment.stack_lo:
             raise ArgumentError(f"arguments and variables do not fit into {self._memory_bytes} bytes of memory")
         rows = np.zeros((self.lanes, max(s.sp - lowest + len(s.data) for s in stacks.values())), np.uint8)
         words = self.environment.random_words(np.arange(self.lanes), RANDOM_BYTES // 8)
@@ -546,6 +439,7 @@ class Machine:
         self._start()
         if changed or self._engine.code_was_written:
             self._engine.assign_code(np.arange(self.lanes))
+        self._engine.follow_mappings()
 
     # -- snapshots
 
@@ -598,7 +492,7 @@ class Machine:
     def memory_per_lane(self) -> int:
         """Bytes of host memory that one lane can come to need, its guest memory and its state."""
         state = self._state
-        arrays = (state.pc, state.stop, state.budget, state.retired, state.fault_address, state.fault_access)
+        arrays = tuple(getattr(state, name) for name in state.BY_LANE if name != "registers")
         return int(
             self._layout.private_bytes
             + len(state.registers) * state.registers.itemsize

@@ -16,7 +16,7 @@ from vmjit.errors import ArgumentError, MemoryLimitError
 from vmjit.host_memory import host_bytes
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 from vmjit.program import Program, Segment
-from vmjit.translators.region_body import WindowPlan
+from vmjit.translators.region_body import PageWindows, WindowPlan
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "kb": 10**3, "kib": 1 << 10, "m": 1 << 20, "mb": 10**6, "mib": 1 << 20,
           "g": 1 << 30, "gb": 10**9, "gib": 1 << 30}  # fmt: skip
@@ -24,10 +24,17 @@ _HEAP_ALIGNMENT = 16
 _HOST_ALIGNMENT = 64
 _LOWEST_ARENA = 0x1000
 MIN_MEMORY = 256
+MIN_PAGED_MEMORY = 32 << 10
 # Memory of a lane from so many bytes on starts at a page, so that lanes can share pages.
 _PAGED = 16 << 10
 _PAGE = 4096
 _STATE_BYTES = 256  # of a lane, at least
+# What a Linux program's stack has, where there is four times as much, and the gap below it at most.
+_STACK = 8 << 20
+_STACK_GAP = 64 << 10
+# A word of a bitmap has a bit for each of 32 pages; and for so much memory between segments there may be bits in vain.
+_WORD_PAGES = 32
+_FAR = 64 << 20
 # More than any host addresses: sizes above are mistakes, not wishes.
 MAX_TOTAL = 1 << 46
 
@@ -66,8 +73,31 @@ class MemorySpan:
 
 
 @dataclass(frozen=True)
+class PagePlan:
+    """Where permissions of pages may change while a program runs (`vmjit/address_spaces.py`).
+
+    lo, size: addresses whose permissions can change; all other memory keeps those that it starts with.
+    bits_lo: where bitmaps of pages begin, which may be below zero.
+    hull_lo, hull_offset: private memory in one piece, from its data to the end of its stack.
+    data_lo: where data begins that is not read-only once relocated; the heap follows it.
+    stack_lo: where the stack ends, downwards; mappings come below `mapped_top`, with a gap that nothing is mapped in.
+    """
+
+    lo: int
+    size: int
+    bits_lo: int
+    hull_lo: int
+    hull_offset: int
+    data_lo: int
+    stack_lo: int
+    mapped_top: int
+
+
+@dataclass(frozen=True)
 class MemoryLayout:
-    """Spans by address, the sizes of both kinds of memory, and where heap and stack are."""
+    """Spans by address, the sizes of both kinds of memory, and where heap and stack are.
+
+    With `paged`, the private window begins behind what is read-only once relocated."""
 
     spans: tuple[MemorySpan, ...]
     private_bytes: int
@@ -76,6 +106,7 @@ class MemoryLayout:
     stack_top: int
     private_window: tuple[int, int, int]  # guest address, size, offset
     shared_window: tuple[int, int, int]
+    paged: PagePlan | None = None
 
     def window_plan(self) -> WindowPlan:
         """The windows for compiled code. Code that is read as data and lies in no window is too rare to compile for:
@@ -85,10 +116,26 @@ class MemoryLayout:
             s
             for s in self.spans
             if not any(lo <= s.lo and s.end <= lo + size for lo, size, _ in windows)
+            and not (self.paged is not None and self.paged.hull_lo <= s.lo and not s.shared)
             and s.permissions & PERMISSION_READ
             and (s.permissions & PERMISSION_WRITE or not s.executable)
         ]
-        return WindowPlan(*self.private_window[:2], *self.shared_window[:2], more=bool(outside))
+        return WindowPlan(
+            *self.private_window[:2], *self.shared_window[:2], more=bool(outside), paged=self._page_windows()
+        )
+
+    def _page_windows(self) -> PageWindows | None:
+        plan = self.paged
+        if plan is None:
+            return None
+        lo, size, _ = self.private_window
+        return PageWindows(
+            data_size=max(self.heap_start - lo, 0),
+            stack_lo=plan.stack_lo,
+            stack_size=lo + size - plan.stack_lo,
+            hull_lo=plan.hull_lo,
+            hull_size=lo + size - plan.hull_lo,
+        )
 
 
 def _round_up(value: int, to: int) -> int:
@@ -161,11 +208,11 @@ def plan_memory(
         raise ArgumentError(f"a memory of {shown(memory)} bytes for {lanes} lanes is more than can be addressed")
     _check_host(program, lanes)
     pieces = _in_whole_pages(program.segments) if whole_pages else list(program.segments)
-    start = stack_top = 0
+    start = end = 0
     if arena:
         start = _arena(pieces, program.xlen, memory)
-        stack_top = (start + memory) & ~(_HEAP_ALIGNMENT - 1)
-        pieces.append(_heap(pieces, start, stack_top))
+        end = (start + memory) & ~(_HEAP_ALIGNMENT - 1)
+        pieces.append(_heap(pieces, start, end))
         pieces.sort(key=lambda s: s.address)
     spans: list[MemorySpan] = []
     alignment = _PAGE if memory >= _PAGED else _HOST_ALIGNMENT
@@ -183,15 +230,47 @@ def plan_memory(
             shared = base + piece.size
         else:
             private = base + piece.size
+    window = _best_window(spans, PERMISSION_READ | PERMISSION_WRITE, shared=False, prefer=end - 1)
+    paged = None
+    if whole_pages and arena:
+        hull = _behind(window, _round_up(window[0], _PAGE))
+        paged = _page_plan(spans, hull, start, end, program.relro_end)
+        window = _behind(hull, paged.data_lo)
     return MemoryLayout(
         tuple(spans),
         _round_up(max(private, 1), _PAGE if aligned and private >= _PAGED else _HOST_ALIGNMENT),
         _round_up(max(shared, 1), _HOST_ALIGNMENT),
         start,
-        stack_top,
-        _best_window(spans, PERMISSION_READ | PERMISSION_WRITE, shared=False, prefer=stack_top - 1),
+        end,
+        window,
         _best_window(spans, PERMISSION_READ, shared=True, prefer=None),
+        paged,
     )
+
+
+def _behind(window: tuple[int, int, int], end: int) -> tuple[int, int, int]:
+    """The part of a window from `end` on, if that is inside."""
+    lo, size, offset = window
+    cut = end - lo if lo < end < lo + size else 0
+    return (lo + cut, size - cut, offset + cut)
+
+
+def _page_plan(
+    spans: Sequence[MemorySpan], hull: tuple[int, int, int], start: int, end: int, relro_end: int
+) -> PagePlan:
+    """A quarter of an arena, and 8 MiB at most, is stack; up to 64 KiB stay free below it."""
+    lo, size, offset = hull
+    if end - start < MIN_PAGED_MEMORY:
+        raise ArgumentError(f"Linux programs need at least {MIN_PAGED_MEMORY} bytes of memory")
+    stack = min(_STACK, (end - start) // 4)
+    stack_lo = (end - stack) & -_PAGE
+    gap = max(min(_STACK_GAP, stack // 8) & -_PAGE, _PAGE)
+    # Bits of the hull begin with a word of their own.
+    unit = _WORD_PAGES * _PAGE
+    before = _round_up(lo - spans[0].lo, unit) if 0 <= lo - spans[0].lo <= size + _FAR else 0
+    first = max(lo - before, 0)
+    data_lo = relro_end if lo < relro_end <= start else lo
+    return PagePlan(first, lo + size - first, lo - before, lo, offset, data_lo, stack_lo, stack_lo - gap)
 
 
 def _heap(segments: list[Segment], start: int, end: int) -> Segment:

@@ -61,6 +61,8 @@ class Program:
     linux: bool = False
     """Whether it was made for Linux, as its file says."""
     program_headers: ProgramHeaders = ProgramHeaders()
+    relro_end: int = 0
+    """Where the data ends that is read-only once relocated; 0: there is none."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Program:
         *,
         linux: bool = False,
         program_headers: ProgramHeaders = ProgramHeaders(),  # noqa: B008: it is frozen
+        relro_end: int = 0,
     ) -> None:
         ordered = tuple(sorted(segments, key=lambda s: s.address))
         for key, value in (
@@ -82,6 +85,7 @@ class Program:
             ("name", name),
             ("linux", linux),
             ("program_headers", program_headers),
+            ("relro_end", relro_end),
         ):
             object.__setattr__(self, key, value)
         self._check()

@@ -149,6 +149,8 @@ class Residence:
         from vmjit.split_lane_memory import device_memory
 
         memory = device_memory(layout, self.state.lanes, self.device, self.program.xlen)
+        for part in (memory, *(part for _, part in memory.parts())):
+            part.spaces = self.environment.spaces
         isa = self.program.isa_config
         engine = DeviceEngine(isa, self.state, memory, tier=self.tier, environment=self.environment)
         self._tell_breakpoints(engine)
@@ -159,6 +161,7 @@ class Residence:
 
     def _cpu_engine(self, memory: LaneMemory) -> CpuEngine:
         isa = self.program.isa_config
+        memory.spaces = self.environment.spaces
         engine = CpuEngine(
             isa,
             self.state,

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import MOST_MAPPINGS, AddressSpace
 from vmjit.checks import MAX_LANES
-from vmjit.environment.mappings import MappingState
 from vmjit.environment.root_folder import GuestFile, LaneFile
 from vmjit.environment.saved import SavedEnvironment
 from vmjit.environment.saved_streams import SavedInput, SavedOutput
@@ -32,7 +32,7 @@ from vmjit.snapshot import STATE_ARRAYS, Snapshot
 from vmjit.stops import Stop
 
 _MAGIC = b"vmjit snapshot\r\n\x1a\n"
-_VERSION = 1
+_VERSION = 2  # 1 had mappings without permissions, and no open file descriptions
 _HEAD = struct.Struct("<IQ")
 _DIGEST = 32
 _MOST_NAME = 256
@@ -104,7 +104,7 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
         "size": snapshot.base.size,
         "outputs": sorted(environment.outputs),
         "unknown_calls": sorted(environment.unknown_calls.items()),
-        "mappings": [[s.low, [list(hole) for hole in s.holes]] for s in environment.mapping_states],
+        "mappings": [[list(mapping) for mapping in space.mappings] for space in environment.address_spaces],
         "files": [
             [file.number, file.mode, [[name.hex(), mode] for name, mode in file.entries], _path_of(file)]
             for file in environment.files
@@ -266,14 +266,7 @@ def _environment(header: Mapping[str, Any], checked: _Checked, lanes: int) -> Sa
     lane_files = {path: _input(checked, f"lane_file.{i}", lanes) for i, path in enumerate(paths)}
     outputs = {number: _output(checked, number, lanes) for number in header["outputs"] if _is_count(number)}
     files = [_file(checked, i, given, lane_files) for i, given in enumerate(header["files"])]
-    mappings = []
-    for low, holes in header["mappings"]:
-        borders = [low, *(border for hole in holes for border in hole)]
-        _require(
-            all(_is_count(b) for b in borders) and all(len(h) == 2 for h in holes), "damaged: a mapping that is none"
-        )
-        _require(borders == sorted(borders), "damaged: mappings out of order")
-        mappings.append(MappingState(low, tuple((first, last) for first, last in holes)))
+    spaces = [_address_space(given) for given in header["mappings"]]
     calls = {}
     for number, count in header["unknown_calls"]:
         _require(isinstance(number, int) and _is_count(count), "damaged: a call that is none")
@@ -283,7 +276,14 @@ def _environment(header: Mapping[str, Any], checked: _Checked, lanes: int) -> Sa
         array = checked.arrays.pop(name)
         _require(array.ndim >= 1 and array.shape[0] == lanes, f"damaged: its {name} is not as it should be")
         by_lane[name.removeprefix("lane.")] = array
-    return SavedEnvironment(by_lane, stdin, outputs, calls, tuple(mappings), tuple(files), lane_files)
+    return SavedEnvironment(by_lane, stdin, outputs, calls, tuple(spaces), tuple(files), lane_files)
+
+
+def _address_space(given: Any) -> AddressSpace:
+    _require(len(given) <= MOST_MAPPINGS, "damaged: too many mappings")
+    good = all(len(mapping) == 3 and all(_is_count(number) for number in mapping) for mapping in given)
+    _require(good, "damaged: a mapping that is none")
+    return AddressSpace(tuple((first, last, permissions) for first, last, permissions in given))
 
 
 def _input(checked: _Checked, name: str, lanes: int) -> SavedInput:

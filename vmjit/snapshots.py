@@ -141,4 +141,5 @@ class Snapshots:
             residence.engine.assign_code(np.arange(state.lanes))
         else:
             residence.engine.code_may_have_changed(np.flatnonzero(touched))
+        residence.engine.follow_mappings()
         self._like = (snapshot, state.retired.copy())

@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import AddressSpaces
 from vmjit.errors import ArgumentError, GuestAddressError
-from vmjit.kernels.layout import Span
+from vmjit.kernels.layout import PERMISSION_READ, PERMISSION_WRITE, Span
 from vmjit.lane_state import index_of
 from vmjit.memory_image import PAGE, LanePages, MemoryImage
 from vmjit.memory_layout import MemoryLayout, MemorySpan
@@ -43,6 +44,8 @@ class SpanMemory(ABC):
         self.program_image = MemoryImage.of_layout(layout)
         self.base = self.program_image
         """What lanes started from when their memory was last loaded."""
+        self.spaces: AddressSpaces | None = None
+        """What lanes may access, where that changes while they run."""
 
     # -- where the lanes' own memory lies
 
@@ -184,22 +187,46 @@ class SpanMemory(ABC):
     # -- access by the environment: another address in each lane
 
     def gather(
-        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64]
+        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], *, by_host: bool = False
     ) -> tuple[Bytes, NDArray[np.bool_]]:
         """Bytes [address, address + size) of each lane, one after the other, and which lanes had them all.
 
-        Lanes whose range is not readable as a whole give no bytes.
+        Lanes whose range is not readable as a whole give no bytes. With `by_host`, what their mappings say does not
+        count.
         """
-        return self._ragged(lanes, addresses, sizes, 1, None)
+        allowed = None if by_host else self._allowed_if_not_all(lanes, addresses, sizes, PERMISSION_READ)
+        if allowed is None:
+            return self._ragged(lanes, addresses, sizes, PERMISSION_READ, None)
+        data, good = self._ragged(lanes, addresses, np.where(allowed, sizes, 0), PERMISSION_READ, None)
+        return data, good & allowed
 
     def scatter(
-        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], data: Bytes
+        self,
+        lanes: Index,
+        addresses: NDArray[np.uint64],
+        sizes: NDArray[np.int64],
+        data: Bytes,
+        *,
+        by_host: bool = False,
     ) -> NDArray[np.bool_]:
         """Write `data`, the lanes' bytes one after the other; gives which lanes could be written as a whole.
 
-        Lanes that could not are left as they were.
+        Lanes that could not are left as they were. With `by_host`, what their mappings say does not count.
         """
-        return self._ragged(lanes, addresses, sizes, 2, data)[1]
+        allowed = None if by_host else self._allowed_if_not_all(lanes, addresses, sizes, PERMISSION_WRITE)
+        if allowed is None:
+            return self._ragged(lanes, addresses, sizes, PERMISSION_WRITE, data)[1]
+        data = data[np.repeat(allowed, sizes.clip(0))]
+        return self._ragged(lanes, addresses, np.where(allowed, sizes, 0), PERMISSION_WRITE, data)[1] & allowed
+
+    def _allowed_if_not_all(
+        self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int
+    ) -> NDArray[np.bool_] | None:
+        """Which lanes' mappings allow an access, if there are some that do not."""
+        if self.spaces is None:
+            return None
+        allowed = self.spaces.permitted(lanes, addresses, sizes, permission)
+        return None if allowed.all() else allowed
 
     def _ragged(
         self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int, data: Bytes | None

@@ -262,12 +262,14 @@ def main() -> None:
     content = np.arange(6000, dtype=np.uint8)
     buffer = device.allocate(6000)
     device.copy_to(buffer, content.reshape(60, 100)[:, :50], 7, 70)
+    places = np.arange(5999, 0, -7)
     found = {
         "info": [info.name, info.architecture, info.multiprocessors, info.clock, info.l2, info.memory_total],
         "free": info.memory_free,
         "driver": device.driver.properties.driver,
         "same": outputs[0] == outputs[1],
         "rows": bool((device.copy_from(buffer, 50, 7, 70, 60) == content.reshape(60, 100)[:, :50]).all()),
+        "bytes": bool((device.gather(buffer, places) == device.copy_from(buffer, 6000)[0, places]).all()),
         "launches": sorted({one.name for one in library.fake.log.launches}),
         "other context": library.contexts == [OTHER_CONTEXT],
         "deepest": library.deepest,

@@ -49,7 +49,7 @@ def same(m: vmjit.Machine, got: RunResult, want: vmjit.Machine, expected: RunRes
 
 
 CUES = [
-    *(("allocate", n) for n in (1, 2, 4, 6)),
+    *(("allocate", n) for n in (1, 2, 4, 7)),  # the sixth can be done without
     *(("copy_to", n) for n in (1, 3, 6, 9)),
     *(("copy_from", n) for n in (1, 2, 3)),
     ("scatter", 1),
@@ -60,9 +60,22 @@ CUES = [
 ]
 
 
+def test_memory_for_outputs_can_be_done_without() -> None:
+    want = new("cpu")
+    expected = want.run()
+    flaky().fail["allocate"] = 6
+    m = new("flaky", fallback=False)
+    same(m, m.run(), want, expected)
+    assert flaky().calls["gather"] > 0
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["once", "for good"])
 @pytest.mark.parametrize(("kind", "number"), CUES)
-def test_whatever_fails_the_results_are_the_same(kind: str, number: int, lost: bool) -> None:
+def test_whatever_fails_the_results_are_the_same(
+    kind: str, number: int, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "gather":  # what lanes write is gathered where it is not kept on the device
+        monkeypatch.setattr("vmjit.device_outputs._MOST", 0)
     want = new("cpu")
     expected = want.run()
     device = flaky()
@@ -81,7 +94,9 @@ def test_whatever_fails_the_results_are_the_same(kind: str, number: int, lost: b
 
 
 @pytest.mark.parametrize(("kind", "number"), CUES)
-def test_without_fallback_it_is_an_error(kind: str, number: int) -> None:
+def test_without_fallback_it_is_an_error(kind: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "gather":
+        monkeypatch.setattr("vmjit.device_outputs._MOST", 0)
     flaky().fail[kind] = number
     with pytest.raises(vmjit.DeviceError, match=f"flaky: {kind} failed"):
         new("flaky", fallback=False).run()
@@ -132,15 +147,30 @@ def test_memory_of_a_device_that_vanished_can_be_read() -> None:
     same(m, m.run(), want, want.run())
 
 
-def test_outputs_are_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def _many_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 for 60 writes of 8 instructions."""
+    for name in ("FIRST", "MIN", "MAX"):
+        monkeypatch.setattr(f"vmjit.device_part._{name}_QUANTUM", 12)
+
+
+# Every second copy is of what lanes wrote.
+LATE = [("synchronize", 30), ("copy_from", 40), ("copy_from", 41), ("copy_to", 90), ("launch", 30)]
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["kept on the device", "served"])
+@pytest.mark.parametrize(("kind", "at"), LATE)
+def test_outputs_are_not_written_twice(kind: str, at: int, served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long run in which the device fails late, with states kept on the way and without."""
+    if served:
+        monkeypatch.setattr("vmjit.device_outputs._MOST", 0)
+    _many_launches(monkeypatch)
     for seconds in (10.0, 0.0):
         monkeypatch.setattr("vmjit.recovery._SECONDS", seconds)
         monkeypatch.setattr("vmjit.recovery._COST_FACTOR", seconds)
         code = writer(60).code
         device = flaky()
         device.calls = dict.fromkeys(device.calls, 0)
-        device.lost, device.lost_at = False, {"synchronize": 50}
+        device.lost, device.lost_at = False, {kind: at}
         m = machine(program("rv64imac", code, data=(DATA, 64)), 2, "interpreter", device="flaky", fallback=True)
         m.registers["s1"] = DATA
         got = m.run()
@@ -148,6 +178,20 @@ def test_outputs_are_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [got.output(lane) for lane in range(2)] == [bytes(range(60, 0, -1))] * 2
         assert m.retired.tolist() == [2 + 8 * 60 + 3] * 2
         assert [f.replayed for f in got.fallbacks] == [True]
+
+
+@pytest.mark.parametrize(("kind", "at"), LATE)
+def test_outputs_of_two_devices(kind: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one fails when what the lanes of the first wrote in the same pass is taken over already."""
+    _many_launches(monkeypatch)
+    program_ = program("rv64imac", writer(60).code, data=(DATA, 64))
+    m = machine(program_, 70, "interpreter", device="flaky:all", fallback=True)
+    flaky("flaky:1").lost_at[kind] = at
+    m.registers["s1"] = DATA
+    got = m.run()
+    assert got.stops() == {"EXIT": 70}
+    assert [got.output(lane) for lane in range(70)] == [bytes(range(60, 0, -1))] * 70
+    assert [f.replayed for f in got.fallbacks] == [True]
 
 
 def test_budgets_hold_across_a_failure() -> None:

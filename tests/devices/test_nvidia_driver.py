@@ -58,8 +58,9 @@ def test_a_guest_runs_as_on_the_cpu(found: dict[str, Any]) -> None:
     assert found["launches"] == ["vmjit_gather", "vmjit_run_lanes", "vmjit_scatter"]
 
 
-def test_copies_in_rows(found: dict[str, Any]) -> None:
+def test_copies_in_rows_and_of_single_bytes(found: dict[str, Any]) -> None:
     assert found["rows"]
+    assert found["bytes"]
 
 
 def test_the_contexts_of_others_are_left_alone(found: dict[str, Any]) -> None:

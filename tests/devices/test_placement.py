@@ -21,6 +21,7 @@ from vmjit.devices.selection import device_names
 from vmjit.errors import ArgumentError, DeviceMissingError
 
 CODE = 0x10000
+BRK = 214
 ADDI = bytes.fromhex("13051500")  # addi a0, a0, 1
 ECALL = bytes.fromhex("73000000")
 JUMP_BACK = bytes.fromhex("6ff0dfff")  # j -4
@@ -191,7 +192,7 @@ def test_an_executor_on_a_device_has_the_caller_s_memory(gpus: None) -> None:
 def test_a_run_that_needs_the_host_all_the_time_moves(gpus: None) -> None:
     """200 calls of 8 instructions each: placed on the GPU, and found to be in the wrong place there."""
     count = 200
-    code = writer(count).code
+    code = writer(count, call=BRK).code
     m = vmjit.Machine(program("rv64imac", code, data=(DATA, 64)), 64, tier="interpreter", memory=4096)
     assert m.device == "flaky:0"
     m.registers["s1"] = DATA

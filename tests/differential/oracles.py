@@ -127,7 +127,7 @@ def machine(
 
 def settle() -> None:
     """Wait for the background compiler, so that the next run meets compiled code."""
-    assert COMPILE_THREAD.wait(60)
+    assert COMPILE_THREAD.wait(240)
 
 
 def check_in_pieces(

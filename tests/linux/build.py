@@ -10,7 +10,20 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-PROGRAMS = ("compress", "ending", "files", "hostile", "listing", "memory", "numbers", "script", "text", "workload")
+PROGRAMS = (
+    "compress",
+    "ending",
+    "files",
+    "hostile",
+    "listing",
+    "memory",
+    "numbers",
+    "polling",
+    "protect",
+    "script",
+    "text",
+    "workload",
+)
 TARGETS = {32: "riscv32-linux-musl", 64: "riscv64-linux-musl"}
 FLAGS = (
     "-static",

@@ -24,8 +24,9 @@ PRESSES = 200
 SECONDS = 20
 
 
-def writer(count: int) -> Assembly:
-    """Writes the low byte of a counter with a system call of its own, `count` times; then exits with 7.
+def writer(count: int, call: int = 64) -> Assembly:
+    """Writes the low byte of a counter with a system call of its own, `count` times; then exits with 7. `call` is another
+    call's number to make instead.
 
     2 instructions at the start, 8 for each byte, 3 at the end.
     """
@@ -36,7 +37,7 @@ def writer(count: int) -> Assembly:
     a.put("addi", A0, ZERO, imm=1)
     a.put("add", 11, ZERO, S1)
     a.put("addi", A2, ZERO, imm=1)
-    a.put("addi", A7, ZERO, imm=64)
+    a.put("addi", A7, ZERO, imm=call)
     a.put("ecall")
     a.put("addi", S0, S0, imm=-1)
     a.put("bne", rs1=S0, to="loop")

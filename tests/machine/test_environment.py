@@ -94,11 +94,15 @@ def segments(xlen: int, first: bytes) -> list[tuple[int, bytes, int]]:
 
 
 def calling(
-    xlen: int, scripts: Sequence[Sequence[Call]], inputs: Sequence[bytes], tier: str = "interpreter"
+    xlen: int,
+    scripts: Sequence[Sequence[Call]],
+    inputs: Sequence[bytes],
+    tier: str = "interpreter",
+    device: str = "cpu",
 ) -> Machine:
     """A machine whose lanes have made the calls of their scripts."""
     pieces = tuple(Segment(a, len(d), d, p) for a, d, p in segments(xlen, b""))
-    m = machine(Program(pieces, CODE, parse_isa(f"rv{xlen}imac")), len(scripts), tier, memory=ARENA)
+    m = machine(Program(pieces, CODE, parse_isa(f"rv{xlen}imac")), len(scripts), tier, memory=ARENA, device=device)
     rows = [np.frombuffer(table(xlen, script).ljust(SEGMENT, b"\0"), np.uint8) for script in scripts]
     m.memory.write(DATA, np.stack(rows))
     m.set_input(list(inputs))
@@ -279,14 +283,15 @@ def calls(xlen: int) -> st.SearchStrategy[Call]:
 
 
 @both
-def test_every_call_in_every_lane(xlen: int) -> None:
+@pytest.mark.parametrize("device", ["cpu", "host"])
+def test_every_call_in_every_lane(xlen: int, device: str) -> None:
     """Random scripts, other ones in each lane, so that many kinds of calls wait together."""
 
     @settings(max_examples=30, report_multiple_bugs=False)
     @given(st.lists(st.tuples(st.lists(calls(xlen), max_size=12), st.binary(max_size=60)), min_size=1, max_size=8))
     def run(lanes: list[tuple[list[Call], bytes]]) -> None:
         scripts, inputs = [script for script, _ in lanes], [stdin for _, stdin in lanes]
-        check(calling(xlen, scripts, inputs), xlen, scripts, inputs)
+        check(calling(xlen, scripts, inputs, device=device), xlen, scripts, inputs)
 
     run()
 

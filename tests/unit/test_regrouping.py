@@ -108,8 +108,8 @@ def test_pages_that_hold_nothing_stay_away() -> None:
 def test_all_that_is_known_of_a_lane_moves() -> None:
     state = LaneState(6, REGISTERS[64, False])
     order = np.array([5, 0, 3, 1, 4, 2])
-    for name in LaneState._BY_LANE:
+    for name in LaneState.BY_LANE:
         getattr(state, name)[...] = np.arange(6)
     state.rearrange(order)
-    for name in LaneState._BY_LANE:
+    for name in LaneState.BY_LANE:
         np.testing.assert_array_equal(getattr(state, name), np.broadcast_to(order, getattr(state, name).shape), name)

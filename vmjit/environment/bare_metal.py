@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import AddressSpaces
 from vmjit.engine import GuestMemory
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.saved import SavedEnvironment
 from vmjit.environment.streams import InputStreams, OutputStreams
+from vmjit.kernels.device_layout import OUTPUT_HEADER
 from vmjit.kernels.layout import STOP_CALL
 from vmjit.lane_state import LaneState, index_of
 from vmjit.stops import Stop
@@ -53,11 +55,16 @@ class BareMetal:
 
     calls: dict[int, Handler]
     has_signals = False
+    gathers_outputs = False
+    """Whether there is `writev`."""
+    spaces: AddressSpaces | None = None
+    """What lanes may access, where they can change that."""
 
     def __init__(self, lanes: int, xlen: int, heap_start: int, stack_top: int) -> None:
         self.xlen = xlen
         self.heap_start = heap_start
         self.stack_top = stack_top
+        self.break_top = stack_top
         self.stdin = InputStreams(lanes)
         self.outputs = {_STDOUT: OutputStreams(lanes), _STDERR: OutputStreams(lanes)}
         self.exit_code = np.zeros(lanes, np.int64)
@@ -123,7 +130,7 @@ class BareMetal:
         brk, signal, kept = (saved.by_lane[name] for name in ("brk", "signal", "kept"))
         if ((kept < 0) | (kept > MAX_OUTPUTS)).any():
             return "outputs that cannot be"
-        if ((brk < self.heap_start) | (brk > self.stack_top)).any():
+        if ((brk < self.heap_start) | (brk > self.break_top)).any():
             return "a break that cannot be"
         if ((signal < 0) | (signal > _MOST_SIGNALS)).any():
             return "a signal that cannot be"
@@ -147,6 +154,29 @@ class BareMetal:
                     call.give(result)
         stopped = state.stop[index] != STOP_CALL
         return lanes[~stopped] if stopped.any() else lanes
+
+    # -- what lanes write while they are on a device
+
+    def output_room(self) -> NDArray[np.int64]:
+        """As `vmjit.engine.Environment` has it.
+
+        So much that all lanes together stay within the limit, whatever they write: where that is near, the host serves
+        every write, and a lane stops at the one that it stops at elsewhere.
+        """
+        spare = (self.output_limit - int(self.kept.sum())) // len(self.kept)
+        # A record takes most beside its own size where it has no data.
+        room = max(spare, 0) * OUTPUT_HEADER // _WRITE_BYTES
+        return np.where(self._has_standard_outputs(), room, 0)
+
+    def _has_standard_outputs(self) -> NDArray[np.bool_]:
+        """(lanes,): where descriptors 1 and 2 are what they are at the start."""
+        standard: NDArray[np.bool_] = ~(self.closed[_STDOUT] | self.closed[_STDERR])
+        return standard
+
+    def take_outputs(self, stream: int, lanes: Lanes, sizes: Values, writes: Values, data: NDArray[np.uint8]) -> None:
+        """What lanes wrote by themselves, within the room that they had for it."""
+        self.outputs[stream].append(lanes, sizes, data)
+        self.kept[lanes] += sizes + writes * _WRITE_BYTES
 
     def output(self, lane: int, descriptor: int = _STDOUT) -> bytes:
         return self.outputs[descriptor].of(lane)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vmjit.environment.linux_files import FILE_CALLS
 from vmjit.environment.linux_memory import MEMORY_CALLS
+from vmjit.environment.linux_polling import POLL_CALLS
 from vmjit.environment.linux_process import PROCESS_CALLS
 from vmjit.environment.linux_state import LinuxState
 
@@ -17,4 +18,5 @@ class Linux(LinuxState):
     """Serves one machine's lanes as RISC-V Linux would."""
 
     has_signals = True
-    calls = {**FILE_CALLS, **MEMORY_CALLS, **PROCESS_CALLS}
+    gathers_outputs = True
+    calls = {**FILE_CALLS, **MEMORY_CALLS, **POLL_CALLS, **PROCESS_CALLS}

@@ -20,15 +20,14 @@ from vmjit.environment.bare_metal import (
     write_outputs,
 )
 from vmjit.environment.call import Call, Values
+from vmjit.environment.descriptors import CLOSED, DESCRIPTORS, STANDARD
 from vmjit.environment.linux_start import PAGE, USER
 from vmjit.environment.linux_state import (
-    CLOSED,
-    DESCRIPTORS,
-    STANDARD,
-    LinuxState,
     by_kind,
     constant,
+    descriptors_of,
     linux_of,
+    open_files,
     open_numbers,
     part_of,
 )
@@ -39,13 +38,19 @@ _STRING_PIECE = 256
 _MAX_VECTORS = 1024
 
 _AT_EMPTY_PATH = 0x1000
-_O_ACCMODE, _O_CREAT, _O_TRUNC, _O_DIRECTORY = 3, 0o100, 0o1000, 0o200000
+_O_ACCMODE, _O_CREAT, _O_TRUNC, _O_DIRECTORY, _O_CLOEXEC = 3, 0o100, 0o1000, 0o200000, 0o2000000
 
 
 def take_from_files(
-    call: Call, numbers: Values, places: Values, wanted: Values, pointers: NDArray[np.uint64]
+    call: Call,
+    numbers: Values,
+    places: Values,
+    wanted: Values,
+    pointers: NDArray[np.uint64],
+    *,
+    by_host: bool = False,
 ) -> Values:
-    """Copy from files into the lanes' memory; gives how much, or an error."""
+    """Copy from files into the lanes' memory, with `by_host` whatever its protection; gives how much, or an error."""
     environment = linux_of(call)
     result = np.zeros(len(call.lanes), np.int64)
     for number in np.unique(numbers):
@@ -62,7 +67,7 @@ def take_from_files(
             counts = np.clip(np.minimum(wanted[these], len(whole) - places[these]), 0, MAX_TRANSFER)
             ends = np.cumsum(counts)
             data = whole[np.repeat(places[these] - (ends - counts), counts) + np.arange(int(ends[-1]))]
-        stored = call.memory.scatter(call.lanes[these], pointers[these], counts, data)
+        stored = call.memory.scatter(call.lanes[these], pointers[these], counts, data, by_host=by_host)
         result[these] = np.where(wanted[these] < 0, -errno.EINVAL, np.where(stored, counts, -errno.EFAULT))
     return result
 
@@ -72,19 +77,19 @@ def _read(call: Call) -> Values:
 
 
 def _read_into(call: Call, pointers: NDArray[np.uint64], wanted: Values) -> Values:
-    """From standard input, or from a file where its descriptor is; that moves on."""
-    environment = linux_of(call)
-    descriptors, numbers = open_numbers(call)
+    """From standard input, or from a file where its description is; that moves on."""
+    opened = linux_of(call).descriptors
+    descriptions, numbers = open_files(call)
     result = np.full(len(call.lanes), -errno.EBADF, np.int64)
     is_stdin, is_file = numbers == 0, numbers >= STANDARD
     if is_stdin.any():
         result[is_stdin] = read_input(part_of(call, is_stdin), pointers[is_stdin], wanted[is_stdin])
     if is_file.any():
-        place = (call.lanes[is_file], descriptors[is_file])
-        positions = environment.positions[place]
+        place = (call.lanes[is_file], descriptions[is_file])
+        positions = opened.positions[place]
         part = part_of(call, is_file)
         found = take_from_files(part, numbers[is_file], positions, wanted[is_file], pointers[is_file])
-        environment.positions[place] += np.maximum(found, 0)
+        opened.positions[place] += np.maximum(found, 0)
         result[is_file] = found
     return result
 
@@ -195,9 +200,10 @@ def _looked_up(call: Call, index: int) -> list[GuestFile | int]:
 def _openat(call: Call) -> Values:
     environment = linux_of(call)
     result = np.zeros(len(call.lanes), np.int64)
+    numbers = np.full(len(call.lanes), CLOSED)
     flags = call.signed(2)
     for n, file in enumerate(_looked_up(call, 1)):
-        lane, given = int(call.lanes[n]), int(flags[n])
+        given = int(flags[n])
         writes = given & _O_ACCMODE or given & _O_TRUNC
         if isinstance(file, int):
             result[n] = -(errno.EROFS if file == errno.ENOENT and given & _O_CREAT else file)
@@ -206,39 +212,26 @@ def _openat(call: Call) -> Values:
         elif given & _O_DIRECTORY and not file.is_folder:
             result[n] = -errno.ENOTDIR
         else:
-            result[n] = _allocate(environment, lane, environment.open_file(file))
+            numbers[n] = environment.open_file(file)
+    good = numbers != CLOSED
+    result[good] = environment.descriptors.open(call.lanes[good], numbers[good])
     return result
-
-
-def _allocate(environment: LinuxState, lane: int, number: int, lowest: int = 0, place: int = 0) -> int:
-    """A descriptor of a lane for what `number` stands for, or an error."""
-    free = np.flatnonzero(environment.descriptors[lane, lowest:] == CLOSED)
-    if not len(free):
-        return -errno.EMFILE
-    descriptor = lowest + int(free[0])
-    environment.descriptors[lane, descriptor] = number
-    environment.positions[lane, descriptor] = place
-    return descriptor
 
 
 def _close(call: Call) -> Values:
     descriptors, numbers = open_numbers(call)
     good = numbers != CLOSED
-    linux_of(call).descriptors[call.lanes[good], descriptors[good]] = CLOSED
+    linux_of(call).descriptors.descriptions[call.lanes[good], descriptors[good]] = CLOSED
     return np.where(good, 0, -errno.EBADF)
 
 
 def _duplicate(call: Call, lowest: Values) -> Values:
-    environment = linux_of(call)
-    descriptors, numbers = open_numbers(call)
-    result = np.full(len(call.lanes), -errno.EBADF, np.int64)
-    for n in np.flatnonzero(numbers != CLOSED):
-        lane, least = int(call.lanes[n]), int(lowest[n])
-        if not 0 <= least < DESCRIPTORS:
-            result[n] = -errno.EINVAL
-            continue
-        place = int(environment.positions[lane, descriptors[n]])
-        result[n] = _allocate(environment, lane, int(numbers[n]), least, place)
+    descriptions, _ = open_files(call)
+    possible = (lowest >= 0) & (lowest < DESCRIPTORS)
+    result = np.where(possible, 0, -errno.EINVAL)
+    result[descriptions == CLOSED] = -errno.EBADF
+    good = result == 0
+    result[good] = linux_of(call).descriptors.add(call.lanes[good], descriptions[good], lowest[good])
     return result
 
 
@@ -247,16 +240,12 @@ def _dup(call: Call) -> Values:
 
 
 def _dup3(call: Call) -> Values:
-    environment = linux_of(call)
-    descriptors, numbers = open_numbers(call)
-    wanted = call.signed(1)
-    good = (numbers != CLOSED) & (wanted >= 0) & (wanted < DESCRIPTORS)
-    lanes = call.lanes[good]
-    environment.descriptors[lanes, wanted[good]] = numbers[good]
-    environment.positions[lanes, wanted[good]] = environment.positions[lanes, descriptors[good]]
-    result = np.where(good, wanted, -errno.EBADF)
-    result[wanted == descriptors] = -errno.EINVAL
-    return result
+    descriptions, _ = open_files(call)
+    wanted = descriptors_of(call, 1)
+    bad = (call.signed(2) & ~_O_CLOEXEC != 0) | (wanted == descriptors_of(call))
+    good = ~bad & (descriptions != CLOSED) & (wanted >= 0) & (wanted < DESCRIPTORS)
+    linux_of(call).descriptors.descriptions[call.lanes[good], wanted[good]] = descriptions[good]
+    return np.where(bad, -errno.EINVAL, np.where(good, wanted, -errno.EBADF))
 
 
 def _fcntl(call: Call) -> Values:
@@ -278,17 +267,17 @@ def _lseek(call: Call) -> Values:
     """lseek(fd, offset, whence); on RV32 _llseek(fd, high, low, result*, whence)."""
     environment = linux_of(call)
     wide = environment.xlen == 64
-    descriptors, numbers = open_numbers(call)
+    descriptions, numbers = open_files(call)
     if wide:
         offset, whence = call.signed(1), call.signed(2)
     else:
         offset = call.signed(1) << 32 | call.address(2).astype(np.int64)
         whence = call.signed(4)
-    stdin = environment.stdin
+    stdin, positions = environment.stdin, environment.descriptors.positions
     is_stdin = numbers == 0
     sizes = environment.file_sizes(numbers, call.lanes)
     sizes = np.where(is_stdin, stdin.size[call.lanes], sizes)
-    at = environment.positions[call.lanes, descriptors.clip(0, DESCRIPTORS - 1)]
+    at = positions[call.lanes, descriptions.clip(0)]
     now = np.where(is_stdin, stdin.position[call.lanes], at)
     origin = np.select([whence == 0, whence == 1, whence == 2], [np.zeros_like(now), now, sizes], default=-1)
     goal = origin + offset
@@ -297,7 +286,7 @@ def _lseek(call: Call) -> Values:
     moved = seeks & is_stdin
     stdin.position[call.lanes[moved]] = goal[moved]
     files = seeks & ~is_stdin
-    environment.positions[call.lanes[files], descriptors[files]] = goal[files]
+    positions[call.lanes[files], descriptions[files]] = goal[files]
     result = np.where(possible, goal, -errno.EINVAL)
     if not wide:
         rows = goal.view(np.uint8).reshape(len(goal), 8)
@@ -445,12 +434,13 @@ _DIRENT = struct.Struct("<QqHB")
 
 def _getdents64(call: Call) -> Values:
     environment = linux_of(call)
-    descriptors, numbers = open_numbers(call)
+    positions = environment.descriptors.positions
+    descriptions, numbers = open_files(call)
     room = call.signed(2)
     rows, goals = [b""] * len(numbers), np.zeros(len(numbers), np.int64)
     result = np.where(numbers == CLOSED, -errno.EBADF, -errno.ENOTDIR)
     for n in np.flatnonzero(numbers >= STANDARD):
-        place = int(environment.positions[call.lanes[n], descriptors[n]])
+        place = int(positions[call.lanes[n], descriptions[n]])
         found = _directory(environment.file(int(numbers[n])), place, int(room[n]))
         if isinstance(found, int):
             result[n] = -found
@@ -460,7 +450,7 @@ def _getdents64(call: Call) -> Values:
     sizes = np.array([len(row) for row in rows], np.int64)
     stored = call.memory.scatter(call.lanes, call.address(1), sizes, np.frombuffer(b"".join(rows), np.uint8))
     moved = (result >= 0) & stored
-    environment.positions[call.lanes[moved], descriptors[moved]] = goals[moved]
+    positions[call.lanes[moved], descriptions[moved]] = goals[moved]
     return np.where(stored | (result < 0), result, -errno.EFAULT)
 
 

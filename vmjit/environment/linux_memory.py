@@ -1,84 +1,184 @@
 """Linux's system calls on memory: the break, and mappings from below the stack downwards.
 
-Protections are accepted and not enforced, and what is unmapped can still be accessed until it is mapped again.
+What they say of pages is kept in `AddressSpaces` and holds for every access. Memory that is mapped is zero or a file's.
 """
 
 from __future__ import annotations
 
 import errno
+from functools import partial, reduce
+from operator import or_
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import PAGE, AddressSpace
 from vmjit.environment.bare_metal import Handler
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.linux_files import take_from_files
-from vmjit.environment.linux_start import PAGE
 from vmjit.environment.linux_state import MASK64, STANDARD, constant, linux_of, open_numbers, part_of
+from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 
-_MAP_FIXED, _MAP_ANONYMOUS = 0x10, 0x20
+Addresses = NDArray[np.uint64]
+
+_MAP_FIXED, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x100000
+_MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
+_MADV_DONTNEED = 4
+_PROTECTIONS = 7
+
+# Bytes of all lanes that are cleared or moved at once.
+_AT_ONCE = 16 << 20
 
 
-def _clear(call: Call, lanes: Lanes, starts: NDArray[np.uint64], sizes: Values) -> None:
-    """Zeros into memory that was in use before."""
-    some = sizes > 0
-    if some.any():
-        call.memory.scatter(lanes[some], starts[some], sizes[some], np.zeros(int(sizes[some].sum()), np.uint8))
+def _rounded(sizes: Addresses) -> Addresses:
+    rounded: Addresses = (sizes + np.uint64(PAGE - 1)) & np.uint64(~(PAGE - 1) & MASK64)
+    return rounded
+
+
+def _permissions(protection: int) -> int:
+    """What PROT_ bits give: what can be written can be read too, as the privileged architecture has it."""
+    kinds = ((1, PERMISSION_READ), (2, PERMISSION_READ | PERMISSION_WRITE), (4, PERMISSION_EXECUTE))
+    return reduce(or_, (given for bit, given in kinds if protection & bit), 0)
+
+
+def _by_protection(call: Call, index: int, chosen: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], int]]:
+    """(lanes by place, what they ask for) of the chosen ones."""
+    wanted = call.signed(index)
+    return [
+        (np.flatnonzero(chosen & (wanted == protection)), _permissions(int(protection)))
+        for protection in np.unique(wanted[chosen])
+    ]
+
+
+# -- what pages hold
+
+
+def _in_pieces(sizes: Values) -> list[tuple[NDArray[np.intp], int, Values]]:
+    """(lanes by place, where, bytes) of ranges taken apart, so that all lanes together have few bytes."""
+    pieces = []
+    step = max(_AT_ONCE // max(len(sizes), 1) & -PAGE, PAGE)
+    for start in range(0, int(sizes.max(initial=0)), step):
+        these = np.flatnonzero(sizes > start)
+        pieces.append((these, start, np.minimum(sizes[these] - start, step)))
+    return pieces
+
+
+def _zero(call: Call, lanes: Lanes, starts: Addresses, sizes: Values) -> None:
+    for these, place, counts in _in_pieces(sizes):
+        zeros = np.zeros(int(counts.sum()), np.uint8)
+        call.memory.scatter(lanes[these], starts[these] + np.uint64(place), counts, zeros, by_host=True)
+
+
+def _clear(call: Call, lanes: Lanes, starts: Addresses, sizes: Values) -> None:
+    """Zeros into memory that is mapped now, as far as it was in use before."""
+    environment = linux_of(call)
+    ends = starts + sizes.astype(np.uint64)
+    below, above = environment.break_ever[lanes], environment.mapped_ever[lanes]
+    _zero(call, lanes, starts, np.where(starts < below, np.minimum(ends, below) - starts, 0).astype(np.int64))
+    first = np.maximum(starts, np.maximum(above, below))
+    _zero(call, lanes, first, np.where(first < ends, ends - first, 0).astype(np.int64))
+
+
+def _move(call: Call, lanes: Lanes, sources: Addresses, goals: Addresses, sizes: Values) -> None:
+    """Copy between places that do not overlap."""
+    for these, place, counts in _in_pieces(sizes):
+        at = np.uint64(place)
+        data, _ = call.memory.gather(lanes[these], sources[these] + at, counts, by_host=True)
+        call.memory.scatter(lanes[these], goals[these] + at, counts, data, by_host=True)
+
+
+# -- the break
 
 
 def _brk(call: Call) -> Values:
     environment = linux_of(call)
-    wanted, old = call.address(0), environment.brk[call.lanes]
-    possible = (wanted >= np.uint64(environment.heap_start)) & (wanted <= environment.mappings.low(call.lanes))
+    spaces, lanes = environment.spaces, call.lanes
+    wanted, old = call.address(0), environment.brk[lanes]
+    possible = (wanted >= np.uint64(environment.heap_start)) & (wanted <= np.uint64(environment.mapped_top))
     new = np.where(possible, wanted, old)
-    used = environment.break_ever[call.lanes]
-    again = np.minimum(new, used)  # what was given back is zero when it is taken again
-    _clear(call, call.lanes, old, np.where(again > old, again - old, np.uint64(0)).astype(np.int64))
-    environment.break_ever[call.lanes] = np.maximum(used, new)
-    environment.brk[call.lanes] = new
+    end, new_end = _rounded(old).astype(np.int64), _rounded(new).astype(np.int64)
+    grows = np.flatnonzero(new_end > end)
+    taken = spaces.change(lanes[grows], end[grows], new_end[grows], _more_heap)
+    new[grows[~taken]] = old[grows[~taken]]
+    grown = grows[taken]
+    _clear(call, lanes[grown], end[grown].astype(np.uint64), (new_end - end)[grown])
+    shrinks = np.flatnonzero(new_end < end)
+    spaces.change(lanes[shrinks], new_end[shrinks], end[shrinks], AddressSpace.unmapped)
+    environment.break_ever[lanes] = np.maximum(environment.break_ever[lanes], _rounded(new))
+    environment.brk[lanes] = new
     return new.astype(np.int64)
 
 
-def _rounded(sizes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    rounded: NDArray[np.uint64] = (sizes + np.uint64(PAGE - 1)) & np.uint64(~(PAGE - 1) & MASK64)
-    return rounded
+def _more_heap(space: AddressSpace, start: int, end: int) -> AddressSpace | None:
+    return space.mapped(start, end, PERMISSION_READ | PERMISSION_WRITE) if space.is_free(start, end) else None
+
+
+# -- mappings
 
 
 def _mmap(call: Call) -> Values:
-    """mmap(address, length, protection, flags, fd, offset): the address counts only with MAP_FIXED."""
+    """mmap(address, length, protection, flags, fd, offset): an address without MAP_FIXED counts where it is free."""
     environment = linux_of(call)
+    spaces, lanes = environment.spaces, call.lanes
     length, flags, place = call.address(1), call.signed(3), call.address(0)
-    fixed = (flags & _MAP_FIXED) != 0
-    bad = (length == 0) | (fixed & ((place & np.uint64(PAGE - 1)) != 0))
-    # More than there is stays more than there is, and does not wrap.
-    area = environment.stack_top - environment.heap_start
-    size = _rounded(np.minimum(length, np.uint64(area + PAGE))).astype(np.int64)
-    start = np.full(len(call.lanes), -1, np.int64)
-    free = np.flatnonzero(~bad & ~fixed)
-    if len(free):
-        floors = _rounded(environment.brk[call.lanes[free]]).astype(np.int64)
-        start[free] = environment.mappings.take(call.lanes[free], size[free], floors)
-    last = np.uint64(environment.stack_top) - np.minimum(size.astype(np.uint64), np.uint64(environment.stack_top))
-    fits = fixed & ~bad & (place >= np.uint64(environment.heap_start)) & (place <= last)
-    start[fits] = place[fits].astype(np.int64)
-    good = start >= 0
-    if fits.any():
-        # Below the break it is part of the heap.
-        low = np.maximum(start, _rounded(environment.brk[call.lanes]).astype(np.int64))
-        environment.mappings.use(call.lanes[fits], low[fits], (start + size)[fits])
-    first = start.clip(0).astype(np.uint64)
-    ever = environment.mapped_ever[call.lanes]
-    used = np.where(fits, first, np.maximum(first, ever)).astype(np.int64)
-    _clear(call, call.lanes, used.astype(np.uint64), np.where(good, start + size - used, 0).clip(0))
-    environment.mapped_ever[call.lanes[good]] = np.minimum(ever, first)[good]
-    result = np.where(bad, -errno.EINVAL, np.where(good, start, -errno.ENOMEM))
-    files = good & ((flags & _MAP_ANONYMOUS) == 0)
+    fresh = (flags & _MAP_FIXED_NOREPLACE) != 0
+    fixed = ((flags & _MAP_FIXED) != 0) | fresh
+    aligned = (place & np.uint64(PAGE - 1)) == 0
+    bad = (length == 0) | (fixed & ~aligned) | ((call.signed(2) & ~_PROTECTIONS) != 0)
+    size = _fitting_size(call, length)
+    there = ~bad & aligned & _has_room(call, place, size)
+    ends = np.where(there, place.astype(np.int64) + size, 0)
+    starts = np.where(there, place.astype(np.int64), 0)
+    free = np.zeros(len(lanes), bool)
+    asked = np.flatnonzero(there & (fresh | ~fixed))
+    free[asked] = spaces.select(lanes[asked], starts[asked], ends[asked], AddressSpace.is_free)
+    start = np.where(there & (free | (fixed & ~fresh)), starts, -1)
+    anywhere = np.flatnonzero(~bad & ~fixed & (start < 0))
+    floors = _rounded(environment.brk[lanes[anywhere]]).astype(np.int64)
+    start[anywhere] = spaces.find(lanes[anywhere], size[anywhere], floors)
+    _map(call, start, size, start >= 0)
+    result = np.select([bad, start >= 0, there & fresh], [-errno.EINVAL, start, -errno.EEXIST], -errno.ENOMEM)
+    files = (start >= 0) & ((flags & _MAP_ANONYMOUS) == 0)
     if files.any():
-        result[files] = _map_file(part_of(call, files), first[files], result[files])
+        result[files] = _map_file(part_of(call, files), start[files].astype(np.uint64), result[files])
     return result
 
 
-def _map_file(call: Call, starts: NDArray[np.uint64], result: Values) -> Values:
+def _fitting_size(call: Call, length: Addresses) -> Values:
+    """A length in whole pages; more than there is stays more than there is, and does not wrap."""
+    environment = linux_of(call)
+    most = np.uint64(environment.mapped_top - environment.heap_start + PAGE)
+    return _rounded(np.minimum(length, most)).astype(np.int64)
+
+
+def _has_room(call: Call, place: Addresses, size: Values) -> NDArray[np.bool_]:
+    """Whether ranges are in memory that lanes can have mapped."""
+    environment = linux_of(call)
+    lo, end = environment.spaces.mappable
+    found: NDArray[np.bool_] = (place >= np.uint64(lo)) & (place <= np.uint64(end) - size.astype(np.uint64))
+    return found & (size <= end - lo)
+
+
+def _map(call: Call, start: Values, size: Values, chosen: NDArray[np.bool_]) -> None:
+    """Map zeros as the calls' protection says; those that cannot have more mappings are not `chosen` any more, and
+    their start is -1."""
+    environment = linux_of(call)
+    for these, permissions in _by_protection(call, 2, chosen):
+        lanes, first = call.lanes[these], start[these]
+        change = partial(_mapped, permissions=permissions)
+        good = environment.spaces.change(lanes, first, first + size[these], change)
+        start[these[~good]] = -1
+    kept = np.flatnonzero(start >= 0)
+    lanes, places = call.lanes[kept], start[kept].astype(np.uint64)
+    _clear(call, lanes, places, size[kept])
+    environment.mapped_ever[lanes] = np.minimum(environment.mapped_ever[lanes], places)
+
+
+def _mapped(space: AddressSpace, start: int, end: int, *, permissions: int) -> AddressSpace:
+    return space.mapped(start, end, permissions)
+
+
+def _map_file(call: Call, starts: Addresses, result: Values) -> Values:
     """A private copy of a file's bytes."""
     _, numbers = open_numbers(call, 4)
     bad = numbers < STANDARD
@@ -86,34 +186,167 @@ def _map_file(call: Call, starts: NDArray[np.uint64], result: Values) -> Values:
     good = np.flatnonzero(~bad)
     if len(good):
         part = part_of(call, ~bad)
-        taken = take_from_files(part, numbers[good], offset[good], part.address(1).astype(np.int64), starts[good])
+        length = part.address(1).astype(np.int64)
+        taken = take_from_files(part, numbers[good], offset[good], length, starts[good], by_host=True)
         result[good] = np.where(taken < 0, taken, result[good])
     result[bad] = -errno.EBADF
+    lost = np.flatnonzero(result < 0)
+    ends = starts.astype(np.int64) + _fitting_size(call, call.address(1))
+    linux_of(call).spaces.change(call.lanes[lost], starts[lost].astype(np.int64), ends[lost], AddressSpace.unmapped)
     return result
 
 
+def _pages(call: Call, *, index: int = 0) -> tuple[Values, Values, NDArray[np.bool_]]:
+    """(start, end, whether it can be one) of a range of whole pages given by an argument and the next."""
+    start, length = call.address(index), call.address(index + 1)
+    top = np.uint64((1 << min(call.environment.xlen, 63)) - PAGE)
+    size = _rounded(np.minimum(length, top))
+    good = ((start & np.uint64(PAGE - 1)) == 0) & (length <= top) & (start <= top) & (size <= top - start)
+    first = np.where(good, start, np.uint64(0)).astype(np.int64)
+    return first, first + np.where(good, size, np.uint64(0)).astype(np.int64), good
+
+
 def _munmap(call: Call) -> Values:
+    start, end, good = _pages(call)
+    good &= end > start
+    result = np.where(good, 0, -errno.EINVAL)
+    chosen = np.flatnonzero(good)
+    spaces = linux_of(call).spaces
+    done = spaces.change(call.lanes[chosen], start[chosen], end[chosen], spaces.without)
+    result[chosen[~done]] = -errno.ENOMEM
+    return result
+
+
+def _mprotect(call: Call) -> Values:
+    """Code and constants, which all lanes share, cannot be made writable."""
+    start, end, good = _pages(call)
+    good &= (call.signed(2) & ~_PROTECTIONS) == 0
+    result = np.where(good, 0, -errno.EINVAL)
+    spaces = linux_of(call).spaces
+    for these, permissions in _by_protection(call, 2, good & (end > start)):
+        lanes, first, last = call.lanes[these], start[these], end[these]
+        shared = spaces.select(lanes, first, last, spaces.touches_shared)
+        refused = shared & bool(permissions & PERMISSION_WRITE)
+        result[these[refused]] = -errno.EACCES
+        these, lanes, first, last = these[~refused], lanes[~refused], first[~refused], last[~refused]
+        done = spaces.change(lanes, first, last, partial(spaces.protected, permissions=permissions))
+        result[these[~done]] = -errno.ENOMEM
+    return result
+
+
+def _mremap(call: Call) -> Values:
+    """mremap(old, old size, new size, flags, new address)."""
     environment = linux_of(call)
-    start, length = call.address(0), call.address(1)
-    bad = ((start & np.uint64(PAGE - 1)) != 0) | (length == 0)
-    top = np.uint64(environment.mapped_top)
-    inside = ~bad & (start < top)
-    result = np.where(bad, -errno.EINVAL, 0)
-    if inside.any():
-        first = start[inside]
-        ends = first + _rounded(np.minimum(length[inside], top - first))
-        freed = environment.mappings.free(call.lanes[inside], first.astype(np.int64), ends.astype(np.int64))
-        result[inside] = np.where(freed, 0, -errno.ENOMEM)
+    spaces, lanes = environment.spaces, call.lanes
+    start, end, good = _pages(call)
+    flags, wanted = call.signed(3), call.address(2)
+    size = _fitting_size(call, wanted)
+    fixed = (flags & _MREMAP_FIXED) != 0
+    goal = call.address(4)
+    may_move = (flags & _MREMAP_MAYMOVE) != 0
+    good &= (end > start) & (wanted > 0) & ((flags & ~(_MREMAP_MAYMOVE | _MREMAP_FIXED)) == 0) & (may_move | ~fixed)
+    apart = (goal.astype(np.int64) >= end) | (goal.astype(np.int64) + size <= start)
+    good &= ~fixed | (((goal & np.uint64(PAGE - 1)) == 0) & _has_room(call, goal, size) & apart)
+    result = np.where(good, -errno.ENOMEM, -errno.EINVAL)
+    there = np.zeros(len(lanes), bool)
+    chosen = np.flatnonzero(good)
+    there[chosen] = spaces.select(lanes[chosen], start[chosen], end[chosen], spaces.own_and_mapped)
+    result[good & ~there] = -errno.EFAULT
+    permissions = np.zeros(len(lanes), np.int64)
+    permissions[there] = spaces.permissions_at(lanes[there], start[there])
+
+    smaller = there & ~fixed & (size <= end - start)
+    _shrink(call, smaller, start, end, size)
+    result[smaller] = start[smaller]
+    grown = there & ~fixed & ~smaller
+    grown[grown] = _grow_in_place(call, grown, start, end, size, permissions)
+    result[grown] = start[grown]
+
+    moving = there & may_move & ~smaller & ~grown
+    places = np.where(fixed, goal.astype(np.int64), -1)
+    search = np.flatnonzero(moving & ~fixed)
+    floors = _rounded(environment.brk[lanes[search]]).astype(np.int64)
+    places[search] = spaces.find(lanes[search], size[search], floors)
+    moving &= places >= 0
+    moving[moving] = _remap(call, moving, start, end, places, size, permissions)
+    result[moving] = places[moving]
+    return result
+
+
+def _shrink(call: Call, chosen: NDArray[np.bool_], start: Values, end: Values, size: Values) -> None:
+    these = np.flatnonzero(chosen & (size < end - start))
+    linux_of(call).spaces.change(call.lanes[these], (start + size)[these], end[these], AddressSpace.unmapped)
+
+
+def _grow_in_place(
+    call: Call, chosen: NDArray[np.bool_], start: Values, end: Values, size: Values, permissions: Values
+) -> NDArray[np.bool_]:
+    """Map what follows, where it is free; which of the chosen could."""
+    environment = linux_of(call)
+    spaces = environment.spaces
+    these = np.flatnonzero(chosen)
+    goal = start[these] + size[these]
+    free = goal <= environment.mapped_top
+    some = np.flatnonzero(free)
+    free[some] = spaces.select(call.lanes[these[some]], end[these[some]], goal[some], AddressSpace.is_free)
+    for kind in np.unique(permissions[these[free]]).tolist():
+        some = np.flatnonzero(free & (permissions[these] == kind))
+        lanes, first = call.lanes[these[some]], end[these[some]]
+        free[some] = spaces.change(lanes, first, goal[some], partial(_mapped, permissions=kind))
+    some = these[free]
+    _clear(call, call.lanes[some], end[some].astype(np.uint64), (start + size - end)[some])
+    return free
+
+
+def _remap(
+    call: Call,
+    chosen: NDArray[np.bool_],
+    start: Values,
+    end: Values,
+    places: Values,
+    size: Values,
+    permissions: Values,
+) -> NDArray[np.bool_]:
+    """Map other places, move there what pages hold, and unmap the old ones; which of the chosen could."""
+    environment = linux_of(call)
+    spaces = environment.spaces
+    these = np.flatnonzero(chosen)
+    good = np.zeros(len(these), bool)
+    for kind in np.unique(permissions[these]).tolist():
+        some = np.flatnonzero(permissions[these] == kind)
+        lanes, first = call.lanes[these[some]], places[these[some]]
+        good[some] = spaces.change(lanes, first, first + size[these[some]], partial(_mapped, permissions=kind))
+    moved = these[good]
+    lanes, goal = call.lanes[moved], places[moved].astype(np.uint64)
+    _clear(call, lanes, goal, size[moved])
+    environment.mapped_ever[lanes] = np.minimum(environment.mapped_ever[lanes], goal)
+    _move(call, lanes, start[moved].astype(np.uint64), goal, np.minimum(end - start, size)[moved])
+    spaces.change(lanes, start[moved], end[moved], AddressSpace.unmapped)
+    return good
+
+
+def _madvise(call: Call) -> Values:
+    """Pages that are not needed are zero again; other advice changes nothing."""
+    start, end, good = _pages(call)
+    result = np.where(good, 0, -errno.EINVAL)
+    drops = np.flatnonzero(good & (call.signed(2) == _MADV_DONTNEED) & (end > start))
+    spaces = linux_of(call).spaces
+    own = spaces.select(call.lanes[drops], start[drops], end[drops], spaces.own_and_mapped)
+    result[drops[~own]] = -errno.ENOMEM
+    these = drops[own]
+    _zero(call, call.lanes[these], start[these].astype(np.uint64), (end - start)[these])
     return result
 
 
 MEMORY_CALLS: dict[int, Handler] = {
     214: _brk,
     215: _munmap,
-    216: constant(-errno.ENOMEM),  # mremap: C libraries then copy
+    216: _mremap,
     222: _mmap,
-    226: constant(0),  # mprotect
+    226: _mprotect,
     227: constant(0),  # msync
-    233: constant(0),  # madvise
+    228: constant(0),  # mlock
+    229: constant(0),  # munlock
+    233: _madvise,
 }
 """By number."""

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from vmjit.environment import bare_metal
 from vmjit.environment.bare_metal import Handler
 from vmjit.environment.call import Call, Values
+from vmjit.environment.descriptors import DESCRIPTORS
 from vmjit.environment.linux_start import USER
-from vmjit.environment.linux_state import constant, linux_of, part_of
+from vmjit.environment.linux_state import MASK64, constant, linux_of, part_of
 from vmjit.stops import Stop
 
 PROCESS = 1000
@@ -71,18 +72,20 @@ def _uname(call: Call) -> Values:
     return np.where(_rows(call, call.address(0), row), 0, -errno.EFAULT)
 
 
+_RLIMIT_STACK, _RLIMIT_NOFILE = 3, 7
+
+
 def _prlimit64(call: Call) -> Values:
-    """Limits are those of the lane's memory, and cannot be changed."""
+    """Limits are those of the lane's memory and descriptors, and cannot be changed."""
     environment = linux_of(call)
-    unlimited = b"\xff" * 8
-    stack = (environment.stack_top - environment.mapped_top).to_bytes(8, "little")
+    limits = {_RLIMIT_STACK: environment.stack_top - environment.stack_lo, _RLIMIT_NOFILE: DESCRIPTORS}
     result = np.zeros(len(call.lanes), np.int64)
     pointers, resource = call.address(3), call.signed(1)
-    for is_stack in (False, True):
-        chosen = (pointers != 0) & ((resource == 3) == is_stack)
+    for kind in np.unique(resource).tolist():
+        chosen = (pointers != 0) & (resource == kind)
         if chosen.any():
             part = part_of(call, chosen)
-            row = (stack if is_stack else unlimited) + unlimited
+            row = limits.get(kind, MASK64).to_bytes(8, "little") + MASK64.to_bytes(8, "little")
             result[chosen] = np.where(_rows(part, pointers[chosen], row), 0, -errno.EFAULT)
     return result
 
@@ -126,6 +129,12 @@ def _clock_getres(*, bits: int = 0) -> Handler:
     return handler
 
 
+def _flush_icache(call: Call) -> Values:
+    """riscv_flush_icache(start, end, flags): what lanes execute is what they have written by now."""
+    linux_of(call).spaces.code_moved(call.lanes)
+    return np.zeros(len(call.lanes), np.int64)
+
+
 def _word_by_xlen(narrow: int, wide: int) -> Callable[[int], int]:
     return lambda xlen: wide if xlen == 64 else narrow
 
@@ -162,6 +171,7 @@ PROCESS_CALLS: dict[int, Handler] = {
     178: constant(PROCESS),
     179: _zeros_at(0, _word_by_xlen(64, 112)),  # sysinfo
     258: constant(-errno.ENOSYS),  # riscv_hwprobe: C libraries ask, and do without
+    259: _flush_icache,
     261: _prlimit64,
     278: _getrandom,
     293: constant(-errno.ENOSYS),  # rseq: the same

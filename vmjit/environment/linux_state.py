@@ -13,82 +13,79 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.address_spaces import AddressSpaces
 from vmjit.environment.bare_metal import BareMetal
 from vmjit.environment.call import Call, Lanes, Values
-from vmjit.environment.linux_start import PAGE
-from vmjit.environment.mappings import Mappings
+from vmjit.environment.descriptors import STANDARD as STANDARD
+from vmjit.environment.descriptors import Descriptors
 from vmjit.environment.root_folder import GuestFile, LaneFile, RootFolder
 from vmjit.environment.saved import SavedEnvironment
 from vmjit.environment.streams import InputStreams
+from vmjit.memory_layout import MemoryLayout
 
-DESCRIPTORS = 32
-STANDARD = 3
-CLOSED = -1
 MASK64 = (1 << 64) - 1
 
 
 class LinuxState(BareMetal):
-    """What Linux knows of one machine's lanes. `mapped_top` is where mappings begin, downwards."""
+    """What Linux knows of one machine's lanes, whose memory is as `layout` has it."""
+
+    spaces: AddressSpaces
 
     def __init__(
         self,
         lanes: int,
         xlen: int,
-        heap_start: int,
-        stack_top: int,
+        layout: MemoryLayout,
         *,
-        mapped_top: int,
         root: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.mapped_top = mapped_top
+        assert layout.paged is not None
+        self.stack_lo, self.mapped_top = layout.paged.stack_lo, layout.paged.mapped_top
         self.seed = seed
         self.files = RootFolder(root)
         self._opened: list[GuestFile] = []
         self._lane_files: dict[bytes, LaneFile] = {}
         self.lanes = lanes
-        self.mappings = Mappings(lanes, mapped_top)
+        self.spaces = AddressSpaces(lanes, layout)
         # The lowest address that was ever mapped, and the highest that the break ever was: what is beyond is zero.
         self.mapped_ever = np.zeros(lanes, np.uint64)
         self.break_ever = np.zeros(lanes, np.uint64)
         self._random = np.zeros(lanes, np.uint64)
-        # By descriptor: 0 to 2 for the standard streams, 3 and more for what is opened, and the place in it.
-        self.descriptors = np.zeros((lanes, DESCRIPTORS), np.int64)
-        self.positions = np.zeros((lanes, DESCRIPTORS), np.int64)
-        super().__init__(lanes, xlen, heap_start, stack_top)
+        self.descriptors = Descriptors(lanes)
+        super().__init__(lanes, xlen, layout.heap_start, layout.stack_top)
+        self.break_top = self.mapped_top
 
     def _by_lane(self) -> dict[str, NDArray[Any]]:
-        own = {
+        own: dict[str, NDArray[Any]] = {
             "mapped_ever": self.mapped_ever,
             "break_ever": self.break_ever,
             "random": self._random,
-            "descriptors": self.descriptors,
-            "positions": self.positions,
-            "mappings": self.mappings.states,
+            "mappings": self.spaces.numbers,
         }
-        return {**super()._by_lane(), **own}
+        return {**super()._by_lane(), **own, **self.descriptors.by_lane()}
 
     def reset(self) -> None:
         super().reset()
-        self.mappings.reset()
+        self.spaces.reset()
         self.mapped_ever[:] = self.mapped_top
         self.break_ever[:] = self.heap_start
         self._random[:] = 0
-        self.descriptors[:] = CLOSED
-        self.descriptors[:, :STANDARD] = np.arange(STANDARD)
-        self.positions[:] = 0
+        self.descriptors.reset()
 
     def save(self) -> SavedEnvironment:
         return replace(
             super().save(),
-            mapping_states=self.mappings.save()[1],
+            address_spaces=self.spaces.save(),
             files=tuple(self._opened),
             lane_files={path: file.streams.save() for path, file in self._lane_files.items()},
         )
 
     def restore(self, saved: SavedEnvironment) -> None:
+        before = self.spaces.numbers.copy()
         super().restore(saved)
-        self.mappings.restore(saved.by_lane["mappings"], saved.mapping_states)
+        self.spaces.numbers[:] = before
+        self.spaces.restore(saved.by_lane["mappings"], saved.address_spaces)
         for path, contents in saved.lane_files.items():
             self._lane_file(path).streams.restore(contents)
         for path in self._lane_files.keys() - saved.lane_files.keys():
@@ -98,22 +95,24 @@ class LinuxState(BareMetal):
     def refuses(self, saved: SavedEnvironment) -> str:
         if wrong := super().refuses(saved):
             return wrong
-        area = range(self.heap_start, self.mapped_top + 1)
-        for state in saved.mapping_states:
-            borders = [state.low, *(border for hole in state.holes for border in hole)]
-            if any(b not in area or b % PAGE for b in borders):
-                return "a mapping that cannot be"
+        if any(self.spaces.refuses(space) for space in saved.address_spaces):
+            return "a mapping that cannot be"
         for name, first, last in (
-            ("mappings", 0, len(saved.mapping_states) - 1),
-            ("descriptors", CLOSED, STANDARD + len(saved.files) - 1),
-            ("positions", 0, MASK64 >> 1),
+            ("mappings", 0, len(saved.address_spaces) - 1),
             ("mapped_ever", 0, self.mapped_top),
-            ("break_ever", self.heap_start, self.stack_top),
+            ("break_ever", self.heap_start, self.mapped_top),
         ):
             values = saved.by_lane[name]
             if values.size and (int(values.min()) < first or int(values.max()) > last):
                 return f"its {name} have values that cannot be"
-        return ""
+        return self.descriptors.refuses(saved.by_lane, len(saved.files))
+
+    def _has_standard_outputs(self) -> NDArray[np.bool_]:
+        lanes, standard = np.arange(self.lanes), np.ones(self.lanes, bool)
+        for stream in self.outputs:
+            numbers = np.full(self.lanes, stream)
+            standard &= self.descriptors.file(lanes, numbers) == numbers
+        return standard
 
     # -- files that are another for each lane
 
@@ -188,12 +187,21 @@ def constant(value: int) -> Callable[[Call], Values]:
     return lambda call: np.full(len(call.lanes), value, np.int64)
 
 
+def descriptors_of(call: Call, index: int = 0) -> Values:
+    """The descriptors of an argument, 32-bit ints in C."""
+    return call.signed(index).astype(np.int32).astype(np.int64)
+
+
 def open_numbers(call: Call, index: int = 0) -> tuple[Values, Values]:
     """(the descriptors of an argument, what they stand for): `CLOSED` for none."""
-    given = call.signed(index).astype(np.int32).astype(np.int64)
-    known = (given >= 0) & (given < DESCRIPTORS)
-    table = linux_of(call).descriptors
-    return given, np.where(known, table[call.lanes, np.where(known, given, 0)], CLOSED)
+    given = descriptors_of(call, index)
+    return given, linux_of(call).descriptors.file(call.lanes, given)
+
+
+def open_files(call: Call) -> tuple[Values, Values]:
+    """(the open file descriptions of the first argument's descriptors, what they stand for): `CLOSED` for none."""
+    given, opened = descriptors_of(call), linux_of(call).descriptors
+    return opened.description(call.lanes, given), opened.file(call.lanes, given)
 
 
 def part_of(call: Call, chosen: NDArray[np.bool_]) -> Call:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.environment.mappings import MappingState
+from vmjit.address_spaces import AddressSpace
 from vmjit.environment.root_folder import GuestFile
 from vmjit.environment.saved_streams import SavedInput, SavedOutput
 
 
 @dataclass(frozen=True, eq=False)
 class SavedEnvironment:
-    """`by_lane` has arrays whose first axis is lanes; `mapping_states` and `files` are what numbers in them mean."""
+    """`by_lane` has arrays whose first axis is lanes; `address_spaces` and `files` are what numbers in them mean."""
 
     by_lane: dict[str, NDArray[Any]]
     stdin: SavedInput
     outputs: dict[int, SavedOutput]
     unknown_calls: dict[int, int]
-    mapping_states: tuple[MappingState, ...] = ()
+    address_spaces: tuple[AddressSpace, ...] = ()
     files: tuple[GuestFile, ...] = field(default=())
     lane_files: dict[bytes, SavedInput] = field(default_factory=dict)
     """Contents of files that are another for each lane, by path."""

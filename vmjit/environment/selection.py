@@ -7,15 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from vmjit.checks import checked_integer, shown
 from vmjit.environment.linux import Linux
-from vmjit.environment.linux_start import PAGE
 from vmjit.errors import ArgumentError
 from vmjit.memory_layout import MemoryLayout
 from vmjit.program import Program
 
 ENVIRONMENTS = ("auto", "bare-metal", "linux")
-
-_STACK = 8 << 20
-"""What a Linux program's stack has, where there is twice as much."""
 
 
 def is_linux(environment: str, program: Program) -> bool:
@@ -45,14 +41,5 @@ def checked_variables(variables: Mapping[str, str] | None) -> tuple[bytes, ...]:
 def linux_environment(
     lanes: int, xlen: int, layout: MemoryLayout, root: str | os.PathLike[str] | None, seed: int
 ) -> Linux:
-    """Half of the lanes' memory, and 8 MiB at most, is stack; mappings come below it."""
-    stack = min(_STACK, (layout.stack_top - layout.heap_start) // 2)
-    return Linux(
-        lanes,
-        xlen,
-        layout.heap_start,
-        layout.stack_top,
-        mapped_top=(layout.stack_top - stack) & -PAGE,
-        root=root,
-        seed=checked_integer("seed", seed, 0, (1 << 64) - 1),
-    )
+    """Linux for a machine's lanes; files below `root`, random numbers by `seed`."""
+    return Linux(lanes, xlen, layout, root=root, seed=checked_integer("seed", seed, 0, (1 << 64) - 1))

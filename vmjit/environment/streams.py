@@ -127,7 +127,7 @@ class OutputStreams:
         self._joined = None
 
     def append(self, lanes: Lanes, sizes: NDArray[np.int64], data: Bytes) -> None:
-        """One write by each of `lanes`, `sizes` bytes each, one after the other in `data`."""
+        """What each of `lanes` wrote, `sizes` bytes each, one after the other in `data`."""
         self._chunks.append((lanes, sizes, data))
         self._joined = None
 

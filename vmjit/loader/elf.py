@@ -21,6 +21,7 @@ from vmjit.program import Program, ProgramHeaders, Segment
 _EF_RISCV_RVC = 1
 _SHF_COMPRESSED = 0x800
 _PF = ((4, PERMISSION_READ), (2, PERMISSION_WRITE | PERMISSION_READ), (1, PERMISSION_EXECUTE))
+_PAGE = 4096
 _MACHINE_NAMES = {"EM_NONE": "no machine", "EM_386": "x86", "EM_PPC": "PowerPC", "EM_PPC64": "64-bit PowerPC",
                   "EM_ARM": "Arm", "EM_X86_64": "x86-64", "EM_LOONGARCH": "LoongArch"}  # fmt: skip
 
@@ -72,6 +73,7 @@ def _read(elf: Any, data: bytes, path: str, isa: str | None) -> Program:
         name=path,
         linux=_is_for_linux(elf, symbols),
         program_headers=_program_headers(elf, loaded),
+        relro_end=_relro_end(elf),
     )
 
 
@@ -84,6 +86,12 @@ def _is_for_linux(elf: Any, symbols: dict[str, int]) -> bool:
     return any(s["p_type"] in ("PT_PHDR", "PT_TLS", "PT_GNU_RELRO") for s in elf.iter_segments()) or any(
         s.name == ".note.ABI-tag" for s in elf.iter_sections()
     )
+
+
+def _relro_end(elf: Any) -> int:
+    """C libraries protect the whole pages of it."""
+    ends = [s["p_vaddr"] + s["p_memsz"] for s in elf.iter_segments() if s["p_type"] == "PT_GNU_RELRO"]
+    return max(ends, default=0) & -_PAGE
 
 
 def _program_headers(elf: Any, loaded: list[Any]) -> ProgramHeaders:
