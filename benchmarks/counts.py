@@ -5,7 +5,8 @@ rest. Only runs of warm machines are counted, and what a run costs whatever its 
 difference between two numbers of repeats. The tier `simd` runs a group of lanes, always together; the others run one.
 
 `--portable` counts code for any CPU with AVX2, so that the figures are the same on all of them; `--check FILE` counts
-anew what a file recorded so has, and fails where something takes more instructions.
+anew what a file recorded so has, and fails where something takes more instructions. `--paged` counts the guests as
+Linux programs, whose permissions are asked for by page.
 """
 
 from __future__ import annotations
@@ -186,6 +187,9 @@ _SLICE = 100_000
 _WARM_REPEAT = 64
 _WARM_RUNS = 3
 
+# What tells the probes to run guests as Linux programs.
+_PAGED = "VMJIT_COUNTS_PAGED"
+
 # Lanes of a machine of the tier simd: a group's with AVX2.
 _GROUP_LANES = 16
 
@@ -211,7 +215,8 @@ def probe(arguments: Sequence[str]) -> int:
         guest, isa, tier = case.split(",")
         lanes = _GROUP_LANES if tier == "simd" else 1
         program = vmjit.load(elf_path(guest, isa))
-        machine = vmjit.Machine(program, lanes, tier=tier, memory=LANE_MEMORY, threads=1)
+        environment = "linux" if _PAGED in os.environ else "bare-metal"
+        machine = vmjit.Machine(program, lanes, tier=tier, memory=LANE_MEMORY, environment=environment, threads=1)
         assert isinstance(machine._engine, CpuEngine)
         # Quick code gives way after a time, which depends on the clock.
         machine._engine.compiler.first_effort = Effort.FULL
@@ -314,9 +319,11 @@ print(json.dumps([llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten
 _PORTABLE = ["x86-64-v3", "+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt"]
 
 
-def probe_environment(tool: str, cache: str, *, portable: bool = False) -> dict[str, str]:
+def probe_environment(tool: str, cache: str, *, portable: bool = False, paged: bool = False) -> dict[str, str]:
     """What the probes need so that two of them do the same."""
     environment = {**os.environ, "PYTHONHASHSEED": "0", "VMJIT_CACHE_DIR": cache}
+    if paged:
+        environment[_PAGED] = "1"
     if portable:
         environment["VMJIT_COUNTS_HOST"] = json.dumps(_PORTABLE)
     elif tool == "callgrind":
@@ -415,6 +422,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tool", choices=tuple(REPEATS), help="what counts (perf if it works here, else callgrind)")
     parser.add_argument("--cache", type=Path, help="code cache of the probes (a fresh one)")
     parser.add_argument("--portable", action="store_true", help="code for any CPU with AVX2, not for this one")
+    parser.add_argument("--paged", action="store_true", help="permissions by page, as Linux programs have them")
     parser.add_argument("--json", type=Path, default=RESULTS_DIR / "counts.json", metavar="FILE")
     parser.add_argument("--check", type=Path, metavar="FILE", help="count what a file has, and compare")
     parsed = parser.parse_args(arguments)
@@ -443,7 +451,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             native = Path(scratch) / "native"
             build_native(native, options.guests)
         cache = str(options.cache or Path(scratch) / "cache")
-        environment = probe_environment(tool, cache, portable=options.portable)
+        environment = probe_environment(tool, cache, portable=options.portable, paged=options.paged)
         for isa in options.isa:
             status.update(f"{isa} under {tool}")
             cases = [(guest, isa, tier) for guest in options.guests for tier in options.tiers]
@@ -459,6 +467,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": machine_info(),
         "tool": tool,
         "portable": options.portable,
+        "paged": options.paged,
         "rows": [asdict(row) for row in rows],
     }
     options.json.write_text(json.dumps(content, indent=1) + "\n")
