@@ -101,7 +101,7 @@ def same(m: Machine, got: RunResult, want: Machine, expected: RunResult) -> None
 @both
 @environments
 @everywhere
-@pytest.mark.parametrize("tier", ["interpreter", "scalar"])
+@pytest.mark.parametrize("tier", ["interpreter", pytest.param("scalar", marks=pytest.mark.slow)])
 def test_lanes_that_write_different_amounts(xlen: int, environment: str, device: str, tier: str) -> None:
     """To both streams, in every lane another number of lines; runs end at the same instruction, wherever that is."""
     lanes = 35

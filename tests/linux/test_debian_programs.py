@@ -65,9 +65,9 @@ STATEMENTS = (
 )
 CASES = (
     Case("minigzip", MINIGZIP, (), _zlib_inputs()),
-    Case("minigzip-1", MINIGZIP, ("-1",), _zlib_inputs()),
+    Case("minigzip-1", MINIGZIP, ("-1",), _zlib_inputs(), slow=("interpreter", "auto")),
     Case("minigzip-d", MINIGZIP, ("-d",), _compressed()),
-    Case("lua", LUA, ("words.lua",), TEXTS, slow=("scalar", "auto")),
+    Case("lua", LUA, ("words.lua",), TEXTS, slow=("interpreter", "scalar", "auto")),
     Case(
         "sqlite",
         SQLITE,

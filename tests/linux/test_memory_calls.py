@@ -183,7 +183,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(steps=steps, wide=st.booleans())
 def test_random_calls_as_pages(steps: list[tuple[str, list[int], list[int], list[int], int]], wide: bool) -> None:
     model = Model(Caller(64 if wide else 32, LANES))
