@@ -212,6 +212,7 @@ class CpuEngine(Engine[CodeSpace]):
         self._quick_pass = False
         self._mapped = np.zeros((0, MappedRange.BYTES // 8), np.uint64)
         self._listed_spaces: list[int] = []
+        self._told_rows: NDArray[np.uint64] | None = None
         self._bound: tuple[int, tuple[int, ...]] | None = None
         self.reset_code()
 
@@ -377,7 +378,9 @@ class CpuEngine(Engine[CodeSpace]):
 
     def _list_spaces(self) -> bool:
         """Tell kernels where code spaces and address spaces are; whether there are other code spaces than before."""
-        self.memory.fill_spaces(self._block)
+        if self.memory.spaces is not None and self.memory.spaces.rows is not self._told_rows:
+            self._told_rows = self.memory.spaces.rows
+            self.memory.fill_spaces(self._block)
         spaces = [s.descriptor_address for s in self.spaces]
         if spaces == self._listed_spaces:
             return False

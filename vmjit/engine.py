@@ -262,13 +262,12 @@ class Engine(ABC, Generic[Space]):
     def assign_code(self, lanes: Lanes) -> None:
         """Give each lane the code space of the code its memory holds."""
         spaces = self.lane_memory.spaces
-        spans = [s for s in self.lane_memory.layout.spans if s.executable]
         if spaces is None:
-            self._assign_code(lanes, spans)
+            self._assign_code(lanes, [s for s in self.lane_memory.layout.spans if s.executable])
             return
         for these, executable, regular in spaces.alike_in_code(lanes):
             mapped = [part for start, end in executable for part in self._parts(start, end)]
-            self._assign_code(these, spans if regular and mapped == spans else mapped, plain=not regular)
+            self._assign_code(these, mapped, plain=not regular)
 
     def _parts(self, start: int, end: int) -> list[MemorySpan]:
         """The memory in a range."""

@@ -264,6 +264,18 @@ def test_a_mapping_moves_to_a_place(xlen: int) -> None:
 
 
 @XLENS
+def test_what_a_mapping_grew_over_is_zero_when_it_is_mapped_again(xlen: int) -> None:
+    caller = Caller(xlen, 2)
+    heap = caller.machine._layout.heap_start
+    assert caller.call(BRK, heap + PAGE) == [heap + PAGE] * 2
+    assert caller.call(MREMAP, heap, PAGE, 3 * PAGE, 0) == [heap] * 2
+    caller.write(heap + 2 * PAGE, [b"one lane", b"another "])
+    assert caller.call(MUNMAP, heap + PAGE, 2 * PAGE) == [0] * 2
+    assert caller.call(MMAP, heap + 2 * PAGE, PAGE, 3, PRIVATE | ANONYMOUS | FIXED, -1) == [heap + 2 * PAGE] * 2
+    assert caller.read(heap + 2 * PAGE, 8) == [bytes(8)] * 2
+
+
+@XLENS
 def test_limits(xlen: int) -> None:
     caller = Caller(xlen, 2)
     plan = caller.machine._layout.paged

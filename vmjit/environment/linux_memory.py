@@ -6,13 +6,14 @@ What they say of pages is kept in `AddressSpaces` and holds for every access. Me
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from functools import partial, reduce
 from operator import or_
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.address_spaces import PAGE, AddressSpace
+from vmjit.address_spaces import PAGE, AddressSpace, AddressSpaces
 from vmjit.environment.bare_metal import Handler
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.linux_files import take_from_files
@@ -20,6 +21,7 @@ from vmjit.environment.linux_state import MASK64, STANDARD, constant, linux_of, 
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
 
 Addresses = NDArray[np.uint64]
+ChangeTo = Callable[..., "AddressSpace | None"]
 
 _MAP_FIXED, _MAP_ANONYMOUS, _MAP_FIXED_NOREPLACE = 0x10, 0x20, 0x100000
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
@@ -41,13 +43,18 @@ def _permissions(protection: int) -> int:
     return reduce(or_, (given for bit, given in kinds if protection & bit), 0)
 
 
-def _by_protection(call: Call, index: int, chosen: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], int]]:
-    """(lanes by place, what they ask for) of the chosen ones."""
-    wanted = call.signed(index)
-    return [
-        (np.flatnonzero(chosen & (wanted == protection)), _permissions(int(protection)))
-        for protection in np.unique(wanted[chosen])
-    ]
+_BY_PROTECTION = np.array([_permissions(protection) for protection in range(_PROTECTIONS + 1)], np.int64)
+
+
+def _change_to(
+    spaces: AddressSpaces, lanes: Lanes, starts: Values, ends: Values, permissions: Values, change: ChangeTo
+) -> NDArray[np.bool_]:
+    """Have a range of each lane changed to permissions of its own; which lanes could."""
+    good = np.zeros(len(lanes), bool)
+    for kind in np.unique(permissions).tolist():
+        some = np.flatnonzero(permissions == kind)
+        good[some] = spaces.change(lanes[some], starts[some], ends[some], partial(change, permissions=kind))
+    return good
 
 
 # -- what pages hold
@@ -136,7 +143,10 @@ def _mmap(call: Call) -> Values:
     anywhere = np.flatnonzero(~bad & ~fixed & (start < 0))
     floors = _rounded(environment.brk[lanes[anywhere]]).astype(np.int64)
     start[anywhere] = spaces.find(lanes[anywhere], size[anywhere], floors)
-    _map(call, start, size, start >= 0)
+    chosen = np.flatnonzero(start >= 0)
+    permissions = _BY_PROTECTION[call.signed(2)[chosen]]
+    mapped = _map(call, chosen, start[chosen], (start + size)[chosen], permissions)
+    start[chosen[~mapped]] = -1
     result = np.select([bad, start >= 0, there & fresh], [-errno.EINVAL, start, -errno.EEXIST], -errno.ENOMEM)
     files = (start >= 0) & ((flags & _MAP_ANONYMOUS) == 0)
     if files.any():
@@ -159,19 +169,15 @@ def _has_room(call: Call, place: Addresses, size: Values) -> NDArray[np.bool_]:
     return found & (size <= end - lo)
 
 
-def _map(call: Call, start: Values, size: Values, chosen: NDArray[np.bool_]) -> None:
-    """Map zeros as the calls' protection says; those that cannot have more mappings are not `chosen` any more, and
-    their start is -1."""
+def _map(call: Call, these: NDArray[np.intp], start: Values, end: Values, permissions: Values) -> NDArray[np.bool_]:
+    """Map zeros for these lanes of a call; which of them could, the others would have too many mappings."""
     environment = linux_of(call)
-    for these, permissions in _by_protection(call, 2, chosen):
-        lanes, first = call.lanes[these], start[these]
-        change = partial(_mapped, permissions=permissions)
-        good = environment.spaces.change(lanes, first, first + size[these], change)
-        start[these[~good]] = -1
-    kept = np.flatnonzero(start >= 0)
-    lanes, places = call.lanes[kept], start[kept].astype(np.uint64)
-    _clear(call, lanes, places, size[kept])
-    environment.mapped_ever[lanes] = np.minimum(environment.mapped_ever[lanes], places)
+    lanes = call.lanes[these]
+    good = _change_to(environment.spaces, lanes, start, end, permissions, _mapped)
+    mapped, places = lanes[good], start[good].astype(np.uint64)
+    _clear(call, mapped, places, (end - start)[good])
+    environment.mapped_ever[mapped] = np.minimum(environment.mapped_ever[mapped], places)
+    return good
 
 
 def _mapped(space: AddressSpace, start: int, end: int, *, permissions: int) -> AddressSpace:
@@ -223,14 +229,14 @@ def _mprotect(call: Call) -> Values:
     good &= (call.signed(2) & ~_PROTECTIONS) == 0
     result = np.where(good, 0, -errno.EINVAL)
     spaces = linux_of(call).spaces
-    for these, permissions in _by_protection(call, 2, good & (end > start)):
-        lanes, first, last = call.lanes[these], start[these], end[these]
-        shared = spaces.select(lanes, first, last, spaces.touches_shared)
-        refused = shared & bool(permissions & PERMISSION_WRITE)
-        result[these[refused]] = -errno.EACCES
-        these, lanes, first, last = these[~refused], lanes[~refused], first[~refused], last[~refused]
-        done = spaces.change(lanes, first, last, partial(spaces.protected, permissions=permissions))
-        result[these[~done]] = -errno.ENOMEM
+    chosen = np.flatnonzero(good & (end > start))
+    permissions = _BY_PROTECTION[call.signed(2)[chosen]]
+    shared = spaces.select(call.lanes[chosen], start[chosen], end[chosen], spaces.touches_shared)
+    refused = shared & ((permissions & PERMISSION_WRITE) != 0)
+    result[chosen[refused]] = -errno.EACCES
+    these, permissions = chosen[~refused], permissions[~refused]
+    done = _change_to(spaces, call.lanes[these], start[these], end[these], permissions, spaces.protected)
+    result[these[~done]] = -errno.ENOMEM
     return result
 
 
@@ -289,12 +295,8 @@ def _grow_in_place(
     free = goal <= environment.mapped_top
     some = np.flatnonzero(free)
     free[some] = spaces.select(call.lanes[these[some]], end[these[some]], goal[some], AddressSpace.is_free)
-    for kind in np.unique(permissions[these[free]]).tolist():
-        some = np.flatnonzero(free & (permissions[these] == kind))
-        lanes, first = call.lanes[these[some]], end[these[some]]
-        free[some] = spaces.change(lanes, first, goal[some], partial(_mapped, permissions=kind))
-    some = these[free]
-    _clear(call, call.lanes[some], end[some].astype(np.uint64), (start + size - end)[some])
+    some = np.flatnonzero(free)
+    free[some] = _map(call, these[some], end[these[some]], goal[some], permissions[these[some]])
     return free
 
 
@@ -311,15 +313,9 @@ def _remap(
     environment = linux_of(call)
     spaces = environment.spaces
     these = np.flatnonzero(chosen)
-    good = np.zeros(len(these), bool)
-    for kind in np.unique(permissions[these]).tolist():
-        some = np.flatnonzero(permissions[these] == kind)
-        lanes, first = call.lanes[these[some]], places[these[some]]
-        good[some] = spaces.change(lanes, first, first + size[these[some]], partial(_mapped, permissions=kind))
+    good = _map(call, these, places[these], (places + size)[these], permissions[these])
     moved = these[good]
     lanes, goal = call.lanes[moved], places[moved].astype(np.uint64)
-    _clear(call, lanes, goal, size[moved])
-    environment.mapped_ever[lanes] = np.minimum(environment.mapped_ever[lanes], goal)
     _move(call, lanes, start[moved].astype(np.uint64), goal, np.minimum(end - start, size)[moved])
     spaces.change(lanes, start[moved], end[moved], AddressSpace.unmapped)
     return good
