@@ -162,7 +162,8 @@ def emit_slow_access(module: Any, prefix: str, xlen: int, find: Any) -> tuple[An
     return _emit_slow_load(module, prefix, xlen, find), _emit_slow_store(module, prefix, xlen, find)
 
 
-def _function(module: Any, type_: Any, name: str) -> Any:
+def internal_function(module: Any, type_: Any, name: str) -> Any:
+    """Define a function that is called where it is used, not copied there."""
     function = ir.Function(module, type_, name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
@@ -170,58 +171,94 @@ def _function(module: Any, type_: Any, name: str) -> Any:
     return function
 
 
-def emit_find(module: Any, prefix: str, xlen: int) -> Any:
-    """Define `find(wide, private, machine, address, permission)`: the device address of one guest byte, or 0.
+FIND_TYPE = ir.FunctionType(I64, [I64, I64, I64, I64])
 
-    It goes through the table of spans, and asks for the bit of the byte's page where mappings change.
+
+def lane_for(b: Builder, wide: Value, permission: int) -> Value:
+    """What `find` takes of a lane: an argument more would cost registers in all kernels that call it."""
+    return b.or_(wide, ir.Constant(I64, permission))
+
+
+def emit_find(module: Any, prefix: str, xlen: int) -> Any:
+    """Define `find(lane, private, machine, address)`: the device address of one guest byte, or 0; `lane` is what
+    `lane_for` gives.
+
+    It goes through the table of spans, and asks for the bit of the byte's page where mappings change; then through what
+    is mapped far from the lane's memory.
     """
-    function = _function(module, ir.FunctionType(I64, [I64, I64, I64, I64, I32]), f"{prefix}_find")
-    wide, private, machine, address, permission = function.args
-    entry, head, body, found, following, missing = (
-        function.append_basic_block(n) for n in ("entry", "head", "body", "found", "next", "missing")
-    )
-    b = ir.IRBuilder(entry)
+    function = internal_function(module, FIND_TYPE, f"{prefix}_find")
+    lane, private, machine, address = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    far, some_far, missing = (function.append_basic_block(n) for n in ("far", "some_far", "missing"))
     spans = load_global(b, machine, offset=DeviceMachine.SPANS)
-    count = load_global(b, machine, offset=DeviceMachine.SPAN_COUNT)
+    span = _search(b, spans, load_global(b, machine, offset=DeviceMachine.SPAN_COUNT), address, lane, far)
+    by_page = b.sub(address, load_global(b, machine, offset=DeviceMachine.PAGES_LO))
+    asks, permitted = b.append_basic_block("asks"), b.append_basic_block("permitted")
+    size = load_global(b, machine, offset=DeviceMachine.PAGES_SIZE)
+    b.cbranch(b.icmp_unsigned("<", by_page, size), asks, permitted)
+    b.position_at_end(asks)
+    stores = b.icmp_unsigned("!=", b.and_(b.trunc(lane, I32), ir.Constant(I32, PERMISSION_WRITE)), ir.Constant(I32, 0))
+    bits = hull_bits(b, _fields(b, lane), machine, stores)
+    offset = b.sub(address, load_global(b, machine, offset=DeviceMachine.HULL_LO))
+    b.cbranch(page_bit(b, bits, offset), permitted, missing)
+    b.position_at_end(permitted)
+    place = _place_in_span(b, span, address)
+    common = b.add(load_global(b, machine, offset=DeviceMachine.SHARED), place)
+    shared = b.icmp_unsigned("!=", load_global(b, span, offset=Span.SHARED), ir.Constant(I64, 0))
+    b.ret(b.select(shared, common, _own(b, private, place, xlen)))
+
+    b.position_at_end(far)
+    row = load_field(b, _fields(b, lane), LaneField.SPACE)
+    b.cbranch(b.icmp_unsigned("==", row, ir.Constant(I64, 0)), missing, some_far)
+    b.position_at_end(some_far)
+    bitmaps = b.shl(load_global(b, machine, offset=DeviceMachine.BITMAP_BYTES), ir.Constant(I64, 1))
+    row = b.add(row, bitmaps)
+    rows = b.add(row, ir.Constant(I64, AddressSpaceRow.PAGES + 8))
+    span = _search(b, rows, load_global(b, row, offset=AddressSpaceRow.PAGES), address, lane, missing)
+    b.ret(_own(b, private, _place_in_span(b, span, address), xlen))
+    b.position_at_end(missing)
+    b.ret(ir.Constant(I64, 0))
+    return function
+
+
+def _fields(b: Builder, lane: Value) -> Value:
+    return b.and_(lane, ir.Constant(I64, ~(PERMISSION_READ | PERMISSION_WRITE)))
+
+
+def _place_in_span(b: Builder, span: Value, address: Value) -> Value:
+    distance = b.sub(address, load_global(b, span, offset=Span.LO))
+    return b.add(load_global(b, span, offset=Span.OFFSET), distance)
+
+
+def _own(b: Builder, private: Value, place: Value, xlen: int) -> Value:
+    """The device address of a byte of the lane's own memory."""
+    within = b.and_(place, ir.Constant(I64, xlen // 8 - 1))
+    return b.add(b.add(private, within), b.mul(b.sub(place, within), ir.Constant(I64, GROUP)))
+
+
+def _search(b: Builder, rows: Value, count: Value, address: Value, lane: Value, missing: Any) -> Value:
+    """The address of the span that a byte is in with a permission; goes to `missing` where it is in none."""
+    entry = b.block
+    head, body, found, following = (b.append_basic_block(n) for n in ("head", "body", "found", "next"))
     b.branch(head)
     b.position_at_end(head)
     index = b.phi(I64)
     index.add_incoming(ir.Constant(I64, 0), entry)
     b.cbranch(b.icmp_unsigned("<", index, count), body, missing)
     b.position_at_end(body)
-    span = b.add(spans, b.mul(index, ir.Constant(I64, Span.BYTES)))
-    lo = load_global(b, span, offset=Span.LO)
+    span = b.add(rows, b.mul(index, ir.Constant(I64, Span.BYTES)))
     inside = b.and_(
-        b.icmp_unsigned(">=", address, lo),
+        b.icmp_unsigned(">=", address, load_global(b, span, offset=Span.LO)),
         b.icmp_unsigned("<=", address, load_global(b, span, offset=Span.LAST)),
     )
-    given = b.trunc(load_global(b, span, offset=Span.PERMISSIONS), I32)
-    allowed = b.icmp_unsigned("!=", b.and_(given, permission), ir.Constant(I32, 0))
-    b.cbranch(b.and_(inside, allowed), found, following)
+    wanted = b.and_(b.trunc(lane, I32), ir.Constant(I32, PERMISSION_READ | PERMISSION_WRITE))
+    given = b.and_(b.trunc(load_global(b, span, offset=Span.PERMISSIONS), I32), wanted)
+    b.cbranch(b.and_(inside, b.icmp_unsigned("!=", given, ir.Constant(I32, 0))), found, following)
     b.position_at_end(following)
     index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
     b.branch(head)
     b.position_at_end(found)
-    by_page = b.sub(address, load_global(b, machine, offset=DeviceMachine.PAGES_LO))
-    asks, permitted = b.append_basic_block("asks"), b.append_basic_block("permitted")
-    size = load_global(b, machine, offset=DeviceMachine.PAGES_SIZE)
-    b.cbranch(b.icmp_unsigned("<", by_page, size), asks, permitted)
-    b.position_at_end(asks)
-    stores = b.icmp_unsigned("==", permission, ir.Constant(I32, PERMISSION_WRITE))
-    bits = hull_bits(b, wide, machine, stores)
-    offset = b.sub(address, load_global(b, machine, offset=DeviceMachine.HULL_LO))
-    b.cbranch(page_bit(b, bits, offset), permitted, missing)
-    b.position_at_end(permitted)
-    place = b.add(load_global(b, span, offset=Span.OFFSET), b.sub(address, lo))
-    word = xlen // 8
-    within = b.and_(place, ir.Constant(I64, word - 1))
-    own = b.add(b.add(private, within), b.mul(b.sub(place, within), ir.Constant(I64, GROUP)))
-    common = b.add(load_global(b, machine, offset=DeviceMachine.SHARED), place)
-    shared = b.icmp_unsigned("!=", load_global(b, span, offset=Span.SHARED), ir.Constant(I64, 0))
-    b.ret(b.select(shared, common, own))
-    b.position_at_end(missing)
-    b.ret(ir.Constant(I64, 0))
-    return function
+    return span
 
 
 class _ByteLoop:
@@ -244,7 +281,7 @@ class _ByteLoop:
         where = b.add(address, b.zext(self.index, I64))
         if xlen == 32:
             where = b.and_(where, ir.Constant(I64, 0xFFFFFFFF))
-        self.place = b.call(find, [wide, private, machine, where, ir.Constant(I32, permission)])
+        self.place = b.call(find, [lane_for(b, wide, permission), private, machine, where])
         b.cbranch(b.icmp_unsigned("==", self.place, ir.Constant(I64, 0)), fault, self.good)
         b.position_at_end(fault)
         store_field(b, wide, LaneField.FAULT_ADDRESS, address)
@@ -263,7 +300,7 @@ class _ByteLoop:
 
 
 def _emit_slow_load(module: Any, prefix: str, xlen: int, find: Any) -> Any:
-    function = _function(module, SLOW_LOAD_TYPE, f"{prefix}_slow_load")
+    function = internal_function(module, SLOW_LOAD_TYPE, f"{prefix}_slow_load")
     b = ir.IRBuilder(function.append_basic_block("entry"))
     store_field(b, function.args[0], LaneField.ACCESS, ir.Constant(I64, 0))
     entry = b.block
@@ -280,7 +317,7 @@ def _emit_slow_load(module: Any, prefix: str, xlen: int, find: Any) -> Any:
 
 
 def _emit_slow_store(module: Any, prefix: str, xlen: int, find: Any) -> Any:
-    function = _function(module, SLOW_STORE_TYPE, f"{prefix}_slow_store")
+    function = internal_function(module, SLOW_STORE_TYPE, f"{prefix}_slow_store")
     b = ir.IRBuilder(function.append_basic_block("entry"))
     store_field(b, function.args[0], LaneField.ACCESS, ir.Constant(I64, 0))
     check = _ByteLoop(b, find, function.args, xlen, Access.WRITE)

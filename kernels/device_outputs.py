@@ -15,7 +15,19 @@ from vmjit.kernels.device_layout import (
     LaneField,
     register_offset,
 )
-from vmjit.kernels.device_memory import I8, I32, I64, Builder, Value, load_field, load_global, store_field, store_global
+from vmjit.kernels.device_memory import (
+    I8,
+    I32,
+    I64,
+    Builder,
+    Value,
+    internal_function,
+    lane_for,
+    load_field,
+    load_global,
+    store_field,
+    store_global,
+)
 from vmjit.kernels.layout import PERMISSION_READ
 
 _A0, _A1, _A2, _A7 = 10, 11, 12, 17
@@ -33,7 +45,7 @@ def emit_keep_output(module: Any, registers: RegisterFile, find: Any) -> Any:
     Else, and where some byte cannot be read, it gives 0 and nothing has changed: what the call then gives is the host's
     to say. `find` is what `emit_find` gives.
     """
-    function = _function(module, ir.FunctionType(I32, [I64] * 4), f"{registers.name}_keep_output")
+    function = internal_function(module, ir.FunctionType(I32, [I64] * 4), f"{registers.name}_keep_output")
     _KeepOutput(registers, function, _emit_copy(module, registers, find)).emit()
     return function
 
@@ -177,7 +189,7 @@ class _KeepOutput:
 def _emit_copy(module: Any, registers: RegisterFile, find: Any) -> Any:
     """Define `copy_output(fields, memory, machine, source, size, target)`: guest memory to the device's, which has room
     for it; gives where it ends, or 0 where some byte cannot be read."""
-    function = _function(module, ir.FunctionType(I64, [I64] * 6), f"{registers.name}_copy_output")
+    function = internal_function(module, ir.FunctionType(I64, [I64] * 6), f"{registers.name}_copy_output")
     fields, memory, machine, start, size, first = function.args
     entry, loop, body, readable, done, missing = (
         function.append_basic_block(n) for n in ("entry", "loop", "body", "readable", "done", "missing")
@@ -193,7 +205,7 @@ def _emit_copy(module: Any, registers: RegisterFile, find: Any) -> Any:
     target.add_incoming(first, entry)
     b.cbranch(b.icmp_unsigned("<", target, end), body, done)
     b.position_at_end(body)
-    byte = b.call(find, [fields, memory, machine, source, ir.Constant(I32, PERMISSION_READ)])
+    byte = b.call(find, [lane_for(b, fields, PERMISSION_READ), memory, machine, source])
     b.cbranch(b.icmp_unsigned("==", byte, _ZERO), missing, readable)
     b.position_at_end(readable)
     store_global(b, load_global(b, byte, I8), target)
@@ -204,12 +216,4 @@ def _emit_copy(module: Any, registers: RegisterFile, find: Any) -> Any:
     b.ret(target)
     b.position_at_end(missing)
     b.ret(_ZERO)
-    return function
-
-
-def _function(module: Any, type_: Any, name: str) -> Any:
-    function = ir.Function(module, type_, name)
-    function.linkage = "internal"
-    for attribute in ("nounwind", "noinline"):
-        function.attributes.add(attribute)
     return function

@@ -205,12 +205,12 @@ def _load_space(b: Builder, machine: Value, frame: Value, lane: Value, private: 
     store_field(b, frame, Frame.HULL_LIMIT, limit)
     hull = element(b, private, load_field(b, machine, MachineBlock.HULL_OFFSET), I8)
     store_field(b, frame, Frame.HULL_BASE, hull)
-    bits = element(
-        b, row, b.add(load_field(b, machine, MachineBlock.HULL_BITS), ir.Constant(I64, AddressSpaceRow.PAGES)), I8
-    )
+    pages = element(b, row, ir.Constant(I64, AddressSpaceRow.PAGES), I8)
+    bits = element(b, pages, load_field(b, machine, MachineBlock.HULL_BITS), I8)
     store_field(b, frame, Frame.READABLE, bits)
     bitmap = load_field(b, machine, MachineBlock.BITMAP_BYTES)
     store_field(b, frame, Frame.WRITABLE, element(b, bits, bitmap, I8))
+    store_field(b, frame, Frame.FAR, element(b, pages, b.shl(bitmap, ir.Constant(I64, 1)), I8))
 
 
 def group_state(b: Builder, machine: Value, group: Value) -> Value:

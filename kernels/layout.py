@@ -120,7 +120,8 @@ class Frame(Offset):
     READABLE = 1000  # bits of the hull's pages
     WRITABLE = 1008
     PERMITTED = 1016  # the function that decides for a whole range
-    SCRATCH = 1024
+    FAR = 1024  # the part of the AddressSpaceRow behind its bitmaps; 0: lanes' mappings do not change
+    SCRATCH = 1056
     BYTES = 4096
 
 
@@ -291,7 +292,8 @@ class Span(Offset):
 class AddressSpaceRow(Offset):
     """Offsets in what kernels know of the permissions of lanes with the same mappings: see `vmjit/address_spaces.py`.
 
-    Behind it are two bitmaps, of the pages that can be read and of those that can be written.
+    Behind it are two bitmaps, of the pages that can be read and of those that can be written; then a count, and as many
+    rows as of `Span`, of memory that is mapped far from where it lies.
     """
 
     REACH = 0  # bytes of the private window from its start, data and heap, that can be read and written

@@ -127,27 +127,65 @@ def _try_mapped(
 
 
 def _emit_find(module: Any) -> Any:
-    """`find(frame, address, permission)`: the host address of one guest byte, or null."""
+    """`find(frame, address, permission)`: the host address of one guest byte, or null.
+
+    The program's spans come first, then what is mapped far from the lane's memory.
+    """
     function = ir.Function(module, ir.FunctionType(PTR, [PTR, I64, I64]), "find")
     function.linkage = "internal"
     function.attributes.add("nounwind")
     frame, address, permission = function.args
-    entry = function.append_basic_block("entry")
-    head = function.append_basic_block("head")
-    body = function.append_basic_block("body")
-    found = function.append_basic_block("found")
-    following = function.append_basic_block("next")
-    missing = function.append_basic_block("missing")
-    b = ir.IRBuilder(entry)
-    spans = load_field(b, frame, Frame.SPANS, PTR)
-    count = load_field(b, frame, Frame.SPAN_COUNT)
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    far, some_far, place, missing = (function.append_basic_block(n) for n in ("far", "some_far", "place", "missing"))
+    null = ir.Constant(PTR, None)
+    span = _search(
+        b, load_field(b, frame, Frame.SPANS, PTR), load_field(b, frame, Frame.SPAN_COUNT), address, permission, far
+    )
+    by_page = b.sub(address, load_field(b, frame, Frame.PAGES_LO))
+    with b.if_then(b.icmp_unsigned("<", by_page, load_field(b, frame, Frame.PAGES_SIZE))):
+        writes = b.icmp_unsigned("==", permission, ir.Constant(I64, PERMISSION_WRITE))
+        readable, writable = (load_field(b, frame, field, PTR) for field in (Frame.READABLE, Frame.WRITABLE))
+        offset = b.sub(address, load_field(b, frame, Frame.HULL_LO))
+        with b.if_then(b.not_(page_bit(b, b.select(writes, writable, readable), offset))):
+            b.ret(null)
+    near = b.block
+    b.branch(place)
+
+    b.position_at_end(far)
+    row = load_field(b, frame, Frame.FAR, PTR)
+    b.cbranch(b.icmp_unsigned("==", row, null), missing, some_far)
+    b.position_at_end(some_far)
+    rows = element(b, row, ir.Constant(I64, 8), I8)
+    far_span = _search(b, rows, b.load(row, typ=I64), address, permission, missing)
+    there = b.block
+    b.branch(place)
+
+    b.position_at_end(place)
+    found = b.phi(PTR)
+    found.add_incoming(span, near)
+    found.add_incoming(far_span, there)
+    shared = b.icmp_unsigned("!=", load_field(b, found, Span.SHARED), ir.Constant(I64, 0))
+    base = b.select(shared, load_field(b, frame, Frame.SHARED, PTR), load_field(b, frame, Frame.PRIVATE, PTR))
+    offset = b.add(load_field(b, found, Span.OFFSET), b.sub(address, load_field(b, found, Span.LO)))
+    word = b.shl(b.lshr(offset, ir.Constant(I64, 2)), load_field(b, frame, Frame.WORD_SHIFT))
+    interleaved = b.or_(word, b.and_(offset, ir.Constant(I64, 3)))
+    b.ret(element(b, base, b.select(shared, offset, interleaved), I8))
+    b.position_at_end(missing)
+    b.ret(null)
+    return function
+
+
+def _search(b: Builder, rows: Value, count: Value, address: Value, permission: Value, missing: Any) -> Value:
+    """The row of the span that a byte is in with a permission; goes to `missing` where it is in none."""
+    entry = b.block
+    head, body, found, following = (b.append_basic_block(n) for n in ("head", "body", "found", "next"))
     b.branch(head)
     b.position_at_end(head)
     index = b.phi(I64)
     index.add_incoming(ir.Constant(I64, 0), entry)
     b.cbranch(b.icmp_unsigned("<", index, count), body, missing)
     b.position_at_end(body)
-    span = element(b, spans, b.mul(index, ir.Constant(I64, Span.BYTES)), I8)
+    span = element(b, rows, b.mul(index, ir.Constant(I64, Span.BYTES)), I8)
     lo = load_field(b, span, Span.LO)
     inside = b.and_(b.icmp_unsigned(">=", address, lo), b.icmp_unsigned("<=", address, load_field(b, span, Span.LAST)))
     allowed = b.icmp_unsigned("==", b.and_(load_field(b, span, Span.PERMISSIONS), permission), permission)
@@ -156,22 +194,7 @@ def _emit_find(module: Any) -> Any:
     index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
     b.branch(head)
     b.position_at_end(found)
-    by_page = b.sub(address, load_field(b, frame, Frame.PAGES_LO))
-    with b.if_then(b.icmp_unsigned("<", by_page, load_field(b, frame, Frame.PAGES_SIZE))):
-        writes = b.icmp_unsigned("==", permission, ir.Constant(I64, PERMISSION_WRITE))
-        readable, writable = (load_field(b, frame, field, PTR) for field in (Frame.READABLE, Frame.WRITABLE))
-        offset = b.sub(address, load_field(b, frame, Frame.HULL_LO))
-        with b.if_then(b.not_(page_bit(b, b.select(writes, writable, readable), offset))):
-            b.ret(ir.Constant(PTR, None))
-    shared = b.icmp_unsigned("!=", load_field(b, span, Span.SHARED), ir.Constant(I64, 0))
-    base = b.select(shared, load_field(b, frame, Frame.SHARED, PTR), load_field(b, frame, Frame.PRIVATE, PTR))
-    offset = b.add(load_field(b, span, Span.OFFSET), b.sub(address, lo))
-    word = b.shl(b.lshr(offset, ir.Constant(I64, 2)), load_field(b, frame, Frame.WORD_SHIFT))
-    interleaved = b.or_(word, b.and_(offset, ir.Constant(I64, 3)))
-    b.ret(element(b, base, b.select(shared, offset, interleaved), I8))
-    b.position_at_end(missing)
-    b.ret(ir.Constant(PTR, None))
-    return function
+    return span
 
 
 def emit_pages_permit(module: Any, name: str) -> Any:

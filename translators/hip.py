@@ -54,8 +54,9 @@ _CODE_OBJECT = """
 !0 = !{i32 1, !"amdhsa_code_object_version", i32 500}
 """
 
-# Waves that a SIMD unit shall hold at least, which bounds registers: 128 on CDNA.
-_WAVES = 4
+# Waves that a SIMD unit shall hold at least, which bounds registers: 128 on CDNA. Memory in their place costs more than
+# a wave less does.
+_WAVES, _FEWEST_WAVES = 4, 3
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,24 @@ class HipTarget:
 
     def assembly(self, images: Sequence[bytes]) -> str:
         """The images as one module of assembly."""
-        module, machine = self._module(images)
-        return str(machine.emit_assembly(module))
+        for waves in range(_WAVES, _FEWEST_WAVES - 1, -1):
+            module, machine = self._module(images, waves)
+            text = str(machine.emit_assembly(module))
+            if not resources(text).vgpr_spills:
+                break
+        return text
 
     def object_file(self, images: Sequence[bytes]) -> bytes:
         """The images as one relocatable object."""
-        module, machine = self._module(images)
-        return bytes(machine.emit_object(module))
+        for waves in range(_WAVES, _FEWEST_WAVES - 1, -1):
+            module, machine = self._module(images, waves)
+            found = bytes(machine.emit_object(module))
+            if not resources_of_code(found).vgpr_spills:
+                break
+        return found
 
-    def _module(self, images: Sequence[bytes]) -> tuple[Any, Any]:
-        """One optimised module of all images.
+    def _module(self, images: Sequence[bytes], waves: int) -> tuple[Any, Any]:
+        """One optimised module of all images, for so many waves at least.
 
         A kernel's descriptor says what it and all it calls need of registers and scratch memory, and LLVM knows that
         only of functions in the same module: the interpreter cannot be an object that is compiled once.
@@ -135,7 +144,8 @@ class HipTarget:
         try:
             first = llvm.parse_assembly(header + _CODE_OBJECT)
             for image in images:
-                first.link_in(llvm.parse_assembly(header + image.decode()))
+                text = image.decode().replace(_attribute(_WAVES), _attribute(waves))
+                first.link_in(llvm.parse_assembly(header + text))
             for function in first.functions:
                 if not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
                     function.linkage = "internal"
@@ -172,9 +182,13 @@ def _image(emit: Callable[[Any], Any]) -> bytes:
     text = re.sub(r"^target (?:triple|datalayout) = .*\n", "", str(parsed), flags=re.MULTILINE)
     # Without the size of its groups LLVM takes a kernel to have 1,024 work items, and fewer registers to be there.
     size = f"{THREADS_PER_BLOCK},{THREADS_PER_BLOCK}"
-    attributes = f'"amdgpu-flat-work-group-size"="{size}" "amdgpu-waves-per-eu"="{_WAVES}"'
+    attributes = f'"amdgpu-flat-work-group-size"="{size}" {_attribute(_WAVES)}'
     text = re.sub(r"^(attributes #\d+ = \{.* nounwind )", rf"\1{attributes} ", text, flags=re.MULTILINE)
     return text.encode()
+
+
+def _attribute(waves: int) -> str:
+    return f'"amdgpu-waves-per-eu"="{waves}"'
 
 
 @lru_cache(maxsize=1)

@@ -3,29 +3,25 @@
 An address space is a list of mappings. Lanes that did the same have the same one, and it is worked out once: a lane
 holds its number. For kernels each has a row (`AddressSpaceRow`): how far the lane's data reaches, which nearly all
 accesses are decided by, and a bit for each page that may be read and that may be written.
+
+Programs may map any addresses, lanes have memory near their program. What is mapped far from it lies in pages of the
+lane's memory that nothing else is mapped at: its *backing*, which is taken once it can be accessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE, AddressSpaceRow
+from vmjit.address_space import PAGE, Addresses, AddressSpace, Mask, Numbers
+from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE, AddressSpaceRow, Span
 from vmjit.memory_layout import MemoryLayout, PagePlan
 
-PAGE = 4096
-
-Numbers = NDArray[np.int64]
-Addresses = NDArray[np.uint64]
 Lanes = NDArray[np.integer]
-Mask = NDArray[np.bool_]
-
-# Mappings of a lane at most, as Linux bounds a process's: what a space takes is bounded.
-MOST_MAPPINGS = 512
 
 # Spaces kept until those that no lane has any more are dropped; fewer where their rows take so many bytes.
 _MANY_SPACES = 4096
@@ -33,118 +29,27 @@ _MANY_BYTES = 64 << 20
 
 _READ_WRITE = PERMISSION_READ | PERMISSION_WRITE
 
-
-@dataclass(frozen=True)
-class AddressSpace:
-    """`mappings` are (start, end, permissions) by address, whole pages, disjoint; of those that touch, permissions
-    differ. Permissions may be 0: mapped, and not to be accessed."""
-
-    mappings: tuple[tuple[int, int, int], ...] = ()
-
-    def mapped(self, start: int, end: int, permissions: int) -> AddressSpace:
-        """With a mapping, whatever is there."""
-        return AddressSpace(_joined([*self._outside(start, end), (start, end, permissions)]))
-
-    def unmapped(self, start: int, end: int) -> AddressSpace:
-        return AddressSpace(tuple(self._outside(start, end)))
-
-    def _outside(self, start: int, end: int) -> list[tuple[int, int, int]]:
-        """The parts of mappings outside a range."""
-        found = []
-        for first, last, permissions in self.mappings:
-            if first < start:
-                found.append((first, min(last, start), permissions))
-            if end < last:
-                found.append((max(first, end), last, permissions))
-        return found
-
-    def inside(self, start: int, end: int) -> list[tuple[int, int, int]]:
-        """The parts of mappings in a range."""
-        cut = ((max(first, start), min(last, end), permissions) for first, last, permissions in self.mappings)
-        return [part for part in cut if part[0] < part[1]]
-
-    def is_free(self, start: int, end: int) -> bool:
-        return not self.inside(start, end)
-
-    def is_mapped(self, start: int, end: int) -> bool:
-        """Whether all of a range is, however."""
-        return sum(last - first for first, last, _ in self.inside(start, end)) == end - start
-
-    def allows(self, start: int, end: int, permissions: int) -> bool:
-        """Whether all of a range has these permissions."""
-        good = (last - first for first, last, given in self.inside(start, end) if given & permissions == permissions)
-        return sum(good) == end - start
-
-    def place_for(self, size: int, floor: int, top: int) -> int | None:
-        """Where so many bytes fit best between two addresses: the end of the smallest hole, the highest of several.
-
-        To take the highest hole with room, as Linux does, leaves many that fit nothing, and lanes have little memory.
-        """
-        best: tuple[int, int] | None = None
-        end = top
-        for first, last, _ in (*reversed(self.mappings), (floor, floor, 0)):
-            hole = end - max(last, floor)
-            if hole >= size and (best is None or hole < best[0]):
-                best = hole, end - size
-            end = min(end, first)
-            if end <= floor:
-                break
-        return None if best is None else best[1]
-
-    def at(self, address: int) -> int | None:
-        """The permissions at an address; None where nothing is mapped."""
-        for first, last, permissions in self.mappings:
-            if first <= address < last:
-                return permissions
-        return None
-
-    @cached_property
-    def executable(self) -> tuple[tuple[int, int], ...]:
-        """What may be executed, (start, end) by address."""
-        return self._runs(PERMISSION_EXECUTE)
-
-    @cached_property
-    def _accessible(self) -> dict[int, tuple[Addresses, Addresses]]:
-        found = {}
-        for permission in (PERMISSION_READ, PERMISSION_WRITE):
-            runs = np.array(self._runs(permission), np.uint64).reshape(-1, 2)
-            found[permission] = (runs[:, 0].copy(), runs[:, 1] - np.uint64(1))  # a run may end where addresses do
-        return found
-
-    def _runs(self, permission: int) -> tuple[tuple[int, int], ...]:
-        """What has a permission, (start, end) as long as can be."""
-        runs: list[tuple[int, int]] = []
-        for first, last, permissions in self.mappings:
-            if permissions & permission:
-                touches = bool(runs) and runs[-1][1] == first
-                runs.append((runs.pop()[0] if touches else first, last))
-        return tuple(runs)
-
-    def permits(self, addresses: Addresses, sizes: Numbers, permission: int) -> Mask:
-        """Which ranges, each of at least one byte, have a permission as a whole."""
-        starts, lasts = self._accessible[permission]
-        if not len(starts):
-            return np.zeros(len(addresses), bool)
-        run = np.searchsorted(starts, addresses, side="right") - 1
-        here = run.clip(0)
-        inside = (run >= 0) & (addresses <= lasts[here])
-        room = lasts[here] - np.where(inside, addresses, lasts[here])
-        found: Mask = inside & ((sizes - 1).astype(np.uint64) <= room)
-        return found
-
-
-def _joined(mappings: list[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
-    """Mappings in the order of addresses, those that touch and have the same permissions as one."""
-    found: list[tuple[int, int, int]] = []
-    for first, last, permissions in sorted(mappings):
-        if found and found[-1][1:] == (first, permissions):
-            found[-1] = (found[-1][0], last, permissions)
-        else:
-            found.append((first, last, permissions))
-    return tuple(found)
+# Linux maps nothing below (vm.mmap_min_addr), nor above what four levels of page tables reach or, with 32 bits, where
+# results of calls are errors.
+_LOWEST = 1 << 16
+_HIGHEST = {32: (1 << 32) - PAGE, 64: 1 << 47}
+# Reservations that do not fit near the program come below this, where Linux begins with mappings, for programs of 32
+# bits and with three levels of page tables.
+_FAR_TOP = {32: 0x9C00_0000, 64: 0x3F_8000_0000}
 
 
 Change = Callable[[AddressSpace, int, int], "AddressSpace | None"]
+
+
+class CodeKind(NamedTuple):
+    """What lanes may execute."""
+
+    executable: tuple[tuple[int, int], ...]
+    """(start, end) by address."""
+    backing: tuple[tuple[int, int, int], ...]
+    """As of an `AddressSpace`, of what is executable."""
+    compiled: bool
+    """Whether compiled code can run."""
 
 
 class AddressSpaces:
@@ -160,19 +65,24 @@ class AddressSpaces:
         self.plan: PagePlan = layout.paged
         self.numbers = np.zeros(lanes, np.int32)
         self.bitmap_bytes = -(-(self.plan.lo + self.plan.size - self.plan.bits_lo) // (64 * PAGE)) * 8
-        row = (AddressSpaceRow.PAGES + 2 * self.bitmap_bytes) // 8
-        self.rows = np.zeros((1, row), np.uint64)
+        self._far_word = (AddressSpaceRow.PAGES + 2 * self.bitmap_bytes) // 8
+        self.rows = np.zeros((1, self._far_word + 1), np.uint64)
         self.version = 0
         """Grows with each change of `rows`."""
+        self.some_far = False
+        """Whether some lanes' mappings are far from their memory."""
         self._known: list[AddressSpace] = []
         self._numbers: dict[AddressSpace, int] = {}
-        self._kinds: dict[tuple[tuple[tuple[int, int], ...], bool], int] = {}  # what may be executed, whether compiled
+        self._kinds: dict[CodeKind, int] = {}
         self._kind_of: list[int] = []
         self._moved: Mask | None = None
+        self._new_backing: list[tuple[NDArray[np.intp], int, int]] = []
         lo, size, _ = layout.private_window
         self._data_lo, self._top = lo, lo + size
         self._protected = [s for s in layout.spans if s.shared]
         """Segments that compiled code reads, or executes, without asking."""
+        self._near = [(span.lo & -PAGE, -(-span.end // PAGE) * PAGE) for span in layout.spans]
+        self._highest, self._far_top = _HIGHEST[self.plan.xlen], _FAR_TOP[self.plan.xlen]
         self._number(self._first())
 
     def _first(self) -> AddressSpace:
@@ -205,15 +115,25 @@ class AddressSpaces:
         if number is None:
             number = self._numbers[space] = len(self._known)
             self._known.append(space)
-            kind = space.executable, self.regular(space)
+            kind = CodeKind(space.executable, space.behind_code, self.regular(space))
             self._kind_of.append(self._kinds.setdefault(kind, len(self._kinds)))
-            if number == len(self.rows):
-                rows = np.zeros((2 * number, self.rows.shape[1]), np.uint64)
-                rows[:number] = self.rows
-                self.rows = rows
+            self._make_room(number, space)
             self._fill_row(self.rows[number], space)
             self.version += 1
         return number
+
+    def _make_room(self, number: int, space: AddressSpace) -> None:
+        """Have a row with this number, that what is far fits in."""
+        count, words = self.rows.shape
+        needed = self._far_word + 1 + len(space.accessible_backing) * (Span.BYTES // 8)
+        if needed > words:
+            words = max(needed, 2 * words - self._far_word)
+        if number == count:
+            count *= 2
+        if (count, words) != self.rows.shape:
+            rows = np.zeros((count, words), np.uint64)
+            rows[: self.rows.shape[0], : self.rows.shape[1]] = self.rows
+            self.rows = rows
 
     def regular(self, space: AddressSpace) -> bool:
         """Whether compiled code can run: what it does not ask for is as it was at the start."""
@@ -247,6 +167,16 @@ class AddressSpaces:
                     bits[(start - plan.bits_lo) // PAGE : -(-(end - plan.bits_lo) // PAGE)] = True
             row[first : first + words] = np.packbits(bits, bitorder="little").view(np.uint64)
             first += words
+        far = space.accessible_backing
+        self.some_far |= bool(space.backing)
+        row[self._far_word] = len(far)
+        table = row[self._far_word + 1 :][: len(far) * (Span.BYTES // 8)].reshape(-1, Span.BYTES // 8)
+        for entry, (start, end, place, permissions) in zip(table, far, strict=True):
+            entry[:] = (start, end - 1, permissions, 0, self.offset_of(place))
+
+    def offset_of(self, address: int) -> int:
+        """Where a byte of the hull lies in a lane's memory."""
+        return self.plan.hull_offset + address - self.plan.hull_lo
 
     # -- changes
 
@@ -258,18 +188,59 @@ class AddressSpaces:
         numbers = np.zeros(len(lanes), np.int32)
         for these, space, start, end in self._alike(lanes, starts, ends):
             after = change(space, start, end)
-            if after is None or (len(after.mappings) > MOST_MAPPINGS and len(after.mappings) > len(space.mappings)):
+            backed = None if after is None else self._with_backing(after)
+            if backed is None or backed[0].outgrows(space):
                 good[these] = False
             else:
-                numbers[these] = self._number(after)
+                numbers[these] = self._number(backed[0])
+                self._new_backing += [(np.asarray(lanes[these], np.intp), place, size) for place, size in backed[1]]
         self._give(lanes[good], numbers[good])
         return good
+
+    def take_new_backing(self) -> list[tuple[NDArray[np.intp], int, int]]:
+        """Since the last time: lanes, and the place and size of what of their memory backs more than before."""
+        taken, self._new_backing = self._new_backing, []
+        return taken
+
+    def _with_backing(self, space: AddressSpace) -> tuple[AddressSpace, list[tuple[int, int]]] | None:
+        """With memory behind all far mappings that can be accessed, and the (place, size) of what is new of it; None
+        where there is not enough, or where something is mapped that backs them."""
+        if any(space.inside(place, place + last - first) for first, last, place in space.backing):
+            return None
+        new = []
+        for first, last, permissions in space.mappings:
+            if not permissions or not self.is_far(first, last):
+                continue
+            for start, end in space.not_backed(first, last):
+                while start < end:
+                    hole = space.hole_for(end - start, self.layout.heap_start, self.plan.mapped_top)
+                    if hole is None:
+                        return None
+                    place, size = hole
+                    space = space.backed(start, start + size, place)
+                    new.append((place, size))
+                    start += size
+        return space, new
+
+    def is_far(self, start: int, end: int) -> bool:
+        """Whether a range can be mapped, and is not where the lanes' own memory or the program is."""
+        near = any(first < end and start < last for first, last in self._near)
+        return _LOWEST <= start < end <= self._highest and not near
 
     def find(self, lanes: Lanes, sizes: Numbers, floors: Numbers) -> Numbers:
         """Where so many bytes fit above each lane's floor; -1 where there is no place."""
         found = np.full(len(lanes), -1, np.int64)
         for these, space, size, floor in self._alike(lanes, sizes, floors):
             place = space.place_for(size, floor, self.plan.mapped_top)
+            found[these] = -1 if place is None else place
+        return found
+
+    def find_far(self, lanes: Lanes, sizes: Numbers) -> Numbers:
+        """Where so many bytes that nothing has to be behind fit above all that is near; -1 where there is no place."""
+        found = np.full(len(lanes), -1, np.int64)
+        floor = max(last for _, last in self._near) + PAGE
+        for these, space, size, _ in self._alike(lanes, sizes, sizes):
+            place = space.place_for(size, floor, max(self._far_top, floor))
             found[these] = -1 if place is None else place
         return found
 
@@ -325,8 +296,24 @@ class AddressSpaces:
         """The addresses of the lanes' own memory that can be mapped anew: (start, end), whole pages."""
         return self.plan.hull_lo, self.plan.hull_lo + -(-(self._top - self.plan.hull_lo) // PAGE) * PAGE
 
+    @property
+    def highest(self) -> int:
+        """Nothing is mapped from there on."""
+        return self._highest
+
+    def can_map(self, start: int, end: int) -> bool:
+        """Whether a range can be mapped anew."""
+        lo, top = self.mappable
+        return (lo <= start and end <= top) or self.is_far(start, end)
+
+    def can_grow(self, space: AddressSpace, start: int, end: int) -> bool:
+        """Whether a mapping that ends where a range starts can have it too."""
+        below_gap = self.plan.hull_lo <= start and end <= self.plan.mapped_top
+        return space.is_free(start, end) and (below_gap or self.is_far(start, end))
+
     def _can_change(self, start: int, end: int) -> bool:
-        return self.plan.lo <= start and end <= self.plan.lo + -(-self.plan.size // PAGE) * PAGE
+        inside = self.plan.lo <= start and end <= self.plan.lo + -(-self.plan.size // PAGE) * PAGE
+        return inside or self.is_far(start, end)
 
     def without(self, space: AddressSpace, start: int, end: int) -> AddressSpace | None:
         """With nothing mapped in a range; None where permissions cannot change."""
@@ -335,7 +322,7 @@ class AddressSpaces:
 
     def protected(self, space: AddressSpace, start: int, end: int, *, permissions: int) -> AddressSpace | None:
         """With other permissions for a range that is mapped; None where it is not, or they cannot change."""
-        good = space.is_mapped(start, end) and self._can_change(start, end)
+        good = space.is_mapped(start, end) and all(self._can_change(*part[:2]) for part in space.inside(start, end))
         return space.mapped(start, end, permissions) if good else None
 
     def touches_shared(self, space: AddressSpace, start: int, end: int) -> bool:
@@ -343,8 +330,12 @@ class AddressSpaces:
         return any(s.lo < end and start < -(-s.end // PAGE) * PAGE for s in self._protected)
 
     def own_and_mapped(self, space: AddressSpace, start: int, end: int) -> bool:
-        lo, last = self.mappable
-        return lo <= start and end <= last and space.is_mapped(start, end)
+        return self.can_map(start, end) and space.is_mapped(start, end)
+
+    def own_and_there(self, space: AddressSpace, start: int, end: int) -> bool:
+        """The same, and there is memory behind all of it."""
+        far = self.is_far(start, end)
+        return self.own_and_mapped(space, start, end) and not (far and space.not_backed(start, end))
 
     def permissions_at(self, lanes: Lanes, addresses: Numbers) -> Numbers:
         """The permissions at an address of each lane; 0 where nothing is mapped."""
@@ -367,16 +358,16 @@ class AddressSpaces:
         moved, self._moved = self._moved, None
         return np.zeros(0, np.intp) if moved is None else np.flatnonzero(moved)
 
-    def alike_in_code(self, lanes: Lanes) -> list[tuple[NDArray[np.intp], tuple[tuple[int, int], ...], bool]]:
-        """Lanes that may execute the same: (which, what, whether it may be compiled)."""
+    def alike_in_code(self, lanes: Lanes) -> list[tuple[NDArray[np.intp], CodeKind]]:
+        """Lanes that may execute the same."""
         kind_of = np.array(self._kind_of)[self.numbers[lanes]]
         kinds = list(self._kinds)
-        return [(np.asarray(lanes, np.intp)[kind_of == kind], *kinds[kind]) for kind in np.unique(kind_of).tolist()]
+        return [(np.asarray(lanes, np.intp)[kind_of == kind], kinds[kind]) for kind in np.unique(kind_of).tolist()]
 
     @property
     def own_code(self) -> bool:
         """Whether lanes may execute what they can write."""
-        return any(executable != self._known[0].executable for executable, _ in self._kinds)
+        return any(kind.executable != self._known[0].executable for kind in self._kinds)
 
     # -- what the host asks for lanes
 
@@ -392,6 +383,37 @@ class AddressSpaces:
             these = np.flatnonzero(~good & (numbers == number))
             good[these] = self._known[number].permits(addresses[these], sizes[these], permission)
         return good
+
+    def nearby(self, lanes: Lanes, addresses: Addresses, sizes: Numbers) -> Addresses:
+        """Addresses in the lanes' own memory for ranges whose bytes lie there in one piece; others stay as they are."""
+        if not self.some_far:
+            return addresses
+        found: Addresses = addresses.copy()
+        numbers = self.numbers[lanes]
+        for number in np.unique(numbers).tolist():
+            if backing := self._known[number].backing:
+                these = np.flatnonzero((numbers == number) & (sizes > 0))
+                starts, ends, places = (np.array(column, np.uint64) for column in zip(*backing, strict=True))
+                part = np.searchsorted(starts, addresses[these], side="right") - 1
+                here = part.clip(0)
+                offsets = addresses[these] - starts[here]
+                inside = (part >= 0) & (addresses[these] < ends[here])
+                inside &= sizes[these].astype(np.uint64) <= ends[here] - starts[here] - np.where(inside, offsets, 0)
+                found[these[inside]] = (places[here] + offsets)[inside]
+        return found
+
+    def parts(self, lanes: Lanes, starts: Numbers, ends: Numbers) -> tuple[Numbers, Addresses, Numbers]:
+        """(lanes by place, addresses in their own memory, sizes) of the parts of ranges that there is memory for."""
+        which, places, sizes = [], [], []
+        for these, space, start, end in self._alike(lanes, starts, ends):
+            far = self.is_far(start, end)
+            for first, last, place in space.behind(start, end) if far else [(start, end, start)]:
+                which.append(these)
+                places.append(np.full(len(these), place, np.uint64))
+                sizes.append(np.full(len(these), last - first, np.int64))
+        if not which:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        return np.concatenate(which), np.concatenate(places), np.concatenate(sizes)
 
     # -- snapshots
 
@@ -417,8 +439,21 @@ class AddressSpaces:
             end = last
         for first, last, permissions in space.mappings:
             for part in ((first, min(last, self.plan.lo)), (max(first, self.plan.lo + self.plan.size), last)):
-                if part[0] < part[1] and not start.allows(*part, permissions):
+                if part[0] < part[1] and not start.allows(*part, permissions) and not self.is_far(*part):
                     return True
             if permissions & PERMISSION_WRITE and any(s.lo < last and first < s.end for s in self._protected):
                 return True
-        return False
+        return self._refuses_backing(space)
+
+    def _refuses_backing(self, space: AddressSpace) -> bool:
+        end = 0
+        for first, last, place in space.backing:
+            if first < end or last <= first or (first | last | place) % PAGE:
+                return True
+            fits = self.layout.heap_start <= place and place + last - first <= self.plan.mapped_top
+            if not (fits and self.is_far(first, last) and space.is_mapped(first, last)):
+                return True
+            end = last
+        places = sorted((place, place + last - first) for first, last, place in space.backing)
+        twice = any(last > following for (_, last), (following, _) in pairwise(places))
+        return twice or self._with_backing(space) != (space, [])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.address_spaces import PAGE
+from vmjit.address_space import PAGE
 from vmjit.device_buffers import DeviceBuffers
 from vmjit.device_code import DeviceCodeSpace
 from vmjit.device_code_copy import CodeCopy

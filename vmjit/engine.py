@@ -25,6 +25,7 @@ from vmjit.interrupts import DeferredInterrupt
 from vmjit.ir.block import Block
 from vmjit.kernels.layout import (
     ACCESS_HOOK_FAILED,
+    PERMISSION_EXECUTE,
     STOP_CALL,
     STOP_FENCE_I,
     STOP_GUEST_BREAK,
@@ -265,9 +266,13 @@ class Engine(ABC, Generic[Space]):
         if spaces is None:
             self._assign_code(lanes, [s for s in self.lane_memory.layout.spans if s.executable])
             return
-        for these, executable, regular in spaces.alike_in_code(lanes):
-            mapped = [part for start, end in executable for part in self._parts(start, end)]
-            self._assign_code(these, mapped, plain=not regular)
+        for these, kind in spaces.alike_in_code(lanes):
+            mapped = [part for start, end in kind.executable for part in self._parts(start, end)]
+            mapped += [
+                MemorySpan(start, end - start, PERMISSION_EXECUTE, False, spaces.offset_of(place), b"")
+                for start, end, place in kind.backing
+            ]
+            self._assign_code(these, mapped, plain=not kind.compiled)
 
     def _parts(self, start: int, end: int) -> list[MemorySpan]:
         """The memory in a range."""

@@ -129,3 +129,5 @@ class GuestMemory:
             spans, _ = machine._write(place, array)
         if any(s.executable for s in spans):
             machine._engine.reset_code()
+        elif (given := machine.environment.spaces) is not None and given.own_code:
+            machine._engine.code_may_have_changed(np.arange(machine.lanes))

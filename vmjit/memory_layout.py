@@ -74,7 +74,7 @@ class MemorySpan:
 
 @dataclass(frozen=True)
 class PagePlan:
-    """Where permissions of pages may change while a program runs (`vmjit/address_spaces.py`).
+    """Where permissions of pages may change while a program runs (`vmjit/address_spaces.py`), of `xlen` bits.
 
     lo, size: addresses whose permissions can change; all other memory keeps those that it starts with.
     bits_lo: where bitmaps of pages begin, which may be below zero.
@@ -91,6 +91,7 @@ class PagePlan:
     data_lo: int
     stack_lo: int
     mapped_top: int
+    xlen: int
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,7 @@ def plan_memory(
     paged = None
     if whole_pages and arena:
         hull = _behind(window, _round_up(window[0], _PAGE))
-        paged = _page_plan(spans, hull, start, end, program.relro_end)
+        paged = _page_plan(spans, hull, start, end, program)
         window = _behind(hull, paged.data_lo)
     return MemoryLayout(
         tuple(spans),
@@ -256,7 +257,7 @@ def _behind(window: tuple[int, int, int], end: int) -> tuple[int, int, int]:
 
 
 def _page_plan(
-    spans: Sequence[MemorySpan], hull: tuple[int, int, int], start: int, end: int, relro_end: int
+    spans: Sequence[MemorySpan], hull: tuple[int, int, int], start: int, end: int, program: Program
 ) -> PagePlan:
     """A quarter of an arena, and 8 MiB at most, is stack; up to 64 KiB stay free below it."""
     lo, size, offset = hull
@@ -269,8 +270,8 @@ def _page_plan(
     unit = _WORD_PAGES * _PAGE
     before = _round_up(lo - spans[0].lo, unit) if 0 <= lo - spans[0].lo <= size + _FAR else 0
     first = max(lo - before, 0)
-    data_lo = relro_end if lo < relro_end <= start else lo
-    return PagePlan(first, lo + size - first, lo - before, lo, offset, data_lo, stack_lo, stack_lo - gap)
+    data_lo = program.relro_end if lo < program.relro_end <= start else lo
+    return PagePlan(first, lo + size - first, lo - before, lo, offset, data_lo, stack_lo, stack_lo - gap, program.xlen)
 
 
 def _heap(segments: list[Segment], start: int, end: int) -> Segment:

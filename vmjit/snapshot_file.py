@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.address_spaces import MOST_MAPPINGS, AddressSpace
+from vmjit.address_space import MOST_MAPPINGS, AddressSpace
 from vmjit.checks import MAX_LANES
 from vmjit.environment.root_folder import GuestFile, LaneFile
 from vmjit.environment.saved import SavedEnvironment
@@ -32,7 +32,7 @@ from vmjit.snapshot import STATE_ARRAYS, Snapshot
 from vmjit.stops import Stop
 
 _MAGIC = b"vmjit snapshot\r\n\x1a\n"
-_VERSION = 2  # 1 had mappings without permissions, and no open file descriptions
+_VERSION = 3  # 1 had mappings without permissions, and no open file descriptions; 2 none that are far
 _HEAD = struct.Struct("<IQ")
 _DIGEST = 32
 _MOST_NAME = 256
@@ -105,6 +105,7 @@ def _taken_apart(snapshot: Snapshot) -> tuple[dict[str, Any], Arrays]:
         "outputs": sorted(environment.outputs),
         "unknown_calls": sorted(environment.unknown_calls.items()),
         "mappings": [[list(mapping) for mapping in space.mappings] for space in environment.address_spaces],
+        "backing": [[list(part) for part in space.backing] for space in environment.address_spaces],
         "files": [
             [file.number, file.mode, [[name.hex(), mode] for name, mode in file.entries], _path_of(file)]
             for file in environment.files
@@ -266,7 +267,8 @@ def _environment(header: Mapping[str, Any], checked: _Checked, lanes: int) -> Sa
     lane_files = {path: _input(checked, f"lane_file.{i}", lanes) for i, path in enumerate(paths)}
     outputs = {number: _output(checked, number, lanes) for number in header["outputs"] if _is_count(number)}
     files = [_file(checked, i, given, lane_files) for i, given in enumerate(header["files"])]
-    spaces = [_address_space(given) for given in header["mappings"]]
+    _require(len(header["mappings"]) == len(header["backing"]), "damaged: mappings that are none")
+    spaces = [_address_space(*given) for given in zip(header["mappings"], header["backing"], strict=True)]
     calls = {}
     for number, count in header["unknown_calls"]:
         _require(isinstance(number, int) and _is_count(count), "damaged: a call that is none")
@@ -279,11 +281,12 @@ def _environment(header: Mapping[str, Any], checked: _Checked, lanes: int) -> Sa
     return SavedEnvironment(by_lane, stdin, outputs, calls, tuple(spaces), tuple(files), lane_files)
 
 
-def _address_space(given: Any) -> AddressSpace:
-    _require(len(given) <= MOST_MAPPINGS, "damaged: too many mappings")
-    good = all(len(mapping) == 3 and all(_is_count(number) for number in mapping) for mapping in given)
-    _require(good, "damaged: a mapping that is none")
-    return AddressSpace(tuple((first, last, permissions) for first, last, permissions in given))
+def _address_space(mappings: Any, backing: Any) -> AddressSpace:
+    for given in (mappings, backing):
+        _require(len(given) <= MOST_MAPPINGS, "damaged: too many mappings")
+        good = all(len(part) == 3 and all(_is_count(number) for number in part) for part in given)
+        _require(good, "damaged: a mapping that is none")
+    return AddressSpace(tuple((a, b, c) for a, b, c in mappings), tuple((a, b, c) for a, b, c in backing))
 
 
 def _input(checked: _Checked, name: str, lanes: int) -> SavedInput:

@@ -155,8 +155,28 @@ class SpanMemory(ABC):
                 )
         return pieces
 
+    def _is_far(self, address: int, size: int) -> bool:
+        return self.spaces is not None and self.spaces.some_far and self.spaces.is_far(address, address + size)
+
+    def _all_at(self, address: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+        """All lanes at one address, as `gather` takes them; GuestAddressError if some have no memory there."""
+        assert self.spaces is not None
+        lanes = np.arange(self.lanes)
+        there = self.spaces.select(
+            lanes, np.full(self.lanes, address), np.full(self.lanes, address + size), self.spaces.own_and_there
+        )
+        if not there.all():
+            raise GuestAddressError(
+                f"lane {int(np.argmin(there))} has no memory for {size} bytes at guest address {address:#x}",
+                address=address,
+            )
+        return lanes, np.full(self.lanes, address, np.uint64), np.full(self.lanes, size, np.int64)
+
     def read(self, address: int, size: int) -> Bytes:
         """A copy, (lanes, size) uint8."""
+        if self._is_far(address, size):
+            data, _ = self.gather(*self._all_at(address, size), by_host=True)
+            return data.reshape(self.lanes, size)
         pieces = self._pieces(address, size)
         result = np.empty((self.lanes, size), np.uint8)
         start = 0
@@ -169,6 +189,11 @@ class SpanMemory(ABC):
     def write(self, address: int, data: Bytes) -> tuple[list[MemorySpan], list[MemorySpan]]:
         """Write (n,) for all lanes or (lanes, n). Gives (spans touched, shared spans that need other bytes by lane);
         nothing is written if there are any of the latter."""
+        size = data.shape[-1]
+        if self._is_far(address, size):
+            rows = np.broadcast_to(data, (self.lanes, size)).reshape(-1)
+            self.scatter(*self._all_at(address, size), rows, by_host=True)
+            return [], []
         pieces = self._pieces(address, data.shape[-1])
         split = [span for span, _, _ in pieces if span.shared] if data.ndim == 2 and self.lanes > 1 else []
         if split and not bool((data == data[0]).all()):
@@ -195,6 +220,7 @@ class SpanMemory(ABC):
         count.
         """
         allowed = None if by_host else self._allowed_if_not_all(lanes, addresses, sizes, PERMISSION_READ)
+        addresses = self._nearby(lanes, addresses, sizes)
         if allowed is None:
             return self._ragged(lanes, addresses, sizes, PERMISSION_READ, None)
         data, good = self._ragged(lanes, addresses, np.where(allowed, sizes, 0), PERMISSION_READ, None)
@@ -214,10 +240,14 @@ class SpanMemory(ABC):
         Lanes that could not are left as they were. With `by_host`, what their mappings say does not count.
         """
         allowed = None if by_host else self._allowed_if_not_all(lanes, addresses, sizes, PERMISSION_WRITE)
+        addresses = self._nearby(lanes, addresses, sizes)
         if allowed is None:
             return self._ragged(lanes, addresses, sizes, PERMISSION_WRITE, data)[1]
         data = data[np.repeat(allowed, sizes.clip(0))]
         return self._ragged(lanes, addresses, np.where(allowed, sizes, 0), PERMISSION_WRITE, data)[1] & allowed
+
+    def _nearby(self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64]) -> NDArray[np.uint64]:
+        return addresses if self.spaces is None else self.spaces.nearby(lanes, addresses, sizes)
 
     def _allowed_if_not_all(
         self, lanes: Index, addresses: NDArray[np.uint64], sizes: NDArray[np.int64], permission: int
@@ -253,7 +283,7 @@ class SpanMemory(ABC):
             # Ranges across spans that do not lie side by side on the host: few, so one after the other.
             parts = [np.stack([column, shared_byte])[:, starts[i] : starts[i] + lengths[i]] for i in range(len(lanes))]
             for i in np.flatnonzero(~good):
-                piece = self._across_runs(int(addresses[i]), int(sizes[i]), permission)
+                piece = self._across_runs(int(lanes[i]), int(addresses[i]), int(sizes[i]), permission)
                 if piece is not None:
                     parts[i], good[i] = piece, True
             lengths = np.where(good, sizes, 0).clip(0)
@@ -301,12 +331,17 @@ class SpanMemory(ABC):
                 return np.ones(count, bool), found, np.full(count, shared)
         return np.zeros(count, bool), np.zeros(count, np.int64), np.zeros(count, bool)
 
-    def _across_runs(self, address: int, size: int, permission: int) -> NDArray[np.int64] | None:
-        """(2, size): the offset of each byte of a range, and 1 where it is shared; None if some of it is not there."""
+    def _across_runs(self, lane: int, address: int, size: int, permission: int) -> NDArray[np.int64] | None:
+        """(2, size): the offset of each byte of a lane's range, and 1 where it is shared; None if some of it is not
+        there."""
         parts = []
         end = address + size
+        runs = self._runs(permission)
+        if (spaces := self.spaces) is not None:
+            behind = spaces.of(lane).behind(address, end)
+            runs += [(first, last, False, spaces.offset_of(place)) for first, last, place in behind]
         while address < end:
-            for lo, run_end, shared, offset in self._runs(permission):
+            for lo, run_end, shared, offset in runs:
                 if lo <= address < run_end:
                     count = min(run_end, end) - address
                     columns = np.arange(count) + (offset + address - lo)

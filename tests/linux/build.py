@@ -21,6 +21,7 @@ PROGRAMS = (
     "polling",
     "protect",
     "script",
+    "sparse",
     "text",
     "workload",
 )

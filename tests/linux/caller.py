@@ -10,6 +10,7 @@ from tests.differential.asm import encode
 from tests.differential.oracles import program
 from vmjit import Machine
 
+PAGE = 4096
 CODE, DATA = 0x10000, 0x40000
 SEEK = 62
 
@@ -23,7 +24,7 @@ class Caller:
         self.machine = Machine(code, lanes, "cpu", "interpreter", memory="256KiB", environment="linux")
 
     def call(self, number: int, *arguments: int | Sequence[int]) -> list[int]:
-        """What each lane gets; an argument is for all lanes, or one for each."""
+        """What each lane gets, an error as a negative number; an argument is for all lanes, or one for each."""
         m = self.machine
         m.pc = CODE
         m.registers["a7"] = number
@@ -33,7 +34,8 @@ class Caller:
             m.registers[f"a{index}"] = np.array([v % (1 << self.xlen) for v in values], np.uint64)
         assert m.run(max_instructions=10).stops() == {"EBREAK": self.lanes}
         dtype = np.int32 if self.xlen == 32 else np.int64
-        return [int(v) for v in np.asarray(m.registers["a0"]).astype(dtype)]
+        found = [int(v) for v in np.asarray(m.registers["a0"]).astype(dtype)]
+        return [v if v > -PAGE else v % (1 << self.xlen) for v in found]
 
     def write(self, address: int, rows: Sequence[bytes]) -> None:
         self.machine.memory.write(address, np.frombuffer(b"".join(rows), np.uint8).reshape(self.lanes, -1))

@@ -22,11 +22,27 @@ XLENS = pytest.mark.parametrize("xlen", [32, 64])
 GIVEN = {0: "---", 1: "r--", 2: "rw-", 3: "rw-", 4: "--x", 5: "r-x", 6: "rwx", 7: "rwx"}
 
 
+# A page far from the program, and how many behind it calls take.
+FAR = {32: 0x7123_4000 // PAGE, 64: 0x12_3456_7000 // PAGE}
+FAR_PAGES = 50
+
+
 @dataclass
 class Lane:
-    """`pages` by number: permissions, and what is at the page's start. `ours` are those that calls may take."""
+    """`pages` by number: permissions, and what is at the page's start. `room` is how many pages it has memory for, and
+    `far` where those begin that are far."""
 
+    room: int
+    far: int
     pages: dict[int, tuple[str, int]] = field(default_factory=dict)
+    backed: set[int] = field(default_factory=set)
+    """Far pages that could be accessed since they were mapped."""
+
+    def fits(self, backed: set[int], first: int = 0, count: int = 0) -> bool:
+        """Whether there is memory with these far pages, and so many more that are near or not."""
+        new = set(range(first, first + count)) if first < self.far else set()
+        near = {page for page in self.pages if page < self.far} | new
+        return len(near) + len(backed) <= self.room
 
     def free(self, first: int, count: int) -> bool:
         return not any(page in self.pages for page in range(first, first + count))
@@ -34,10 +50,17 @@ class Lane:
     def mapped(self, first: int, count: int) -> bool:
         return all(page in self.pages for page in range(first, first + count))
 
+    def would_back(self, first: int, count: int, permissions: str, *, anew: bool = True) -> set[int]:
+        pages = set(range(first, first + count))
+        kept = self.backed - pages if anew else self.backed
+        return kept | (pages if first >= self.far and permissions != "---" else set())
+
     def map(self, first: int, count: int, permissions: str) -> None:
+        self.backed = self.would_back(first, count, permissions)
         self.pages |= dict.fromkeys(range(first, first + count), (permissions, 0))
 
     def unmap(self, first: int, count: int) -> None:
+        self.backed -= set(range(first, first + count))
         self.pages = {p: v for p, v in self.pages.items() if not first <= p < first + count}
 
 
@@ -49,30 +72,41 @@ class Model:
         assert layout.paged is not None
         self.caller, self.plan = caller, layout.paged
         self.first, self.top = layout.heap_start // PAGE, layout.paged.mapped_top // PAGE
-        self.lanes = [Lane() for _ in range(LANES)]
+        self.far = FAR[caller.xlen]
+        self.lanes = [Lane(self.top - self.first, self.far) for _ in range(LANES)]
         self.breaks = [layout.heap_start] * LANES
         self.tag = 0
 
+    def at(self, lane: int, page: int) -> int | None:
+        """What is at the start of a page, if there is memory for it."""
+        memory = self.caller.machine._residence.memory
+        start = np.array([page * PAGE], np.uint64)
+        data, good = memory.gather(np.array([lane]), start, np.array([8]), by_host=True)
+        return int(data.view(np.uint64)[0]) if good[0] else None
+
     def check(self) -> None:
         memory = self.caller.machine.memory
-        for page in range(self.first, self.plan.stack_lo // PAGE):
-            rows = memory.read(page * PAGE, 8)
+        elsewhere = {page for lane in self.lanes for page in lane.pages if page >= self.far}
+        far = range(self.far - 2, self.far + FAR_PAGES + 30)
+        for page in (*range(self.first, self.plan.stack_lo // PAGE), *sorted(elsewhere | set(far))):
             for lane, model in enumerate(self.lanes):
                 known = model.pages.get(page)
                 assert memory.permissions(page * PAGE + 9, lane) == ("" if known is None else known[0])
+                there = page < self.far or page in model.backed
                 if known is not None:
-                    assert int(rows[lane].view(np.uint64)[0]) == known[1]
+                    assert self.at(lane, page) == (known[1] if there else None)
 
     def mark(self) -> None:
-        """Write something else to each page that is mapped."""
+        """Write something else to each page that there is memory for."""
+        memory = self.caller.machine._residence.memory
         for page in sorted({page for lane in self.lanes for page in lane.pages}):
             self.tag += 1
-            rows = self.caller.machine.memory.read(page * PAGE, 8)
-            for row, lane in zip(rows, self.lanes, strict=True):
-                if page in lane.pages:
-                    row[:] = np.full(1, self.tag, np.uint64).view(np.uint8)
+            data = np.full(1, self.tag, np.uint64).view(np.uint8)
+            for number, lane in enumerate(self.lanes):
+                if page in lane.pages and (page < self.far or page in lane.backed):
+                    start = np.array([page * PAGE], np.uint64)
+                    assert memory.scatter(np.array([number]), start, np.array([8]), data, by_host=True).all()
                     lane.pages[page] = (lane.pages[page][0], self.tag)
-            self.caller.machine.memory.write(page * PAGE, rows)
 
     def mmap(self, places: list[int], counts: list[int], protection: int, flags: int) -> None:
         got = self.caller.call(
@@ -89,14 +123,22 @@ class Model:
             if flags & NO_REPLACE and not lane.free(wanted, count):
                 assert place == -EEXIST
                 continue
+            backed = lane.would_back(wanted, count, GIVEN[protection])
+            fits = lane.fits(backed, wanted, count)
+            if place < 0 and lane.backed and (0 < wanted < self.far or place == -EEXIST):
+                # Something far may lie in the very memory.
+                assert place in (-ENOMEM, -EEXIST)
+                continue
             if flags & (FIXED | NO_REPLACE):
-                assert page == wanted
+                assert page == wanted if fits else place == -ENOMEM
             elif place < 0:
                 assert place == -ENOMEM
-                assert largest < count + self.heap_pages(lane)
-                continue
-            elif wanted and lane.free(wanted, count):
+                assert lane.backed or largest < count + self.heap_pages(lane)
+                assert protection
+            elif wanted and lane.free(wanted, count) and not lane.backed and fits:
                 assert page == wanted
+            if place < 0:
+                continue
             if not flags & FIXED:
                 assert lane.free(page, count)
             assert place % PAGE == 0
@@ -113,8 +155,10 @@ class Model:
     def mprotect(self, places: list[int], counts: list[int], protection: int) -> None:
         got = self.caller.call(MPROTECT, [p * PAGE for p in places], [c * PAGE for c in counts], protection)
         for lane, place, count, result in zip(self.lanes, places, counts, got, strict=True):
-            assert result == (0 if lane.mapped(place, count) else -ENOMEM)
+            backed = lane.would_back(place, count, GIVEN[protection], anew=False)
+            assert result == (0 if lane.mapped(place, count) and lane.fits(backed) else -ENOMEM)
             if result == 0:
+                lane.backed = backed
                 lane.pages |= {p: (GIVEN[protection], lane.pages[p][1]) for p in range(place, place + count)}
 
     def mremap(self, places: list[int], counts: list[int], sizes: list[int], flags: int) -> None:
@@ -122,7 +166,8 @@ class Model:
             MREMAP, [p * PAGE for p in places], [c * PAGE for c in counts], [s * PAGE for s in sizes], flags
         )
         for lane, place, count, size, result in zip(self.lanes, places, counts, sizes, got, strict=True):
-            if not lane.mapped(place, count):
+            pages = set(range(place, place + count))
+            if not lane.mapped(place, count) or (place >= self.far and pages - lane.backed):
                 assert result == -EFAULT
                 continue
             if result < 0:
@@ -156,6 +201,8 @@ class Model:
             possible = self.first * PAGE <= place <= self.top * PAGE and (
                 new_end <= end or lane.free(end, new_end - end)
             )
+            if result == old and lane.backed and new_end > end:
+                continue  # something far may lie there
             assert result == (place if possible else old)
             if not possible:
                 continue
@@ -173,7 +220,7 @@ def by_lane(element: st.SearchStrategy[int]) -> st.SearchStrategy[list[int]]:
 steps = st.lists(
     st.tuples(
         st.sampled_from(["mmap", "mmap", "fixed", "hint", "new", "munmap", "mprotect", "mremap", "forget", "brk"]),
-        by_lane(st.integers(0, 45)),
+        by_lane(st.one_of(st.integers(0, 45), st.integers(0, 45), st.integers(100, 100 + FAR_PAGES))),
         by_lane(st.integers(1, 12)),
         by_lane(st.integers(1, 20)),
         st.integers(0, 7),
@@ -188,8 +235,11 @@ steps = st.lists(
 def test_random_calls_as_pages(steps: list[tuple[str, list[int], list[int], list[int], int]], wide: bool) -> None:
     model = Model(Caller(64 if wide else 32, LANES))
     for kind, places, counts, sizes, protection in steps:
-        pages = [model.first + place for place in places]
-        counts = [min(count, model.top - page) for count, page in zip(counts, pages, strict=True)]
+        pages = [model.first + place if place < 100 else model.far + place - 100 for place in places]
+        counts = [
+            count if page >= model.far else min(count, model.top - page)
+            for count, page in zip(counts, pages, strict=True)
+        ]
         if any(count < 1 for count in counts):
             continue
         if kind == "mmap":

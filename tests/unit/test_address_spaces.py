@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmjit import Program
-from vmjit.address_spaces import MOST_MAPPINGS, PAGE, AddressSpace, AddressSpaces
-from vmjit.kernels.layout import AddressSpaceRow
+from vmjit.address_space import MOST_MAPPINGS, PAGE, AddressSpace
+from vmjit.address_spaces import AddressSpaces
+from vmjit.kernels.layout import AddressSpaceRow, Span
 from vmjit.memory_layout import MemoryLayout, plan_memory
 from vmjit.program import Segment
 
@@ -100,7 +101,7 @@ def test_rows_say_what_spaces_do(given_steps: list[tuple[str, int, int, int]], l
             spaces.change(lanes, start, end, lambda s, a, b, p=permissions: spaces.protected(s, a, b, permissions=p))
     for each in range(LANES):
         space, row = spaces.of(each), spaces.rows[spaces.numbers[each]]
-        words = row[AddressSpaceRow.PAGES // 8 :].reshape(2, -1)
+        words = row[AddressSpaceRow.PAGES // 8 :][: 2 * spaces.bitmap_bytes // 8].reshape(2, -1)
         for permission, bitmap in zip((1, 2), words, strict=True):
             bits = np.unpackbits(bitmap.view(np.uint8), bitorder="little")
             for page in range(-(-plan.paged.size // PAGE)):
@@ -176,7 +177,7 @@ def test_what_may_be_executed_is_told() -> None:
     assert spaces.take_moved().tolist() == [1]
     assert spaces.take_moved().tolist() == []
     kinds = spaces.alike_in_code(np.arange(3))
-    assert sorted((lanes.tolist(), regular) for lanes, _, regular in kinds) == [([0, 2], True), ([1], True)]
+    assert sorted((lanes.tolist(), kind.compiled) for lanes, kind in kinds) == [([0, 2], True), ([1], True)]
     spaces.change(np.array([2]), np.array([0x10000]), np.array([0x11000]), lambda s, a, b: s.mapped(a, b, 1))
     assert spaces.take_moved().tolist() == [2]
     assert not spaces.regular(spaces.of(2))
@@ -196,5 +197,94 @@ def test_damaged_spaces_are_refused() -> None:
         AddressSpace(((heap, heap + PAGE, 3), (0x10000, 0x11000, 5))),
         AddressSpace(((1 << 40, (1 << 40) + PAGE, 3),)),
         start.mapped(0x10000, 0x11000, 3),
+    ):
+        assert spaces.refuses(bad)
+
+
+FAR = 0x12_3456_7000
+
+
+@given(steps, st.lists(st.tuples(st.integers(-2, PAGES + 2), st.integers(0, PAGE - 1), st.integers(0, 3 * PAGE))))
+def test_far_pages_are_those_that_back_them(
+    given_steps: list[tuple[str, int, int, int]], asked: list[tuple[int, int, int]]
+) -> None:
+    """Each far page that could be accessed has a page of its own, which it keeps; rows and questions agree on it."""
+    plan = layout()
+    spaces, lanes = AddressSpaces(LANES, plan), np.array([1])
+    assert plan.paged is not None
+    before: dict[int, int] = {}
+    for kind, first, count, permissions in given_steps:
+        start, end = np.array([FAR + first * PAGE]), np.array([FAR + (first + count) * PAGE])
+        if kind == "unmap":
+            good = spaces.change(lanes, start, end, spaces.without)
+        elif kind == "map":
+            good = spaces.change(lanes, start, end, lambda s, a, b, p=permissions: s.unmapped(a, b).mapped(a, b, p))
+        else:
+            good = spaces.change(
+                lanes, start, end, lambda s, a, b, p=permissions: spaces.protected(s, a, b, permissions=p)
+            )
+        space = spaces.of(1)
+        touched = {first + i for i in range(count)} if kind != "protect" and good[0] else set()
+        pages = {
+            (first + i * PAGE - FAR) // PAGE: place + i * PAGE
+            for first, last, place in space.backing
+            for i in range((last - first) // PAGE)
+        }
+        assert {page: place for page, place in pages.items() if page in before and page not in touched} == {
+            page: place for page, place in before.items() if page not in touched
+        }
+        assert len(set(pages.values())) == len(pages)
+        for place in pages.values():
+            assert plan.heap_start <= place < plan.paged.mapped_top
+            assert space.at(place) is None
+        for page in range(PAGES + 6):
+            if space.at(FAR + page * PAGE):
+                assert page in pages
+        assert not spaces.refuses(space)
+        before = pages
+    row = spaces.rows[spaces.numbers[1]]
+    words = row[(AddressSpaceRow.PAGES + 2 * spaces.bitmap_bytes) // 8 :]
+    table = words[1:][: int(words[0]) * Span.BYTES // 8].reshape(-1, Span.BYTES // 8).tolist()
+    for page in range(-1, PAGES + 6):
+        address = FAR + page * PAGE
+        found = [line for line in table if line[0] <= address <= line[1]]
+        readable = bool((spaces.of(1).at(address) or 0) & 3)
+        assert len(found) == readable
+        for lo, _, permissions, shared, offset in found:
+            assert (permissions, shared) == (spaces.of(1).at(address), 0)
+            assert offset + address - lo == spaces.offset_of(before[page])
+    for page, within, size in asked:
+        address = FAR + page * PAGE + within
+        (near,) = spaces.nearby(lanes, np.array([address], np.uint64), np.array([size])).tolist()
+        last = (address + max(size, 1) - 1 - FAR) // PAGE
+        pages_of = range((address - FAR) // PAGE, last + 1)
+        one_piece = bool(size) and all(
+            p in before and before[p] - before[pages_of[0]] == (p - pages_of[0]) * PAGE for p in pages_of
+        )
+        assert near == (before[pages_of[0]] + within if one_piece else address)
+
+
+def test_damaged_backing_is_refused() -> None:
+    plan = layout()
+    assert plan.paged is not None
+    spaces = AddressSpaces(1, plan)
+    heap = plan.heap_start
+    mapped = spaces.of(0).mapped(FAR, FAR + 2 * PAGE, 3)
+    good = mapped.backed(FAR, FAR + 2 * PAGE, heap + PAGE)
+    assert not spaces.refuses(good)
+    assert not spaces.refuses(spaces.of(0).mapped(FAR, FAR + (1 << 40), 0))
+    for bad in (
+        mapped,
+        mapped.backed(FAR, FAR + PAGE, heap),
+        mapped.backed(FAR, FAR + 2 * PAGE, heap + 1),
+        mapped.backed(FAR, FAR + 2 * PAGE, heap - PAGE),
+        mapped.backed(FAR, FAR + 2 * PAGE, plan.paged.mapped_top - PAGE),
+        mapped.backed(FAR, FAR + PAGE, heap).backed(FAR + PAGE, FAR + 2 * PAGE, heap),
+        good.backed(FAR + 4 * PAGE, FAR + 5 * PAGE, heap + 9 * PAGE),
+        good.mapped(heap, heap + 2 * PAGE, 3),
+        AddressSpace(good.mappings, ((FAR, FAR + 2 * PAGE, heap), (FAR + PAGE, FAR + 2 * PAGE, heap + 9 * PAGE))),
+        AddressSpace(good.mappings, (*good.backing, (FAR + 3 * PAGE, FAR + 2 * PAGE, heap + 9 * PAGE))),
+        spaces.of(0).mapped(0x1000, 0x2000, 3).backed(0x1000, 0x2000, heap),
+        spaces.of(0).mapped(1 << 47, (1 << 47) + PAGE, 0),
     ):
         assert spaces.refuses(bad)

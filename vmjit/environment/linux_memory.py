@@ -1,4 +1,4 @@
-"""Linux's system calls on memory: the break, and mappings from below the stack downwards.
+"""Linux's system calls on memory: the break, mappings below the stack, and mappings at addresses that programs ask for.
 
 What they say of pages is kept in `AddressSpaces` and holds for every access. Memory that is mapped is zero or a file's.
 """
@@ -13,7 +13,7 @@ from operator import or_
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.address_spaces import PAGE, AddressSpace, AddressSpaces
+from vmjit.address_space import PAGE, AddressSpace
 from vmjit.environment.bare_metal import Handler
 from vmjit.environment.call import Call, Lanes, Values
 from vmjit.environment.linux_files import take_from_files
@@ -47,13 +47,16 @@ _BY_PROTECTION = np.array([_permissions(protection) for protection in range(_PRO
 
 
 def _change_to(
-    spaces: AddressSpaces, lanes: Lanes, starts: Values, ends: Values, permissions: Values, change: ChangeTo
+    call: Call, lanes: Lanes, starts: Values, ends: Values, permissions: Values, change: ChangeTo
 ) -> NDArray[np.bool_]:
     """Have a range of each lane changed to permissions of its own; which lanes could."""
+    spaces = linux_of(call).spaces
     good = np.zeros(len(lanes), bool)
     for kind in np.unique(permissions).tolist():
         some = np.flatnonzero(permissions == kind)
         good[some] = spaces.change(lanes[some], starts[some], ends[some], partial(change, permissions=kind))
+    for these, place, size in spaces.take_new_backing():
+        _take(call, these, np.full(len(these), place, np.uint64), np.full(len(these), size, np.int64))
     return good
 
 
@@ -84,6 +87,13 @@ def _clear(call: Call, lanes: Lanes, starts: Addresses, sizes: Values) -> None:
     _zero(call, lanes, starts, np.where(starts < below, np.minimum(ends, below) - starts, 0).astype(np.int64))
     first = np.maximum(starts, np.maximum(above, below))
     _zero(call, lanes, first, np.where(first < ends, ends - first, 0).astype(np.int64))
+
+
+def _take(call: Call, lanes: Lanes, starts: Addresses, sizes: Values) -> None:
+    """Have zeros in what of the lanes' own memory is mapped now, or backs what is."""
+    environment = linux_of(call)
+    _clear(call, lanes, starts, sizes)
+    environment.mapped_ever[lanes] = np.minimum(environment.mapped_ever[lanes], starts)
 
 
 def _move(call: Call, lanes: Lanes, sources: Addresses, goals: Addresses, sizes: Values) -> None:
@@ -133,7 +143,7 @@ def _mmap(call: Call) -> Values:
     aligned = (place & np.uint64(PAGE - 1)) == 0
     bad = (length == 0) | (fixed & ~aligned) | ((call.signed(2) & ~_PROTECTIONS) != 0)
     size = _fitting_size(call, length)
-    there = ~bad & aligned & _has_room(call, place, size)
+    there = ~bad & aligned & _can_map(call, place, size)
     ends = np.where(there, place.astype(np.int64) + size, 0)
     starts = np.where(there, place.astype(np.int64), 0)
     free = np.zeros(len(lanes), bool)
@@ -143,11 +153,15 @@ def _mmap(call: Call) -> Values:
     anywhere = np.flatnonzero(~bad & ~fixed & (start < 0))
     floors = _rounded(environment.brk[lanes[anywhere]]).astype(np.int64)
     start[anywhere] = spaces.find(lanes[anywhere], size[anywhere], floors)
+    # Addresses alone are taken from all that there are.
+    reserved = np.flatnonzero(~bad & ~fixed & (start < 0) & (call.signed(2) == 0))
+    start[reserved] = spaces.find_far(lanes[reserved], size[reserved])
     chosen = np.flatnonzero(start >= 0)
     permissions = _BY_PROTECTION[call.signed(2)[chosen]]
     mapped = _map(call, chosen, start[chosen], (start + size)[chosen], permissions)
     start[chosen[~mapped]] = -1
-    result = np.select([bad, start >= 0, there & fresh], [-errno.EINVAL, start, -errno.EEXIST], -errno.ENOMEM)
+    taken = there & fresh & ~free
+    result = np.select([bad, start >= 0, taken], [-errno.EINVAL, start, -errno.EEXIST], -errno.ENOMEM)
     files = (start >= 0) & ((flags & _MAP_ANONYMOUS) == 0)
     if files.any():
         result[files] = _map_file(part_of(call, files), start[files].astype(np.uint64), result[files])
@@ -156,32 +170,34 @@ def _mmap(call: Call) -> Values:
 
 def _fitting_size(call: Call, length: Addresses) -> Values:
     """A length in whole pages; more than there is stays more than there is, and does not wrap."""
-    environment = linux_of(call)
-    most = np.uint64(environment.mapped_top - environment.heap_start + PAGE)
+    most = np.uint64(linux_of(call).spaces.highest + PAGE)
     return _rounded(np.minimum(length, most)).astype(np.int64)
 
 
-def _has_room(call: Call, place: Addresses, size: Values) -> NDArray[np.bool_]:
-    """Whether ranges are in memory that lanes can have mapped."""
-    environment = linux_of(call)
-    lo, end = environment.spaces.mappable
-    found: NDArray[np.bool_] = (place >= np.uint64(lo)) & (place <= np.uint64(end) - size.astype(np.uint64))
-    return found & (size <= end - lo)
+def _can_map(call: Call, place: Addresses, size: Values) -> NDArray[np.bool_]:
+    """Whether ranges are where lanes can have something mapped."""
+    spaces = linux_of(call).spaces
+    good: NDArray[np.bool_] = (place <= np.uint64(spaces.highest)) & (size <= spaces.highest)
+    chosen = np.flatnonzero(good)
+    start = place[chosen].astype(np.int64)
+    good[chosen] = spaces.select(
+        call.lanes[chosen], start, start + size[chosen], lambda _, first, last: spaces.can_map(first, last)
+    )
+    return good
 
 
 def _map(call: Call, these: NDArray[np.intp], start: Values, end: Values, permissions: Values) -> NDArray[np.bool_]:
-    """Map zeros for these lanes of a call; which of them could, the others would have too many mappings."""
-    environment = linux_of(call)
+    """Map zeros for these lanes of a call; which of them could: the others have too many mappings or no memory."""
     lanes = call.lanes[these]
-    good = _change_to(environment.spaces, lanes, start, end, permissions, _mapped)
-    mapped, places = lanes[good], start[good].astype(np.uint64)
-    _clear(call, mapped, places, (end - start)[good])
-    environment.mapped_ever[mapped] = np.minimum(environment.mapped_ever[mapped], places)
+    good = _change_to(call, lanes, start, end, permissions, _mapped)
+    lo, top = linux_of(call).spaces.mappable
+    near = np.flatnonzero(good & (lo <= start) & (start < top))
+    _take(call, lanes[near], start[near].astype(np.uint64), (end - start)[near])
     return good
 
 
 def _mapped(space: AddressSpace, start: int, end: int, *, permissions: int) -> AddressSpace:
-    return space.mapped(start, end, permissions)
+    return space.unmapped(start, end).mapped(start, end, permissions)
 
 
 def _map_file(call: Call, starts: Addresses, result: Values) -> Values:
@@ -235,7 +251,7 @@ def _mprotect(call: Call) -> Values:
     refused = shared & ((permissions & PERMISSION_WRITE) != 0)
     result[chosen[refused]] = -errno.EACCES
     these, permissions = chosen[~refused], permissions[~refused]
-    done = _change_to(spaces, call.lanes[these], start[these], end[these], permissions, spaces.protected)
+    done = _change_to(call, call.lanes[these], start[these], end[these], permissions, spaces.protected)
     result[these[~done]] = -errno.ENOMEM
     return result
 
@@ -252,11 +268,11 @@ def _mremap(call: Call) -> Values:
     may_move = (flags & _MREMAP_MAYMOVE) != 0
     good &= (end > start) & (wanted > 0) & ((flags & ~(_MREMAP_MAYMOVE | _MREMAP_FIXED)) == 0) & (may_move | ~fixed)
     apart = (goal.astype(np.int64) >= end) | (goal.astype(np.int64) + size <= start)
-    good &= ~fixed | (((goal & np.uint64(PAGE - 1)) == 0) & _has_room(call, goal, size) & apart)
+    good &= ~fixed | (((goal & np.uint64(PAGE - 1)) == 0) & _can_map(call, goal, size) & apart)
     result = np.where(good, -errno.ENOMEM, -errno.EINVAL)
     there = np.zeros(len(lanes), bool)
     chosen = np.flatnonzero(good)
-    there[chosen] = spaces.select(lanes[chosen], start[chosen], end[chosen], spaces.own_and_mapped)
+    there[chosen] = spaces.select(lanes[chosen], start[chosen], end[chosen], spaces.own_and_there)
     result[good & ~there] = -errno.EFAULT
     permissions = np.zeros(len(lanes), np.int64)
     permissions[there] = spaces.permissions_at(lanes[there], start[there])
@@ -273,7 +289,9 @@ def _mremap(call: Call) -> Values:
     search = np.flatnonzero(moving & ~fixed)
     floors = _rounded(environment.brk[lanes[search]]).astype(np.int64)
     places[search] = spaces.find(lanes[search], size[search], floors)
-    moving &= places >= 0
+    lo, top = spaces.mappable
+    lost = ((places < lo) | (places >= top)) & (permissions == 0)  # there would be no memory to move it to
+    moving &= (places >= 0) & ~lost
     moving[moving] = _remap(call, moving, start, end, places, size, permissions)
     result[moving] = places[moving]
     return result
@@ -288,13 +306,10 @@ def _grow_in_place(
     call: Call, chosen: NDArray[np.bool_], start: Values, end: Values, size: Values, permissions: Values
 ) -> NDArray[np.bool_]:
     """Map what follows, where it is free; which of the chosen could."""
-    environment = linux_of(call)
-    spaces = environment.spaces
+    spaces = linux_of(call).spaces
     these = np.flatnonzero(chosen)
     goal = start[these] + size[these]
-    free = goal <= environment.mapped_top
-    some = np.flatnonzero(free)
-    free[some] = spaces.select(call.lanes[these[some]], end[these[some]], goal[some], AddressSpace.is_free)
+    free = spaces.select(call.lanes[these], end[these], goal, spaces.can_grow)
     some = np.flatnonzero(free)
     free[some] = _map(call, these[some], end[these[some]], goal[some], permissions[these[some]])
     return free
@@ -330,7 +345,8 @@ def _madvise(call: Call) -> Values:
     own = spaces.select(call.lanes[drops], start[drops], end[drops], spaces.own_and_mapped)
     result[drops[~own]] = -errno.ENOMEM
     these = drops[own]
-    _zero(call, call.lanes[these], start[these].astype(np.uint64), (end - start)[these])
+    which, places, sizes = spaces.parts(call.lanes[these], start[these], end[these])
+    _zero(call, call.lanes[these][which], places, sizes)
     return result
 
 

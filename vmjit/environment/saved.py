@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vmjit.address_spaces import AddressSpace
+from vmjit.address_space import AddressSpace
 from vmjit.environment.root_folder import GuestFile
 from vmjit.environment.saved_streams import SavedInput, SavedOutput
 
