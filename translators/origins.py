@@ -30,15 +30,15 @@ class SeenPointers(NamedTuple):
         return {i: origin for bits, origin in kinds for i in range(bits.bit_length()) if bits >> i & 1}
 
 
-def seen_pointers(windows: WindowPlan, registers: Sequence[int]) -> SeenPointers:
-    """Of registers with these values. What is mapped counts as data: it is found by page, behind the least other
-    windows."""
+def seen_pointers(windows: WindowPlan, registers: Sequence[int], stack: int | None) -> SeenPointers:
+    """Of registers with these values, but for the stack pointer, which is known anyway. What is mapped counts as data:
+    it is found by page, behind the least other windows."""
     paged = windows.paged
     if paged is None:
         return SeenPointers()
 
     def within(lo: int, size: int) -> int:
-        return sum(1 << i for i, value in enumerate(registers) if lo <= value < lo + size)
+        return sum(1 << i for i, value in enumerate(registers) if lo <= value < lo + size and i != stack)
 
     return SeenPointers(
         within(paged.stack_lo, paged.stack_size),

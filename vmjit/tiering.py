@@ -113,8 +113,8 @@ class RegionCompiler:
 
     def note_registers(self, space: CodeSpace, pc: int, registers: Sequence[int]) -> None:
         """Note where a lane's registers led when it came to the block at `pc`, where that is of use."""
-        if self.options.windows.paged is not None:
-            space.seen.setdefault(pc, seen_pointers(self.options.windows, registers))
+        if self.options.windows.paged is not None and pc not in space.seen:
+            space.seen[pc] = seen_pointers(self.options.windows, registers, space.decoder.registers.stack)
 
     def compile_hot(self, space: CodeSpace, pc: int, reported: int) -> bool:
         """Compile the region around a block that was reported as hot when `reported` regions had been installed."""
@@ -132,7 +132,7 @@ class RegionCompiler:
         region = self.regions.find(space, pc, space.has_compiled)
         if region is None:
             region = form_region(space, pc, visited(space, self.options.max_instructions))
-            region.seen = {pc: space.seen[pc] for pc in region.blocks if pc in space.seen}
+            region.seen = {pc: space.seen[pc] for pc in region.blocks if any(space.seen.get(pc, ()))}
         installed = self._install(space, region, region.entries[0], Effort.FULL)
         if installed:
             self.regions.add(space, region)
