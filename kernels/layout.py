@@ -312,11 +312,19 @@ class MappedRange(Offset):
 
 
 class Hot(Offset):
-    """Offsets in the ring of blocks that became hot."""
+    """Offsets in the ring of blocks that became hot.
+
+    REGISTERS: the address of a row for each entry, with the integer registers that the lane came to the block with.
+    """
 
     HEAD = 0
     MASK = 8
-    ENTRIES = 16
+    REGISTERS = 16
+    ENTRIES = 24
+
+
+# Words of a row of `Hot.REGISTERS`.
+HOT_REGISTERS = 32
 
 
 # Computed jumps a worker remembers: pairs of (site, target).

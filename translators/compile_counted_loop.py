@@ -14,7 +14,8 @@ from vmjit.ir.values import Op
 from vmjit.kernels.emit import I1, I8, I64, Builder, Value, element
 from vmjit.translators.counted_loops import MAX_STEP, CountedLoop, Linear, LoopAccesses
 from vmjit.translators.memory_ways import MemoryWays
-from vmjit.translators.pointer_origins import Origin, PointerOrigins, origin_of
+from vmjit.translators.origins import Origin
+from vmjit.translators.pointer_origins import PointerOrigins, origin_of
 from vmjit.translators.regions import Region
 
 

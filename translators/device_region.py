@@ -37,7 +37,8 @@ from vmjit.kernels.page_bits import PAGE_BYTES
 from vmjit.translators.access_groups import AccessGroup, access_groups
 from vmjit.translators.loop_unrolling import UnrolledLoop, unrolled_loops
 from vmjit.translators.lowering import Builder, Value, constant, int_type
-from vmjit.translators.pointer_origins import Origin, PointerOrigins, origin_of
+from vmjit.translators.origins import Origin
+from vmjit.translators.pointer_origins import PointerOrigins, origin_of
 from vmjit.translators.region_body import PageWindows, RegionBody, RegionContext, WindowPlan
 from vmjit.translators.regions import Region
 from vmjit.translators.value_ranges import Range, ValueRanges, anything

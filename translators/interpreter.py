@@ -39,6 +39,7 @@ from vmjit.kernels.layout import (
     HOOK_FAILS,
     HOOK_FAULTS,
     HOOK_STOPS,
+    HOT_REGISTERS,
     JUMP_ENTRIES,
     MODE_INTERLEAVED,
     MODE_MEET,
@@ -475,6 +476,11 @@ class _Shared:
         ring = load_field(b, handler.frame, Frame.HOT, PTR)
         position = b.atomic_rmw("add", field_pointer(b, ring, Hot.HEAD), ir.Constant(I64, 1), "monotonic")
         place = b.and_(position, load_field(b, ring, Hot.MASK))
+        row = element(b, load_field(b, ring, Hot.REGISTERS, PTR), place, ir.ArrayType(I64, HOT_REGISTERS))
+        four = ir.VectorType(I64, 4)
+        for offset in range(0, 8 * HOT_REGISTERS, 32):
+            registers = b.load(field_pointer(b, handler.frame, Frame.REGISTERS + offset), typ=four, align=8)
+            b.store(registers, field_pointer(b, row, offset), align=8)
         b.store(b.ptrtoint(handler.ip, I64), element(b, field_pointer(b, ring, Hot.ENTRIES), place, I64))
         b.branch(enter)
         b.position_at_end(enter)

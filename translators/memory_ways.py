@@ -16,7 +16,7 @@ from vmjit.kernels.emit import I1, I8, I64, PTR, Builder, Callee, Value, assume,
 from vmjit.kernels.layout import Frame
 from vmjit.kernels.memory import PAGES_PERMIT_TYPE, Window, window_offset
 from vmjit.kernels.page_bits import PAGE_BYTES, limit_for, one_page_permits, pages_permit
-from vmjit.translators.pointer_origins import Origin
+from vmjit.translators.origins import Origin
 from vmjit.translators.region_body import PageWindows, WindowPlan
 
 Place = tuple[Value, Value]  # host address, and the offset from it

@@ -2,29 +2,23 @@
 
 A guess, which orders the windows that an access tries. A forward analysis over the region's blocks: what is computed
 from the stack pointer is on the stack, and from a constant in the program's data, with whatever index, in the data.
+Of what comes from elsewhere (an argument, what was loaded) is known where it led once, when its block became hot.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from enum import Enum
 
 from vmjit.ir.block import GuestInstruction
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Const, Op, Operand, Register, Temp
+from vmjit.translators.origins import Origin
 from vmjit.translators.region_body import WindowPlan
 from vmjit.translators.regions import Region
 
 # A constant so near to a window points into it: compilers make addresses of two parts.
 _NEAR = 1 << 11
-
-
-class Origin(Enum):
-    STACK = "stack"
-    DATA = "data"
-    SHARED = "shared"
-    UNKNOWN = "unknown"
 
 
 # Registers that functions leave as they were.
@@ -49,6 +43,7 @@ class PointerOrigins:
         self._saved = [i for name, i in registers.aliases.items() if _SAVED.fullmatch(name)]
         self._link = registers.aliases.get("ra")
         self._at: dict[int, _State] = {}
+        self._seen = {pc: seen.origins() for pc, seen in region.seen.items()}
         followed = {t for pc in region.blocks for t in (*self._successors(pc), *self._behind_call(pc))}
         # Where a loop is entered is no news if the region also comes there by itself.
         self._follow([pc for pc in region.blocks if pc not in followed])
@@ -89,7 +84,7 @@ class PointerOrigins:
         return self._found.get(id(op), Origin.UNKNOWN)
 
     def _after(self, pc: int, before: _State) -> _State:
-        state = dict(before)
+        state: _State = {**self._seen.get(pc, {}), **{i: known for i, known in before.items() if known is not None}}
         for instruction in self.region.blocks[pc].instructions:
             self._run(instruction, state)
         return state

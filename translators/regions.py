@@ -14,6 +14,7 @@ from typing import Protocol
 
 from vmjit.ir.block import Block
 from vmjit.ir.values import Const, Terminator
+from vmjit.translators.origins import SeenPointers
 
 MAX_REGION_INSTRUCTIONS = 512
 MAX_REGION_BLOCKS = 160
@@ -37,7 +38,8 @@ class Region:
     """Blocks by address. Lanes may enter at `entries`; `returns` are the return points of calls made inside.
 
     `returning` has, by block that returns, those of its function's calls (`return_points.py`); None if that is not
-    known, and any return may lead to any of them.
+    known, and any return may lead to any of them. `seen` is where registers led once when lanes came to a block, of
+    those of which that was noted: a guess for the order in which memory is tried.
     """
 
     entries: list[int]
@@ -45,6 +47,7 @@ class Region:
     returns: set[int] = field(default_factory=set)
     indirect: dict[int, list[int]] = field(default_factory=dict)
     returning: dict[int, list[int]] | None = None
+    seen: dict[int, SeenPointers] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -282,4 +285,4 @@ def with_short_ways(code: CodeView, region: Region) -> Region:
         return region
     blocks = split_blocks(chosen)
     indirect = {_piece_with_end(blocks, chosen[pc]): goals for pc, goals in region.indirect.items()}
-    return Region(list(region.entries), blocks, set(region.returns), indirect)
+    return Region(list(region.entries), blocks, set(region.returns), indirect, seen=region.seen)

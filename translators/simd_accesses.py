@@ -16,7 +16,8 @@ from vmjit.kernels.interleaved import WORD_BYTES, GroupPages, PrivateWords, Unif
 from vmjit.kernels.layout import GroupFrame
 from vmjit.translators.lane_forms import NARROW_BITS, Form
 from vmjit.translators.lowering import int_type
-from vmjit.translators.pointer_origins import Origin, PointerOrigins
+from vmjit.translators.origins import Origin
+from vmjit.translators.pointer_origins import PointerOrigins
 from vmjit.translators.region_body import PageWindows
 from vmjit.translators.value_ranges import Range, anything
 from vmjit.translators.ways import Join

@@ -39,6 +39,7 @@ from vmjit.kernels.layout import (
     register_offset,
 )
 from vmjit.translators.interpreter import UNSUPPORTED, fetch_fault, link_jump, remembered, template_key
+from vmjit.translators.origins import SeenPointers
 
 _MASK64 = (1 << 64) - 1
 
@@ -129,6 +130,7 @@ class CodeSpace(GuestCode):
         self.watched = not compiled_only
         self._counts: dict[int, tuple[int, int]] = {}  # pc -> (visits armed for, visits before that)
         self.covered: dict[int, int] = {}  # block -> number of the last installed region that has it
+        self.seen: dict[int, SeenPointers] = {}  # block -> where a lane's registers led when it became hot
         self._allocate()
 
     # -- storage

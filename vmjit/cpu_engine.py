@@ -25,6 +25,7 @@ from vmjit.host_memory import HostMemory
 from vmjit.interpreter import Interpreter, interpreter_for
 from vmjit.kernels.layout import (
     HOT_MASKED,
+    HOT_REGISTERS,
     HOT_WHOLE,
     JUMP_ENTRIES,
     STOP_NEED_CODE,
@@ -182,6 +183,9 @@ class CpuEngine(Engine[CodeSpace]):
         self.compiler = RegionCompiler(cache or process_cache(), CompileOptions(memory.layout.window_plan()))
         self._hot = HostMemory(Hot.ENTRIES + 8 * _HOT_ENTRIES).array.view(np.uint64)
         self._hot[Hot.MASK // 8] = _HOT_ENTRIES - 1
+        self._hot_memory = HostMemory(8 * HOT_REGISTERS * _HOT_ENTRIES)
+        self._hot_registers = self._hot_memory.array.view(np.uint64).reshape(_HOT_ENTRIES, HOT_REGISTERS)
+        self._hot[Hot.REGISTERS // 8] = self._hot_memory.address
         self._hot_seen = 0
         self._quiet_polls = 0
         self._reconsidered = 0.0
@@ -531,6 +535,8 @@ class CpuEngine(Engine[CodeSpace]):
             for space in self.spaces:
                 pc = space.pc_of_record(address)
                 if pc is not None:
+                    registers = self._hot_registers[position % _HOT_ENTRIES] & self.decoder.registers.type.mask
+                    self.compiler.note_registers(space, pc, registers.tolist())
                     compile_later(self.compiler, space, pc)
         self._hot_seen = head
         return True

@@ -10,11 +10,12 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vmjit.cache import DiskCache, cache_key
 from vmjit.guest_code import GuestCode
+from vmjit.translators.origins import SeenPointers
 from vmjit.translators.regions import Region, split_blocks
 
 # Regions of one program that are remembered.
@@ -23,21 +24,25 @@ _MOST = 1024
 
 @dataclass(frozen=True)
 class _Shape:
-    """A region without its IR, which its addresses and the code give."""
+    """A region without its IR, which its addresses and the code give. Of what was seen of pointers, the first is kept:
+    it is a guess, and another would be other code."""
 
     entries: tuple[int, ...]
     blocks: tuple[int, ...]
     returns: tuple[int, ...]
     indirect: tuple[tuple[int, tuple[int, ...]], ...]
+    seen: tuple[tuple[int, SeenPointers], ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, region: Region) -> _Shape:
         goals = tuple((pc, tuple(found)) for pc, found in region.indirect.items())
-        return cls(tuple(region.entries), tuple(region.blocks), tuple(sorted(region.returns)), goals)
+        seen = tuple(region.seen.items())
+        return cls(tuple(region.entries), tuple(region.blocks), tuple(sorted(region.returns)), goals, seen)
 
     def region(self, code: GuestCode) -> Region:
         blocks = split_blocks({pc: code.block(pc) for pc in self.blocks})
-        return Region(list(self.entries), blocks, set(self.returns), {pc: list(g) for pc, g in self.indirect})
+        indirect = {pc: list(goals) for pc, goals in self.indirect}
+        return Region(list(self.entries), blocks, set(self.returns), indirect, seen=dict(self.seen))
 
     def fits(self, code: GuestCode) -> bool:
         return bool(self.entries) and set(self.entries) <= set(self.blocks) and all(map(code.executable, self.blocks))
@@ -87,9 +92,18 @@ class RegionMemory:
 
 
 def _written(shapes: Iterable[_Shape]) -> bytes:
-    return json.dumps([[s.entries, s.blocks, s.returns, s.indirect] for s in shapes]).encode()
+    return json.dumps([[s.entries, s.blocks, s.returns, s.indirect, s.seen] for s in shapes]).encode()
 
 
 def _read(data: bytes) -> list[_Shape]:
     rows: list[Any] = json.loads(data)
-    return [_Shape(tuple(e), tuple(b), tuple(r), tuple((pc, tuple(goals)) for pc, goals in i)) for e, b, r, i in rows]
+    return [
+        _Shape(
+            tuple(entries),
+            tuple(blocks),
+            tuple(returns),
+            tuple((pc, tuple(goals)) for pc, goals in indirect),
+            tuple((pc, SeenPointers(*bits)) for pc, bits in seen),
+        )
+        for entries, blocks, returns, indirect, seen in rows
+    ]

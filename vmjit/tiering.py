@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from vmjit.region_memory import RegionMemory
 from vmjit.translators.compile_quickly import emit_quick_region
 from vmjit.translators.compile_region import REGION_SYMBOL, emit_region
 from vmjit.translators.cpu import Effort, LoadedCode, cpu_target
+from vmjit.translators.origins import seen_pointers
 from vmjit.translators.region_body import WindowPlan
 from vmjit.translators.regions import MAX_REGION_INSTRUCTIONS, Growth, Region, form_region, loop_head, visited
 
@@ -85,9 +86,12 @@ class CompileStatistics:
 
 
 def region_identity(region: Region) -> str:
-    """The region's content as text: its IR, entries and the goals of its computed jumps."""
+    """The region's content as text: its IR, entries and the goals of its computed jumps, and where pointers led."""
     goals = [region.indirect_goals(pc) for pc in region.blocks]
-    return "".join([repr((region.entries, goals)), *(format_block(b, comments=False) for b in region.blocks.values())])
+    seen = [(pc, tuple(bits)) for pc, bits in sorted(region.seen.items())]
+    return "".join(
+        [repr((region.entries, goals, seen)), *(format_block(b, comments=False) for b in region.blocks.values())]
+    )
 
 
 class RegionCompiler:
@@ -107,6 +111,11 @@ class RegionCompiler:
         self._quick: list[_QuickCode] = []
         self._quick_ran = 0.0
 
+    def note_registers(self, space: CodeSpace, pc: int, registers: Sequence[int]) -> None:
+        """Note where a lane's registers led when it came to the block at `pc`, where that is of use."""
+        if self.options.windows.paged is not None and pc not in space.seen:
+            space.seen[pc] = seen_pointers(self.options.windows, registers, space.decoder.registers.stack)
+
     def compile_hot(self, space: CodeSpace, pc: int, reported: int) -> bool:
         """Compile the region around a block that was reported as hot when `reported` regions had been installed."""
         if space.covered.get(pc, -1) >= reported:
@@ -123,6 +132,7 @@ class RegionCompiler:
         region = self.regions.find(space, pc, space.has_compiled)
         if region is None:
             region = form_region(space, pc, visited(space, self.options.max_instructions))
+            region.seen = {pc: space.seen[pc] for pc in region.blocks if any(space.seen.get(pc, ()))}
         installed = self._install(space, region, region.entries[0], Effort.FULL)
         if installed:
             self.regions.add(space, region)

@@ -10,7 +10,7 @@ import json
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -215,8 +215,7 @@ class VectorCompiler:
                 place.words[field // 8] = 0
             return
         try:
-            region = Region([place.pc], place.region.blocks, place.region.returns, place.region.indirect)
-            region = with_short_ways(space, region)
+            region = with_short_ways(space, replace(place.region, entries=[place.pc], returning=None))
             if masked:
                 self._compile_masked(space, place, region)
             else:

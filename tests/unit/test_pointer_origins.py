@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+
+import vmjit
+from tests.cli.conftest import guest
 from tests.differential.asm import encode
 from tests.unit.test_value_ranges import BASE, region
+from vmjit.compile_thread import COMPILE_THREAD
+from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv import REGISTERS
-from vmjit.translators.pointer_origins import Origin, PointerOrigins, origin_of
+from vmjit.translators.origins import Origin, SeenPointers, seen_pointers
+from vmjit.translators.pointer_origins import PointerOrigins, origin_of
 from vmjit.translators.region_body import PageWindows, WindowPlan
 
 PAGED = PageWindows(data_size=0x2000, stack_lo=0x80000, stack_size=0x10000, hull_lo=0x20000, hull_size=0x70000)
@@ -14,9 +22,12 @@ FILE = REGISTERS[32, False]
 SP, A0, A1, A2, S1, RA = 2, 10, 11, 12, 9, 1
 
 
-def origins(*code: bytes, entries: tuple[int, ...] = (BASE,)) -> list[Origin]:
+def origins(
+    *code: bytes, entries: tuple[int, ...] = (BASE,), seen: dict[int, SeenPointers] | None = None
+) -> list[Origin]:
     """Of the accesses in a program, in their order."""
     made = region(b"".join(code) + encode("ebreak", 32), list(entries))
+    made.seen = seen or {}
     found = PointerOrigins(made, FILE, WINDOWS)
     ops = (op for pc in sorted(made.blocks) for op in made.blocks[pc].ops())
     return [found.of(op) for op in ops if op.name in ("load", "store")]
@@ -79,3 +90,52 @@ def test_accesses_that_are_decided_together() -> None:
     assert origin_of(found, [stack, unknown]) is Origin.UNKNOWN
     assert origin_of(found, []) is Origin.UNKNOWN
     assert origin_of(None, [stack]) is Origin.UNKNOWN
+
+
+def test_what_registers_were_seen_to_lead_to() -> None:
+    """An argument, and what was loaded in another block; what the code itself says comes first."""
+    seen = SeenPointers(stack=1 << A0 | 1 << A1)
+    assert origins(load(A0), load(A1), seen={BASE: seen}) == [Origin.STACK] * 2
+    assert origins(load(A0), load(A2), seen={BASE: SeenPointers(data=1 << A2)}) == [Origin.UNKNOWN] * 2, "overwritten"
+    data = encode("lui", 32, rd=A0, imm=0x22)
+    assert origins(data, load(A0), seen={BASE: seen}) == [Origin.DATA]
+    jump = encode("jal", 32, rd=0, imm=4)
+    assert origins(load(SP), jump, load(A2), seen={BASE + 8: SeenPointers(shared=1 << A2)}) == [
+        Origin.STACK, Origin.SHARED]  # fmt: skip
+    assert origins(data, jump, load(A0), load(A1), seen={BASE + 8: seen}) == [Origin.DATA, Origin.STACK]
+
+
+def test_what_addresses_lead_to() -> None:
+    addresses = [0, 0x10000, 0x13FFF, 0x14000, 0x20000, 0x7FFFF, 0x80000, 0x8FFFF, 0x90000]
+    seen = seen_pointers(WINDOWS, addresses, None)
+    assert seen == SeenPointers(stack=0b011000000, data=0b000110000, shared=0b000000110)
+    assert seen.origins() == {
+        1: Origin.SHARED, 2: Origin.SHARED, 4: Origin.DATA, 5: Origin.DATA, 6: Origin.STACK, 7: Origin.STACK,
+    }  # fmt: skip
+    assert seen_pointers(WINDOWS, addresses, 6).stack == 1 << 7
+    assert seen_pointers(replace(WINDOWS, paged=None), addresses, None) == SeenPointers()
+
+
+def test_a_structure_on_the_stack_is_seen() -> None:
+    """The reader of csv gets one by a pointer: its regions know, and a later machine takes over what they know, so that
+    it finds their code. On memory for bare metal nothing is noted."""
+    program = vmjit.load(guest("csv", "rv32im"))
+    known = []
+    for environment in ("linux", "linux", "bare-metal"):
+        m = vmjit.Machine(program, tier="auto", memory="64KiB", environment=environment, threads=1)
+        engine = m._engine
+        assert isinstance(engine, CpuEngine)
+        for _ in range(4):
+            m.reset()
+            m.set_input([struct.pack("<II", 1, 200)])
+            m.run()
+            COMPILE_THREAD.wait()
+        (space,) = engine.spaces
+        found = [origin for seen in space.seen.values() for origin in seen.origins().values()]
+        assert (Origin.DATA in found and Origin.STACK in found) == (environment == "linux")
+        arguments = {seen.origins().get(A0) for seen in space.seen.values()}
+        assert (Origin.STACK in arguments) == (environment == "linux")
+        known.append([region.seen for region in engine.compiler.regions.all(space)])
+    assert any(known[0])
+    assert known[1][: len(known[0])] == known[0]
+    assert not any(known[2])

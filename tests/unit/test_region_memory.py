@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from vmjit.device_kernels import interpreter_keys_of
 from vmjit.guest_code import CodeSpan
 from vmjit.region_memory import RegionMemory, _Shape, _written
 from vmjit.tiering import region_identity
+from vmjit.translators.origins import SeenPointers
 from vmjit.translators.regions import Growth, Region, form_region
 
 GUESTS = ("calls", "crc32", "json", "sort")
@@ -41,6 +43,7 @@ def test_a_region_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
     memory = RegionMemory(DiskCache(tmp_path), ("a",))
     regions = [formed(space, entry, size) for size in (5, 60, 512)]
     regions[-1].indirect = {pc: list(regions[-1].blocks)[:2] for pc in list(regions[-1].blocks)[:1]}
+    regions[1].seen = {entry: SeenPointers(stack=4, data=1 << 31)}
     for region in regions:
         memory.add(space, region)
     fresh, _ = code_of(name)
@@ -71,6 +74,15 @@ def test_which_region_is_found(tmp_path: Path) -> None:
     assert found(first, first) == whole.entries
     assert found(first, first, entry) is None
     assert found(1) is None
+
+
+def test_what_was_seen_first_is_kept(tmp_path: Path) -> None:
+    space, entry = code_of("crc32")
+    memory = RegionMemory(DiskCache(tmp_path), ())
+    first, other = (replace(formed(space, entry), seen={entry: SeenPointers(stack=bits)}) for bits in (4, 8))
+    memory.add(space, first)
+    memory.add(space, other)
+    assert [region.seen for region in memory.all(space)] == [first.seen]
 
 
 def test_what_does_not_fit_is_left_out(tmp_path: Path) -> None:
