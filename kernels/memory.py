@@ -71,8 +71,25 @@ def emit_slow_access(module: Any) -> tuple[Any, Any]:
     then writes nothing. `mask` is the guest's address mask: addresses wrap at it.
     """
     find = _emit_find(module)
+    anywhere = _emit_find_anywhere(module, find)
     mapped = _emit_mapped(module)
-    return _emit_slow_load(module, find, mapped), _emit_slow_store(module, find, mapped)
+    far_load, far_store = _begin(module, SLOW_LOAD_TYPE, "far_load"), _begin(module, SLOW_STORE_TYPE, "far_store")
+    _emit_load(far_load, anywhere, None)
+    _emit_store(far_store, anywhere, None)
+    load, store = _begin(module, SLOW_LOAD_TYPE, "slow_load"), _begin(module, SLOW_STORE_TYPE, "slow_store")
+    _try_mapped(load, mapped, MappedRange.READ)
+    _emit_load(load, find, far_load.function)
+    _try_mapped(store, mapped, MappedRange.WRITE)
+    _emit_store(store, find, far_store.function)
+    return load.function, store.function
+
+
+def _begin(module: Any, type_: Any, name: str) -> Builder:
+    """At the start of a function for the accesses that are in no window."""
+    function = ir.Function(module, type_, name)
+    function.attributes.add("nounwind")
+    function.attributes.add("noinline")
+    return ir.IRBuilder(function.append_basic_block("entry"))
 
 
 # What `mapped` gives.
@@ -113,11 +130,13 @@ def _emit_mapped(module: Any) -> Any:
     return function
 
 
-def _try_mapped(
-    b: Builder, mapped: Any, args: list[Value], mask: Value, field: MappedRange, value: Value, out: Value
-) -> None:
+def _try_mapped(b: Builder, mapped: Any, field: MappedRange) -> None:
     """Return what a device register gives, if the access is to one."""
-    frame, address, size = args
+    frame, address, size, mask, last = b.function.args
+    loads = field is MappedRange.READ
+    value, out = (ir.Constant(I64, 0), last) if loads else (last, ir.Constant(PTR, None))
+    if loads:
+        b.store(ir.Constant(I64, 0), out)
     some = b.icmp_unsigned("!=", load_field(b, frame, Frame.MAPPED_COUNT), ir.Constant(I64, 0))
     with b.if_then(some):
         wrapped = b.and_(address, mask)
@@ -127,19 +146,12 @@ def _try_mapped(
 
 
 def _emit_find(module: Any) -> Any:
-    """`find(frame, address, permission)`: the host address of one guest byte, or null.
-
-    The program's spans come first, then what is mapped far from the lane's memory.
-    """
-    function = ir.Function(module, ir.FunctionType(PTR, [PTR, I64, I64]), "find")
-    function.linkage = "internal"
-    function.attributes.add("nounwind")
+    """`find(frame, address, permission)`: the host address of one guest byte of the program's spans, or null."""
+    function, b = _finder(module, "find")
     frame, address, permission = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    far, some_far, place, missing = (function.append_basic_block(n) for n in ("far", "some_far", "place", "missing"))
-    null = ir.Constant(PTR, None)
+    missing = function.append_basic_block("missing")
     span = _search(
-        b, load_field(b, frame, Frame.SPANS, PTR), load_field(b, frame, Frame.SPAN_COUNT), address, permission, far
+        b, load_field(b, frame, Frame.SPANS, PTR), load_field(b, frame, Frame.SPAN_COUNT), address, permission, missing
     )
     by_page = b.sub(address, load_field(b, frame, Frame.PAGES_LO))
     with b.if_then(b.icmp_unsigned("<", by_page, load_field(b, frame, Frame.PAGES_SIZE))):
@@ -147,32 +159,51 @@ def _emit_find(module: Any) -> Any:
         readable, writable = (load_field(b, frame, field, PTR) for field in (Frame.READABLE, Frame.WRITABLE))
         offset = b.sub(address, load_field(b, frame, Frame.HULL_LO))
         with b.if_then(b.not_(page_bit(b, b.select(writes, writable, readable), offset))):
-            b.ret(null)
-    near = b.block
-    b.branch(place)
-
-    b.position_at_end(far)
-    row = load_field(b, frame, Frame.FAR, PTR)
-    b.cbranch(b.icmp_unsigned("==", row, null), missing, some_far)
-    b.position_at_end(some_far)
-    rows = element(b, row, ir.Constant(I64, 8), I8)
-    far_span = _search(b, rows, b.load(row, typ=I64), address, permission, missing)
-    there = b.block
-    b.branch(place)
-
-    b.position_at_end(place)
-    found = b.phi(PTR)
-    found.add_incoming(span, near)
-    found.add_incoming(far_span, there)
-    shared = b.icmp_unsigned("!=", load_field(b, found, Span.SHARED), ir.Constant(I64, 0))
+            b.ret(ir.Constant(PTR, None))
+    shared = b.icmp_unsigned("!=", load_field(b, span, Span.SHARED), ir.Constant(I64, 0))
     base = b.select(shared, load_field(b, frame, Frame.SHARED, PTR), load_field(b, frame, Frame.PRIVATE, PTR))
-    offset = b.add(load_field(b, found, Span.OFFSET), b.sub(address, load_field(b, found, Span.LO)))
-    word = b.shl(b.lshr(offset, ir.Constant(I64, 2)), load_field(b, frame, Frame.WORD_SHIFT))
-    interleaved = b.or_(word, b.and_(offset, ir.Constant(I64, 3)))
-    b.ret(element(b, base, b.select(shared, offset, interleaved), I8))
+    offset = _offset_in(b, span, address)
+    b.ret(element(b, base, b.select(shared, offset, _interleaved(b, frame, offset)), I8))
     b.position_at_end(missing)
-    b.ret(null)
+    b.ret(ir.Constant(PTR, None))
     return function
+
+
+def _emit_find_anywhere(module: Any, find: Any) -> Any:
+    """The same, and of what is mapped far from the lane's memory."""
+    function, b = _finder(module, "find_anywhere")
+    frame, address, permission = function.args
+    missing = function.append_basic_block("missing")
+    near = b.call(find, function.args)
+    with b.if_then(b.icmp_unsigned("!=", near, ir.Constant(PTR, None))):
+        b.ret(near)
+    row = load_field(b, frame, Frame.FAR, PTR)
+    with b.if_then(b.icmp_unsigned("==", row, ir.Constant(PTR, None))):
+        b.ret(row)
+    rows = element(b, row, ir.Constant(I64, 8), I8)
+    span = _search(b, rows, b.load(row, typ=I64), address, permission, missing)
+    offset = _interleaved(b, frame, _offset_in(b, span, address))
+    b.ret(element(b, load_field(b, frame, Frame.PRIVATE, PTR), offset, I8))
+    b.position_at_end(missing)
+    b.ret(ir.Constant(PTR, None))
+    return function
+
+
+def _finder(module: Any, name: str) -> tuple[Any, Builder]:
+    function = ir.Function(module, ir.FunctionType(PTR, [PTR, I64, I64]), name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    return function, ir.IRBuilder(function.append_basic_block("entry"))
+
+
+def _offset_in(b: Builder, span: Value, address: Value) -> Value:
+    return b.add(load_field(b, span, Span.OFFSET), b.sub(address, load_field(b, span, Span.LO)))
+
+
+def _interleaved(b: Builder, frame: Value, offset: Value) -> Value:
+    """Where a byte of private memory lies."""
+    word = b.shl(b.lshr(offset, ir.Constant(I64, 2)), load_field(b, frame, Frame.WORD_SHIFT))
+    return b.or_(word, b.and_(offset, ir.Constant(I64, 3)))
 
 
 def _search(b: Builder, rows: Value, count: Value, address: Value, permission: Value, missing: Any) -> Value:
@@ -214,11 +245,13 @@ def emit_pages_permit(module: Any, name: str) -> Any:
 
 
 class _ByteLoop:
-    """`for i in range(size)` with the host address of each byte; leaves with false at the first that is missing."""
+    """`for i in range(size)` with the host address of each byte; leaves at the first that is missing: with what
+    `otherwise`, a function of the same type, gives, or false."""
 
-    def __init__(self, b: Builder, find: Any, frame: Any, address: Any, size: Any, mask: Any, access: Access) -> None:
+    def __init__(self, b: Builder, find: Any, access: Access, otherwise: Any) -> None:
         self.b = b
         function = b.function
+        frame, address, size, mask = function.args[:4]
         permission = PERMISSION_WRITE if access is Access.WRITE else PERMISSION_READ
         self.before = b.block
         self.head = function.append_basic_block("head")
@@ -236,9 +269,12 @@ class _ByteLoop:
         self.pointer = b.call(find, [frame, where, ir.Constant(I64, permission)])
         b.cbranch(b.icmp_unsigned("==", self.pointer, ir.Constant(PTR, None)), fault, self.good)
         b.position_at_end(fault)
-        store_field(b, frame, Frame.ADDRESS, address)
-        store_field(b, frame, Frame.ACCESS, ir.Constant(I64, int(access)))
-        b.ret(ir.Constant(I1, 0))
+        if otherwise is not None:
+            b.ret(b.call(otherwise, function.args))
+        else:
+            store_field(b, frame, Frame.ADDRESS, address)
+            store_field(b, frame, Frame.ACCESS, ir.Constant(I64, int(access)))
+            b.ret(ir.Constant(I1, 0))
         b.position_at_end(self.good)
 
     def close(self) -> None:
@@ -248,40 +284,26 @@ class _ByteLoop:
         self.b.position_at_end(self.done)
 
 
-def _emit_slow_load(module: Any, find: Any, mapped: Any) -> Any:
-    function = ir.Function(module, SLOW_LOAD_TYPE, "slow_load")
-    function.attributes.add("nounwind")
-    function.attributes.add("noinline")
-    frame, address, size, mask, out = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
+def _emit_load(b: Builder, find: Any, otherwise: Any) -> None:
+    out = b.function.args[4]
     b.store(ir.Constant(I64, 0), out)
-    _try_mapped(b, mapped, [frame, address, size], mask, MappedRange.READ, ir.Constant(I64, 0), out)
-    loop = _ByteLoop(b, find, frame, address, size, mask, Access.READ)
-    with b.goto_block(loop.head):
-        pass
+    loop = _ByteLoop(b, find, Access.READ, otherwise)
     byte = b.zext(b.load(loop.pointer, typ=I8), I64)
     shifted = b.shl(byte, b.shl(loop.index, ir.Constant(I64, 3)))
     # The value so far lives in `out`: this path is rare, and a phi across the loop would obscure it.
     b.store(b.or_(b.load(out, typ=I64), shifted), out)
     loop.close()
     b.ret(ir.Constant(I1, 1))
-    return function
 
 
-def _emit_slow_store(module: Any, find: Any, mapped: Any) -> Any:
-    function = ir.Function(module, SLOW_STORE_TYPE, "slow_store")
-    function.attributes.add("nounwind")
-    function.attributes.add("noinline")
-    frame, address, size, mask, value = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    _try_mapped(b, mapped, [frame, address, size], mask, MappedRange.WRITE, value, ir.Constant(PTR, None))
-    check = _ByteLoop(b, find, frame, address, size, mask, Access.WRITE)
+def _emit_store(b: Builder, find: Any, otherwise: Any) -> None:
+    value = b.function.args[4]
+    check = _ByteLoop(b, find, Access.WRITE, otherwise)
     check.close()
-    write = _ByteLoop(b, find, frame, address, size, mask, Access.WRITE)
+    write = _ByteLoop(b, find, Access.WRITE, otherwise)
     b.store(b.trunc(b.lshr(value, b.shl(write.index, ir.Constant(I64, 3))), I8), write.pointer)
     write.close()
     b.ret(ir.Constant(I1, 1))
-    return function
 
 
 __all__ = [
