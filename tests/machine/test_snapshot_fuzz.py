@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmjit import Machine, Snapshot, SnapshotError, Stop, load
+from vmjit.snapshot_file import _VERSION
 
 LINUX = Path(__file__).resolve().parents[1] / "linux" / "bin"
 START = len(b"vmjit snapshot\r\n\x1a\n") + 12
@@ -74,7 +75,7 @@ def test_every_part_is_covered_by_the_checksum(machine: Machine, data: bytes, tm
 
 def test_later_versions_are_told(data: bytes, tmp_path: Path) -> None:
     body = bytearray(data[:-32])
-    for version, said in ((3, "later version"), (1, "unknown format 1")):
+    for version, said in ((_VERSION + 1, "later version"), (1, "unknown format 1"), (2, "unknown format 2")):
         body[START - 12 : START - 8] = struct.pack("<I", version)
         (tmp_path / "s").write_bytes(signed(bytes(body)))
         with pytest.raises(SnapshotError, match=said):
