@@ -12,7 +12,7 @@
 
 A case `test: run` has `before:` and `after:` sections of state (see `cases.py`) beside `code:`, which then runs on the
 evaluator and on every tier, or beside `block:`, IR that runs on the evaluator. Settings: `memory: 0x20000 256` gives
-zeroed data memory at an address, `writable: yes` lets the guest write its code, `budget: 10` limits the run.
+zeroed data memory at an address, `entry: 0x1004` is where it starts if not with the first, `writable: yes` lets the guest write its code, `budget: 10` limits the run.
 Registers and memory that `after:` does not name must not have changed.
 
 `pytest --update-golden` rewrites what `decode/` expects and prints the difference.
@@ -55,6 +55,10 @@ def _text(lines: tuple[str, ...]) -> str:
 
 def _address(case: CaseFile) -> int:
     return int(case.settings.get("at", "0"), 0)
+
+
+def _entry(case: CaseFile) -> int:
+    return int(case.settings.get("entry", case.settings.get("at", "0")), 0)
 
 
 def _code(case: CaseFile) -> bytes:
@@ -184,7 +188,7 @@ def run_code(case: CaseFile) -> Outcome:
     memory = Memory(_spans(case, before), decoder.isa.xlen)
     registers = registers_before(before, decoder.isa.xlen)
     hart = Hart(decoder, memory, registers, retired=before.retired or 0, reserved=before.reserved)
-    return hart.run(_address(case), _budget(case))
+    return hart.run(_entry(case), _budget(case))
 
 
 def run_block(case: CaseFile) -> Outcome:
@@ -236,7 +240,7 @@ def test_run_on_a_tier(path: Path, tier: str) -> None:
         for s in _spans(case, before)
     ]
     program = Program(tuple(segments), _address(case), isa)
-    start = Start(_address(case), registers_before(before, isa.xlen), {}, before.retired or 0, before.reserved)
+    start = Start(_entry(case), registers_before(before, isa.xlen), {}, before.retired or 0, before.reserved)
     found = []
     for run in run_on_tier(program, [start, start], tier, _budget(case)):
         for got in run.outcomes:

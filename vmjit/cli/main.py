@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("vmjit.cli.demo", "run a bundled guest on 4,096 lanes and check its results"),
     "disassemble": Command("vmjit.cli.disassemble", "list a program's instructions"),
     "translate": Command("vmjit.cli.translate", "show what guest code becomes: IR, LLVM IR, assembly, GPU code"),
+    "diff": Command("vmjit.cli.diff", "find the first instruction at which two executions differ"),
     "doctor": Command("vmjit.cli.doctor", "show and prove the devices and tools that there are"),
     "cache": Command("vmjit.cli.cache", "show or clear the cache of compiled code"),
 }

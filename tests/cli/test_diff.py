@@ -1,0 +1,85 @@
+"""`vmjit diff`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import vmjit.cpu_engine
+from tests.cli.conftest import Cli, guest
+from tests.filetests.cases import read_case
+from tests.filetests.test_filetests import check_listing, differences, run_code
+from tests.linux.build import path_of
+from vmjit.cache import CodeCache, DiskCache
+from vmjit.cli.main import main
+from vmjit.translators import lowering
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tier", "interpreter", "--tier", "scalar", "--lanes", "3"), r"interpreter and scalar .* in 3 lanes"),
+        (("--tier", "scalar"), r"interpreter and scalar .* in one lane"),
+        (("--tier", "simd", "--lanes", "33"), r"interpreter and simd .* in 33 lanes"),
+        (("--tier", "interpreter", "--tier", "interpreter"), "interpreter and interpreter again"),
+        (("--tier", "interpreter", "--device", "host", "--max-instructions", "1e5"), "interpreter on host"),
+        (("--against", "unicorn"), "unicorn and interpreter"),
+        (("--against", "reference", "--tier", "scalar", "--max-instructions", "2000"), "reference and scalar .* 48 "),
+    ],
+)
+def test_what_does_not_differ(cli: Cli, options: tuple[str, ...], said: str) -> None:
+    assert re.search(said, cli("diff", guest("hello"), *options).text)
+
+
+def test_a_linux_program_with_calls(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "input").write_bytes(b"the quick 12 brown 0x10\nfox jumps over\n-7 lazy dogs")
+    done = cli("diff", "--against", "unicorn", "--input", tmp_path / "input", path_of("text", 64), "one", "two words")
+    assert "do not differ" in done.text
+
+
+def test_a_difference_is_shown_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = str(guest("crc32"))
+    assert main(["diff", str(guest("hello"))]) == 0  # the interpreter is there before
+    capsys.readouterr()
+    old = lowering.LOWERINGS["xor"]
+    cache = CodeCache(DiskCache(tmp_path / "code"))
+    monkeypatch.setattr(vmjit.cpu_engine, "process_cache", lambda: cache)
+    monkeypatch.setitem(lowering.LOWERINGS, "xor", lambda b, t, a: b.or_(old(b, t, a), lowering.constant(t, 8)))
+    case = tmp_path / "case.test"
+    assert main(["diff", program, "--tier", "scalar", "--case", str(case)]) == 1
+    shown = capsys.readouterr()
+    assert re.match(
+        r"interpreter and scalar first differ in lane 0, at the instruction that follows [\d,]+ others:", shown.out
+    )
+    assert re.search(r"0x[0-9a-f]+ <\w+(\+0x[0-9a-f]+)?>   ([0-9a-f]{2} ){1,3}[0-9a-f]{2}   (c\.)?xori? ", shown.out)
+    assert re.search(r"^ +before +interpreter +scalar$", shown.out, re.MULTILINE)
+    assert re.search(r"^  \w+ .* \*$", shown.out, re.MULTILINE)
+    assert "case.test shows it" in shown.err
+    read = read_case(case)
+    check_listing(read)
+    assert differences(read, 64, run_code(read)) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--tier", "fast"), "tier must be one of"),
+        (("--tier", "auto", "--tier", "simd", "--tier", "scalar"), "two sides"),
+        (("--against", "unicorn", "--lanes", "2"), "leave --lanes out"),
+        (("--against", "simics"), "invalid choice"),
+        (("--max-instructions", "0"), "at least 1"),
+        (("--input", "/nowhere/at/all"), "/nowhere/at/all"),
+    ],
+)
+def test_mistakes(cli: Cli, options: tuple[str, ...], said: str) -> None:
+    assert said in cli("diff", guest("hello"), *options).complaint()
+
+
+def test_without_unicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "unicorn", None)
+    assert main(["diff", str(guest("hello")), "--against", "unicorn"]) == 2
+    assert 'pip install "vmjit[debug]"' in capsys.readouterr().err
