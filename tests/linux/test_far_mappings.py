@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,17 +86,13 @@ def test_as_qemu_has_it(way: str, xlen: int, tmp_path: Path) -> None:
         assert (done.stdout, done.returncode) == (expected(way), 0 if WAYS[way] is None else -11)
 
 
-@pytest.mark.parametrize(
-    ("device", "tier"),
-    [
-        ("cpu", "interpreter"),
-        pytest.param("cpu", "scalar", marks=pytest.mark.slow),
-        ("cpu", "auto"),
-        ("cpu", "simd"),
-        ("host", "auto"),
-    ],
-)
-@XLENS
+def _tiers() -> list[Any]:
+    quick = [("cpu", "interpreter", 32), ("cpu", "auto", 64), ("cpu", "simd", 32), ("host", "auto", 64)]
+    every = [(d, t, x) for d, t in (*((q[0], q[1]) for q in quick), ("cpu", "scalar")) for x in (32, 64)]
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(("device", "tier", "xlen"), _tiers())
 def test_lanes_that_do_different_things(device: str, tier: str, xlen: int, tmp_path: Path) -> None:
     ways = [way for way in WAYS if (device, tier) == ("cpu", "auto") or way != "list"] * 2
     m = machine(xlen, ways, tmp_path, device=device, tier=tier)
