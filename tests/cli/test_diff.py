@@ -9,10 +9,12 @@ import pytest
 
 import vmjit.cpu_engine
 from tests.cli.conftest import Cli, guest
-from tests.filetests.cases import read_case
-from tests.filetests.test_filetests import check_listing, differences, run_code
+from tests.filetests.test_filetests import check_listing
 from tests.linux.build import path_of
 from vmjit.cache import CodeCache, DiskCache
+from vmjit.cases.case_file import read_case
+from vmjit.cases.run_case import differences, run_code
+from vmjit.cases.tier_run import run_on
 from vmjit.cli.main import main
 from vmjit.translators import lowering
 
@@ -59,9 +61,17 @@ def test_a_difference_is_shown_and_written(
     assert re.search(r"^ +before +interpreter +scalar$", shown.out, re.MULTILINE)
     assert re.search(r"^  \w+ .* \*$", shown.out, re.MULTILINE)
     assert "case.test shows it" in shown.err
-    read = read_case(case)
-    check_listing(read)
-    assert differences(read, 64, run_code(read)) == []
+    small = tmp_path / "small.test"
+    assert main(["reduce", str(case), "--tier", "scalar", "-o", str(small)]) == 0
+    assert re.fullmatch(r"vmjit: \d+ instructions before, 1 now\n", capsys.readouterr().err)
+    for path in (case, small):
+        read = read_case(path)
+        check_listing(read)
+        assert differences(read, 64, run_code(read)) == []
+        assert differences(read, 64, run_on(read, "scalar"))
+    monkeypatch.undo()
+    assert main(["reduce", str(small)]) == 2
+    assert "does not fail" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,31 @@ def test_a_difference_is_shown_and_written(
 )
 def test_mistakes(cli: Cli, options: tuple[str, ...], said: str) -> None:
     assert said in cli("diff", guest("hello"), *options).complaint()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        (None, (), "No such file"),
+        ("test: run\nisa: rv64i\n\nwhat\n", (), "cannot read"),
+        ("test: decode\nisa: rv64i\n\ncode:\n  13 00 00 00\n", (), "no case with code to run"),
+        (
+            "test: run\nisa: rv64i\nat: 0x1000\nentry: 0x1002\n\ncode:\n  13 00 00 00\nbefore:\nafter:\n",
+            (),
+            "at its entry",
+        ),
+        ("test: run\nisa: rv64i\nat: 0x1000\n\ncode:\n  13 00 00 00\nbefore:\nafter:\n", (), "does not fail"),
+        ("test: run\nisa: rv64i\nat: 0x1000\n\ncode:\n  zz\nbefore:\nafter:\n", (), "zz"),
+        ("test: run\n", ("--tier", "fast"), "tier must be one of"),
+    ],
+)
+def test_cases_that_cannot_be_reduced(
+    cli: Cli, tmp_path: Path, text: str | None, options: tuple[str, ...], said: str
+) -> None:
+    path = tmp_path / "case.test"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    assert said in cli("reduce", path, *options).complaint()
 
 
 def test_without_unicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

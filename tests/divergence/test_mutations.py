@@ -9,18 +9,24 @@ from typing import Any
 
 import pytest
 
+import vmjit.cpu_engine
 from tests.differential.asm import encode
 from tests.differential.oracles import program
-from tests.filetests.cases import read_case
-from tests.filetests.test_filetests import check_listing, differences, run_code
+from tests.filetests.test_filetests import check_listing
 from vmjit import Machine, Program
 from vmjit.cache import CodeCache, DiskCache
+from vmjit.cases.case_file import read_case
+from vmjit.cases.reduce import draft_of, fails_on, reduced
+from vmjit.cases.run_case import differences, run_code
+from vmjit.cases.tier_run import run_on
 from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Matched
 from vmjit.divergence import TierSide, find_difference
-from vmjit.divergence.report import Report, case_text, explained
+from vmjit.divergence.case import case_of
+from vmjit.divergence.report import Report, explained
 from vmjit.divergence.sides import Side
 from vmjit.divergence.unicorn_side import UnicornSide
+from vmjit.errors import ArgumentError
 from vmjit.ir.types import Type
 from vmjit.translators import lowering
 
@@ -136,18 +142,29 @@ def test_a_wrong_lowering(
 ) -> None:
     left, right = TierSide("interpreter", machine("interpreter")), TierSide("scalar", machine("scalar"))
     assert isinstance(right.machine._engine, CpuEngine)
-    compiler = right.machine._engine.compiler
-    compiler.cache = CodeCache(DiskCache(tmp_path / "code"))
+    cache = CodeCache(DiskCache(tmp_path / "code"))
+    right.machine._engine.compiler.cache = cache
     monkeypatch.setitem(lowering.LOWERINGS, op, change(lowering.LOWERINGS[op]))
     report = found(left, right)
     step = report.steps[report.culprit]
     assert step.text.split()[0] in instructions.split(), report.text
     assert step.text in report.text
     path = tmp_path / "case.test"
-    path.write_text(case_text(report, f"a wrong {op}"), encoding="utf-8")
+    path.write_text(case_of(report, f"a wrong {op}").text(), encoding="utf-8")
     case = read_case(path)
     check_listing(case)
     assert differences(case, 64, run_code(case)) == []
+    # It shows what is wrong, and one instruction of it does.
+    monkeypatch.setattr(vmjit.cpu_engine, "process_cache", lambda: cache)
+    small = reduced(draft_of(path), fails_on("scalar", "cpu"))
+    assert differences(case, 64, run_on(case, "scalar"))
+    assert len(small.code) == 1
+    path.write_text(small.text(), encoding="utf-8")
+    assert path.read_text().startswith(f"# a wrong {op}\ntest: run\n")
+    assert differences(read_case(path), 64, run_code(read_case(path))) == []
+    monkeypatch.undo()
+    with pytest.raises(ArgumentError, match="does not fail"):
+        reduced(small, fails_on("scalar", "cpu"))
 
 
 # A row that gets another's meaning.

@@ -26,20 +26,18 @@ from pathlib import Path
 import pytest
 
 from tests.differential.oracles import EXECUTE, READ, TIERS, WRITE
-from tests.filetests.cases import (
+from tests.filetests.files import case_files, case_id
+from tests.filetests.tiers import Start, run_on_tier
+from vmjit.cases.case_file import (
     CaseFile,
-    State,
-    case_files,
-    case_id,
     decoder_of,
     parse_listing,
     parse_state,
-    patched,
     read_case,
     registers_before,
 )
-from tests.filetests.hart import RUNNING, Hart, Memory, Outcome, Span
-from tests.filetests.tiers import Start, run_on_tier
+from vmjit.cases.hart import RUNNING, Memory, Outcome
+from vmjit.cases.run_case import budget_of, code_address, code_bytes, differences, entry_address, run_code, spans_of
 from vmjit.decoders.riscv import parse_isa
 from vmjit.ir import Block, Evaluator, Trap, format_block, parse_block, verify_block
 from vmjit.program import Program, Segment
@@ -53,21 +51,9 @@ def _text(lines: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _address(case: CaseFile) -> int:
-    return int(case.settings.get("at", "0"), 0)
-
-
-def _entry(case: CaseFile) -> int:
-    return int(case.settings.get("entry", case.settings.get("at", "0")), 0)
-
-
-def _code(case: CaseFile) -> bytes:
-    return b"".join(data for data, _ in parse_listing(case.sections["code"]))
-
-
 def check_listing(case: CaseFile) -> None:
     """The disassembly beside the bytes, where there is one, is vmjit's."""
-    decoder, place = decoder_of(case.settings["isa"]), _address(case)
+    decoder, place = decoder_of(case.settings["isa"]), code_address(case)
     for data, text in parse_listing(case.sections["code"]):
         if text:
             found = decoder.decode(lambda pc, n, data=data, place=place: data[pc - place :][:n], place)
@@ -79,7 +65,7 @@ def check_listing(case: CaseFile) -> None:
 
 
 def decoded(case: CaseFile) -> Block:
-    start, code = _address(case), _code(case)
+    start, code = code_address(case), code_bytes(case)
     return decoder_of(case.settings["isa"]).block(lambda pc, n: code[pc - start :][:n] if pc >= start else b"", start)
 
 
@@ -136,68 +122,13 @@ def test_a_wrong_expectation_fails_and_can_be_updated(tmp_path: Path) -> None:
 # -- run
 
 
-def _data_segments(case: CaseFile) -> list[tuple[int, int]]:
-    given = case.settings.get("memory")
-    return [(int(a, 0), int(n, 0)) for a, n in (part.split() for part in given.split(","))] if given else []
-
-
-def _part(memory: dict[int, bytes], start: int, size: int) -> dict[int, bytes]:
-    return {address: data for address, data in memory.items() if start <= address < start + size}
-
-
-def differences(case: CaseFile, xlen: int, got: Outcome) -> list[str]:
-    """What is not as the case says; where it says nothing, nothing may have changed."""
-    before, after = (parse_state(case.sections[s], xlen, _address(case)) for s in ("before", "after"))
-    expected = registers_before(before, xlen)
-    for index, value in after.registers.items():
-        expected[index] = value
-    assert after.stop or after.fault or after.pc is not None
-    wanted: list[tuple[str, object, object]] = [
-        ("pc", after.pc, got.pc),
-        ("stop", "" if after.fault else RUNNING if after.stop in ("", "budget") else after.stop, got.stop),
-        ("fault", after.fault, got.fault),
-        ("reserved", after.reserved if after.reserved_given else before.reserved, got.reserved),
-        *((f"x{i}", expected[i], got.registers[i]) for i in range(32)),
-    ]
-    if after.retired is not None:
-        wanted.append(("retired", after.retired, got.retired))
-    for start, size in _data_segments(case):
-        data = patched(bytes(size), start, _part(before.memory, start, size))
-        wanted.append((f"memory at {start:#x}", patched(data, start, _part(after.memory, start, size)).hex(), got.memory[start].hex()))  # fmt: skip
-    return [f"{name} is {actual!r}, expected {value!r}" for name, value, actual in wanted if value != actual]
-
-
-def _spans(case: CaseFile, state: State) -> list[Span]:
-    spans = []
-    if "code" in case.sections:
-        writable = case.settings.get("writable") == "yes"
-        spans.append(Span(_address(case), bytearray(_code(case)), writable, executable=True))
-    for start, size in _data_segments(case):
-        spans.append(Span(start, bytearray(patched(bytes(size), start, _part(state.memory, start, size)))))
-    return spans
-
-
-def _budget(case: CaseFile) -> int:
-    """The limit of instructions; a program that goes astray is stopped in any case."""
-    return int(case.settings.get("budget", 100_000))
-
-
-def run_code(case: CaseFile) -> Outcome:
-    decoder = decoder_of(case.settings["isa"])
-    before = parse_state(case.sections["before"], decoder.isa.xlen, _address(case))
-    memory = Memory(_spans(case, before), decoder.isa.xlen)
-    registers = registers_before(before, decoder.isa.xlen)
-    hart = Hart(decoder, memory, registers, retired=before.retired or 0, reserved=before.reserved)
-    return hart.run(_entry(case), _budget(case))
-
-
 def run_block(case: CaseFile) -> Outcome:
     """Run one block of IR; a terminator that goes on somewhere is no stop."""
     block = parse_block(_text(case.sections["block"]))
     verify_block(block)
     xlen = block.registers.type.bits
     before = parse_state(case.sections["before"], xlen, block.pc)
-    memory = Memory(_spans(case, before), xlen)
+    memory = Memory(spans_of(case, before), xlen)
     reservation = 0 if before.reserved is None else before.reserved + 1
     evaluator = Evaluator([*registers_before(before, xlen), reservation], memory, before.retired or 0)
     stop, fault = RUNNING, None
@@ -232,17 +163,17 @@ def test_run_on_the_evaluator(path: Path) -> None:
 def test_run_on_a_tier(path: Path, tier: str) -> None:
     case = read_case(path)
     isa = parse_isa(case.settings["isa"])
-    before = parse_state(case.sections["before"], isa.xlen, _address(case))
+    before = parse_state(case.sections["before"], isa.xlen, code_address(case))
     segments = [
         Segment(
             s.start, len(s.data), bytes(s.data), READ | (WRITE if s.writable else 0) | (EXECUTE if s.executable else 0)
         )
-        for s in _spans(case, before)
+        for s in spans_of(case, before)
     ]
-    program = Program(tuple(segments), _address(case), isa)
-    start = Start(_entry(case), registers_before(before, isa.xlen), {}, before.retired or 0, before.reserved)
+    program = Program(tuple(segments), code_address(case), isa)
+    start = Start(entry_address(case), registers_before(before, isa.xlen), {}, before.retired or 0, before.reserved)
     found = []
-    for run in run_on_tier(program, [start, start], tier, _budget(case)):
+    for run in run_on_tier(program, [start, start], tier, budget_of(case)):
         for got in run.outcomes:
             found += [f"{run.label}: {d}" for d in differences(case, isa.xlen, got)]
     assert not found, "\n".join(found)

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.differential.oracles import EXECUTE, READ, TIERS, WRITE
-from tests.filetests.cases import (
+from tests.filetests.files import case_files, case_id
+from tests.filetests.tiers import Start, run_on_tier
+from vmjit.cases.case_file import (
     CaseFile,
     Line,
-    case_files,
-    case_id,
     decoder_of,
     floats_before,
     parse_state,
@@ -26,8 +26,7 @@ from tests.filetests.cases import (
     read_case,
     registers_before,
 )
-from tests.filetests.hart import RUNNING, Hart, Memory, Outcome, Span
-from tests.filetests.tiers import Start, run_on_tier
+from vmjit.cases.hart import RUNNING, Hart, Memory, Outcome, Span
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.decoders.riscv.registers import FLOAT_STATUS
 from vmjit.decoders.riscv.row import Row

@@ -161,11 +161,11 @@ def _read(path: str) -> bytes:
 
 def _write_case(report: Report, options: argparse.Namespace) -> None:
     from vmjit.cli.console import remark
-    from vmjit.divergence.report import case_text
+    from vmjit.divergence.case import case_of
 
     comment = f"{Path(options.program).name}: {report.left.name} and {report.right.name} differ"
     try:
-        text = case_text(report, comment)
+        text = case_of(report, comment).text()
     except ValueError as error:
         remark(f"no case was written: {error}")
         return

@@ -41,6 +41,10 @@ class RegisterFile:
         is zero."""
         return max((self.type, *self.types.values()), key=lambda t: t.bits)
 
+    def shown_name(self, index: int) -> str:
+        """The name that assembly has for register `index`."""
+        return next((name for name, other in self.aliases.items() if other == index), self.names[index])
+
     def index(self, name: str) -> int:
         """Index of a register by name or alias; KeyError if there is none."""
         if name in self.aliases:

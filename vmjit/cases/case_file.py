@@ -25,10 +25,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from vmjit.cases.hart import RUNNING, Outcome
 from vmjit.decoders.riscv import REGISTERS, Decoder, parse_isa
 from vmjit.decoders.riscv.registers import FLOAT_STATUS
+from vmjit.errors import ArgumentError
 
-FOLDER = Path(__file__).resolve().parent
+# Characters of a line of items.
+_LINE_LENGTH = 100
+
 STOPS = ("ebreak", "ecall", "unsupported", "budget")
 FAULTS = ("read", "write", "fetch", "misaligned_access", "misaligned_fetch")
 
@@ -39,7 +43,7 @@ _ITEM = re.compile(r"(\w+)(?:\[(0x[0-9a-f]+)\])?=(.+)$")
 _NUMBER = re.compile(r"(pc)?(?:([+-]?)(0x[0-9a-f]+|\d+))?$")
 
 
-class CaseError(Exception):
+class CaseError(ArgumentError):
     """A case file that cannot be read; the message names file and line."""
 
 
@@ -75,19 +79,6 @@ class CaseFile:
     settings: dict[str, str]
     lines: tuple[Line, ...]
     sections: dict[str, tuple[str, ...]]
-
-    @property
-    def name(self) -> str:
-        return self.path.relative_to(FOLDER).with_suffix("").as_posix()
-
-
-def case_files(folder: str) -> list[Path]:
-    """The case files below a folder of the file tests."""
-    return sorted((FOLDER / folder).rglob("*.test"))
-
-
-def case_id(path: Path) -> str:
-    return path.relative_to(FOLDER).with_suffix("").as_posix()
 
 
 def read_case(path: Path) -> CaseFile:
@@ -165,7 +156,10 @@ def parse_listing(lines: Iterable[str]) -> list[tuple[bytes, str]]:
     found = []
     for line in lines:
         data, _, text = line.partition(";")
-        found.append((bytes.fromhex(data), text.strip()))
+        try:
+            found.append((bytes.fromhex(data), text.strip()))
+        except ValueError:
+            raise ValueError(f"cannot read the bytes {data.strip()!r}") from None
     return found
 
 
@@ -196,3 +190,43 @@ def patched(base: bytes, start: int, memory: dict[int, bytes]) -> bytes:
         assert address + len(new) <= start + len(base)
         data[address - start : address - start + len(new)] = new
     return bytes(data)
+
+
+# -- writing
+
+
+def written_lines(items: Iterable[str]) -> list[str]:
+    """Items as the indented lines of a section, with commas between them."""
+    lines, line = [], ""
+    for item in items:
+        if line and len(line) + len(item) > _LINE_LENGTH:
+            lines.append(f"  {line.rstrip()}")
+            line = ""
+        line += f"{item}, "
+    return [*lines, f"  {line.rstrip(', ')}"]
+
+
+def state_items(
+    decoder: Decoder, before: State, registers: list[int], outcome: Outcome, segments: list[tuple[int, int]]
+) -> list[str]:
+    """What is not as before, as `name=value` items: of an outcome, where `registers` were there before."""
+    name = decoder.registers.shown_name
+    items = [f"{name(i)}={v:#x}" for i, v in enumerate(outcome.registers) if v != registers[i]]
+    floats = floats_before(before, decoder)
+    after = outcome.floats[: len(floats)]
+    items += [f"{name(FLOAT_STATUS + i)}={v:#x}" for i, v in enumerate(after) if v != floats[i]]
+    for start, size in segments:
+        data = patched(bytes(size), start, {a: d for a, d in before.memory.items() if start <= a < start + size})
+        then = outcome.memory[start]
+        changed = [i for i in range(size) if data[i] != then[i]]
+        if changed:
+            first, last = changed[0], changed[-1] + 1
+            items.append(f"mem[{start + first:#x}]={then[first:last].hex()}")
+    if outcome.reserved != before.reserved:
+        items.append("reserved=none" if outcome.reserved is None else f"reserved={outcome.reserved:#x}")
+    items.append(f"pc={outcome.pc:#x}")
+    if outcome.fault is not None:
+        items.append(f"fault={outcome.fault[0]}:{outcome.fault[1]:#x}")
+    else:
+        items.append(f"stop={'budget' if outcome.stop == RUNNING else outcome.stop}")
+    return [*items, f"retired={outcome.retired}"]
