@@ -9,6 +9,7 @@ import pytest
 
 import vmjit.cpu_engine
 from tests.cli.conftest import Cli, guest
+from tests.differential.oracles import have_qemu
 from tests.filetests.test_filetests import check_listing
 from tests.linux.build import path_of
 from vmjit.cache import CodeCache, DiskCache
@@ -17,6 +18,8 @@ from vmjit.cases.run_case import differences, run_code
 from vmjit.cases.tier_run import run_on
 from vmjit.cli.main import main
 from vmjit.translators import lowering
+
+WITH_QEMU = pytest.mark.skipif(not have_qemu(64), reason="QEMU's user mode is not installed")
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,8 @@ from vmjit.translators import lowering
         (("--tier", "interpreter", "--tier", "interpreter"), "interpreter and interpreter again"),
         (("--tier", "interpreter", "--device", "host", "--max-instructions", "1e5"), "interpreter on host"),
         (("--against", "unicorn"), "unicorn and interpreter"),
+        pytest.param(("--against", "qemu"), "qemu and interpreter", marks=WITH_QEMU),
+        pytest.param(("--against", "qemu", "--tier", "scalar"), "qemu and scalar", marks=WITH_QEMU),
         (("--against", "reference", "--tier", "scalar", "--max-instructions", "2000"), "reference and scalar .* 48 "),
     ],
 )
@@ -112,6 +117,12 @@ def test_cases_that_cannot_be_reduced(
     if text is not None:
         path.write_text(text, encoding="utf-8")
     assert said in cli("reduce", path, *options).complaint()
+
+
+def test_without_qemu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["diff", str(guest("hello")), "--against", "qemu"]) == 2
+    assert "no qemu-riscv64" in capsys.readouterr().err
 
 
 def test_without_unicorn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import vmjit.cpu_engine
 from tests.differential.asm import encode
-from tests.differential.oracles import program
+from tests.differential.oracles import have_qemu, program
 from tests.filetests.test_filetests import check_listing
 from vmjit import Machine, Program
 from vmjit.cache import CodeCache, DiskCache
@@ -23,6 +23,8 @@ from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Matched
 from vmjit.divergence import TierSide, find_difference
 from vmjit.divergence.case import case_of
+from vmjit.divergence.qemu_side import QemuSide
+from vmjit.divergence.reference_side import ReferenceSide
 from vmjit.divergence.report import Report, explained
 from vmjit.divergence.sides import Side
 from vmjit.divergence.unicorn_side import UnicornSide
@@ -184,9 +186,17 @@ DECODED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "other"), DECODED, ids=[name for name, _ in DECODED])
-def test_a_wrong_row(name: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, right = UnicornSide(machine("interpreter")), TierSide("interpreter", machine("interpreter"))
+SIDES: dict[str, Callable[[Machine], Side]] = {"unicorn": UnicornSide, "qemu": QemuSide, "reference": ReferenceSide}
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "against"),
+    [*((*row, "unicorn") for row in DECODED), *((*row, "qemu") for row in DECODED[:3]), (*DECODED[4], "reference")],
+)
+def test_a_wrong_row(name: str, other: str, against: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if against == "qemu" and not have_qemu(64):
+        pytest.skip("QEMU's user mode is not installed")
+    left, right = SIDES[against](machine("interpreter")), TierSide("interpreter", machine("interpreter"))
     decoder = right.machine._engine.decoder
     match, meaning = decoder.match, decoder._bases[other].meaning
 

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from vmjit.program import Program
 
 DIFFERENT = 1
-_OTHERS = ("unicorn", "reference")
+_OTHERS = ("unicorn", "qemu", "reference")
 _DEFAULT_LIMIT = 100_000_000
 # Instructions between two comparisons, by how fast the slower side is.
-_WINDOWS = {"unicorn": 1 << 20, "reference": 1 << 12}
+_WINDOWS = {"unicorn": 1 << 20, "qemu": 1 << 14, "reference": 1 << 12}
 _DESCRIPTION = """\
 Runs a program twice, in step, and finds the first instruction after which the two differ in a register, in memory, in
 the pc or in how they stop. It prints the lane, the instruction, and what both have before and after it; --case writes a
 test case of one file that shows it.
 
 The first side is the one that is trusted. --tier twice compares two tiers; --against compares a tier (interpreter,
-unless --tier says otherwise) with Unicorn or with the reference evaluator, which execute the instructions of one lane;
-system calls are vmjit's on both sides. The status is 0 if they do not differ, 1 if they do."""
+unless --tier says otherwise) with somebody else, who executes the instructions of one lane: unicorn, some ten million
+a second, QEMU's user mode or the reference evaluator, some thousand. System calls are vmjit's on both sides. The status
+is 0 if they do not differ, 1 if they do."""
 _EXAMPLES = """\
 vmjit diff guest.elf --tier interpreter --tier scalar --lanes 64
 vmjit diff guest.elf --against unicorn --max-instructions 1e7 --case case.test -- -v file"""
@@ -124,6 +125,10 @@ def _foreign(name: str, machine: Machine) -> Side:
         from vmjit.divergence.unicorn_side import UnicornSide
 
         return UnicornSide(machine)
+    if name == "qemu":
+        from vmjit.divergence.qemu_side import QemuSide
+
+        return QemuSide(machine)
     from vmjit.divergence.reference_side import ReferenceSide
 
     return ReferenceSide(machine)

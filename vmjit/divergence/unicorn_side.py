@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 
 from vmjit.decoders.riscv.registers import FLOAT_STATUS
+from vmjit.divergence.foreign import is_left_to_vmjit
 from vmjit.divergence.sides import ForeignSide
 from vmjit.divergence.unicorn_memory import UnicornMemory
 from vmjit.errors import ArgumentError
 from vmjit.machine import Machine
 
 _X_REGISTERS = 32
-_ATOMIC, _SYSTEM = 0x2F, 0x73
-_RESERVING = (0x02, 0x03)  # LR, SC
-_FLOAT_CSRS = (1, 2, 3)
-_C_EBREAK = 0x9002
 
 
 def _unicorn() -> Any:
@@ -109,10 +106,9 @@ class UnicornSide(ForeignSide):
         found = []
         for span in self.machine._layout.spans:
             if span.executable:
-                words = np.frombuffer(span.data.ljust(span.size + 2, b"\0"), np.uint8).astype(np.uint32)
-                parts = [words[i : span.size - 2 + i : 2] << np.uint32(8 * i) for i in range(4)]
-                values = parts[0] | parts[1] | parts[2] | parts[3]
-                found += [span.lo + 2 * int(i) for i in np.flatnonzero(_are_left_to_vmjit(values))]
+                data = span.data
+                words = ((at, int.from_bytes(data[at : at + 4], "little")) for at in range(0, len(data) - 1, 2))
+                found += [span.lo + at for at, word in words if is_left_to_vmjit(word)]
         return found
 
     def _interrupt(self, uc: Any, number: int, user: object) -> None:
@@ -142,12 +138,3 @@ class UnicornSide(ForeignSide):
         state.retired[0] += np.uint64(block[0])
         self.changed()
         return int(block[0])
-
-
-def _are_left_to_vmjit(words: np.ndarray) -> np.ndarray:
-    """Calls, breakpoints, reservations, and CSRs other than those of floats."""
-    opcode, function, high = words & 0x7F, words >> 12 & 7, words >> 20
-    system = (opcode == _SYSTEM) & ((function == 0) | ~np.isin(high, _FLOAT_CSRS))
-    reserving = (opcode == _ATOMIC) & np.isin(words >> 27, _RESERVING)
-    found: np.ndarray = system | reserving | (words & 0xFFFF == _C_EBREAK)
-    return found
