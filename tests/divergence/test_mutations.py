@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vmjit.cpu_engine
@@ -19,7 +20,6 @@ from vmjit.cases.case_file import read_case
 from vmjit.cases.reduce import draft_of, fails_on, reduced
 from vmjit.cases.run_case import differences, run_code
 from vmjit.cases.tier_run import run_on
-from vmjit.cpu_engine import CpuEngine
 from vmjit.decoders.riscv.decoder import Matched
 from vmjit.divergence import TierSide, find_difference
 from vmjit.divergence.case import case_of
@@ -77,8 +77,8 @@ def the_program() -> Program:
     )
 
 
-def machine(tier: str) -> Machine:
-    return Machine(the_program(), 1, "cpu", tier, memory="4KiB", environment="bare-metal")
+def machine(tier: str, lanes: int = 1) -> Machine:
+    return Machine(the_program(), lanes, "cpu", tier, memory="4KiB", environment="bare-metal")
 
 
 def found(left: Side, right: Side) -> Report:
@@ -97,7 +97,11 @@ Lowering = Callable[[Any, Type, list[Any]], Any]
 
 
 def _plus_one(old: Lowering) -> Lowering:
-    return lambda b, t, a: b.add(old(b, t, a), lowering.constant(t, 1))
+    def lower(b: Any, t: Type, a: list[Any]) -> Any:
+        right = old(b, t, a)
+        return b.add(right, lowering.splat(right.type, 1))
+
+    return lower
 
 
 def _swapped(old: Lowering) -> Lowering:
@@ -142,10 +146,9 @@ def test_there_are_such_ops() -> None:
 def test_a_wrong_lowering(
     op: str, change: Callable[[Lowering], Lowering], instructions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cache = CodeCache(DiskCache(tmp_path / "code"))  # no other machine may find what is wrong
+    monkeypatch.setattr(vmjit.cpu_engine, "process_cache", lambda: cache)
     left, right = TierSide("interpreter", machine("interpreter")), TierSide("scalar", machine("scalar"))
-    assert isinstance(right.machine._engine, CpuEngine)
-    cache = CodeCache(DiskCache(tmp_path / "code"))
-    right.machine._engine.compiler.cache = cache
     monkeypatch.setitem(lowering.LOWERINGS, op, change(lowering.LOWERINGS[op]))
     report = found(left, right)
     step = report.steps[report.culprit]
@@ -157,7 +160,6 @@ def test_a_wrong_lowering(
     check_listing(case)
     assert differences(case, 64, run_code(case)) == []
     # It shows what is wrong, and one instruction of it does.
-    monkeypatch.setattr(vmjit.cpu_engine, "process_cache", lambda: cache)
     small = reduced(draft_of(path), fails_on("scalar", "cpu"))
     assert differences(case, 64, run_on(case, "scalar"))
     assert len(small.code) == 1
@@ -167,6 +169,23 @@ def test_a_wrong_lowering(
     monkeypatch.undo()
     with pytest.raises(ArgumentError, match="does not fail"):
         reduced(small, fails_on("scalar", "cpu"))
+
+
+@pytest.mark.parametrize("op", ["mul", pytest.param("shr", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tier", ["simd", pytest.param("auto", marks=pytest.mark.slow)])
+def test_a_wrong_lowering_for_what_is_compiled_in_time(
+    op: str, tier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes that differ, whose groups run in SIMD registers."""
+    cache = CodeCache(DiskCache(tmp_path / "code"))
+    monkeypatch.setattr(vmjit.cpu_engine, "process_cache", lambda: cache)
+    sides = [TierSide(name, machine(name, 33)) for name in ("interpreter", tier)]
+    for side in sides:
+        side.machine.registers["t2"] = np.arange(33)
+    _, change, instructions = next(row for row in LOWERED if row[0] == op)
+    monkeypatch.setitem(lowering.LOWERINGS, op, change(lowering.LOWERINGS[op]))
+    report = found(*sides)
+    assert report.steps[report.culprit].text.split()[0] in instructions.split(), report.text
 
 
 # A row that gets another's meaning.

@@ -107,9 +107,13 @@ class _Search:
         """What both have so many instructions behind a state, at `pc`, if the right side's code ends there."""
         self.left.restore(start)
         self.left.advance(count)
-        self.right.restore(start)
-        self.right.advance_to(pc, count)
-        return self.compare()
+        for _ in range(self.right.attempts):
+            self.right.restore(start)
+            self.right.advance_to(pc, count)
+            compared = self.compare()
+            if compared[2].any():
+                break
+        return compared
 
 
 def _difference(start: Snapshot, count: int, compared: Compared) -> Difference:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from vmjit.compile_thread import COMPILE_THREAD
+from vmjit.cpu_engine import CpuEngine
 from vmjit.machine import Machine
 from vmjit.snapshot import Snapshot
 from vmjit.stops import Stop
@@ -16,6 +17,9 @@ from vmjit.stops import Stop
 # What lanes may retire beside what brings them to a place: with no more than that, the last block would be interpreted.
 _MORE = 1024
 _LONGEST_COMPILATION = 120.0
+# Tiers that compile what is hot, when that is, and how often code runs until it is compiled for groups too.
+_IN_TIME = ("auto", "simd")
+_SOON, _ATTEMPTS = 2, 6
 
 
 class Side(ABC):
@@ -24,6 +28,8 @@ class Side(ABC):
     def __init__(self, name: str, machine: Machine) -> None:
         self.name = name
         self.machine = machine
+        self.attempts = 1
+        """How often the same is to be executed until it is executed by the code that there will be."""
         file = machine._engine.decoder.registers
         self.registers = [i for i in range(len(file)) if i not in file.hidden]
 
@@ -47,17 +53,30 @@ class Side(ABC):
 
 
 class TierSide(Side):
-    """A tier or device of vmjit."""
+    """A tier or device of vmjit. What is compiled once it is hot is hot soon."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        super().__init__(name, machine)
+        engine = machine._engine
+        if isinstance(engine, CpuEngine) and machine.tier in _IN_TIME:
+            engine.visits_until_hot = _SOON
+            engine.reset_code()
+            engine.code_was_written = False  # else each reset would drop what was compiled
+            self.attempts = _ATTEMPTS
 
     def advance(self, count: int) -> None:
         self.machine.run(count)
-        # What was hot is compiled before it runs again: the same code then runs each time.
-        COMPILE_THREAD.wait(_LONGEST_COMPILATION)
+        self._settle()
 
     def advance_to(self, pc: int, count: int) -> None:
         self.machine.run_until(pc, count + _MORE)
+        self._settle()
         stop = self.machine._state.stop
         stop[stop == int(Stop.ARRIVED)] = int(Stop.BUDGET)
+
+    def _settle(self) -> None:
+        """Have compiled what was hot before it runs again: the same code then runs each time."""
+        COMPILE_THREAD.wait(_LONGEST_COMPILATION)
 
 
 class ForeignSide(Side):
