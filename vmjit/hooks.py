@@ -206,6 +206,8 @@ class Hooks:
         self._machine = machine
         self._hooks: list[Hook] = []
         self._until: int | None = None
+        self._observed: frozenset[int] = frozenset()
+        self._observer: Callable[[HookedLanes], None] | None = None
 
     def add(self, hook: Hook) -> None:
         self._hooks.append(hook)
@@ -222,9 +224,15 @@ class Hooks:
         self._until = address
         self._tell()
 
+    def observe(self, addresses: frozenset[int], observer: Callable[[HookedLanes], None] | None) -> None:
+        """Have a function called, before hooks are, for lanes that come to one of many addresses; None: no more."""
+        if addresses != self._observed:
+            self._observed, self._observer = addresses, observer
+            self._tell()
+
     def _tell(self) -> None:
         # Where there is a hook on the host too, it calls all of them, in their order.
-        on_host = {hook.address for hook in self._hooks if hook.host}
+        on_host = {hook.address for hook in self._hooks if hook.host} | self._observed
         if self._until is not None:
             on_host.add(self._until)
         compiled: dict[int, tuple[int, ...]] = {}
@@ -237,6 +245,8 @@ class Hooks:
         """Call the hooks at an address, the first added first; lanes that one has sent elsewhere or stopped meet no
         other."""
         state = self._machine._state
+        if self._observer is not None and address in self._observed:
+            self._observer(HookedLanes(self._machine, address, lanes))
         for hook in [h for h in self._hooks if h.address == address]:
             if hook.host:
                 hook.function(HookedLanes(self._machine, address, lanes))

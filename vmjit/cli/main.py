@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "disassemble": Command("vmjit.cli.disassemble", "list a program's instructions"),
     "translate": Command("vmjit.cli.translate", "show what guest code becomes: IR, LLVM IR, assembly, GPU code"),
     "diff": Command("vmjit.cli.diff", "find the first instruction at which two executions differ"),
+    "trace": Command("vmjit.cli.trace", "print what lanes execute, instructions and system calls"),
     "reduce": Command("vmjit.cli.reduce", "make a test case that fails smaller"),
     "doctor": Command("vmjit.cli.doctor", "show and prove the devices and tools that there are"),
     "cache": Command("vmjit.cli.cache", "show or clear the cache of compiled code"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vmjit.cases.reduce import Draft
-from vmjit.divergence.lane_bytes import LaneBytes
 from vmjit.divergence.report import Report
 from vmjit.divergence.steps import Step
+from vmjit.lane_bytes import LaneBytes
 
 # Memory ranges that are closer than this are one.
 _NEAR = 64

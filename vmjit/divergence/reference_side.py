@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmjit.divergence.lane_bytes import LaneBytes
 from vmjit.divergence.sides import ForeignSide
 from vmjit.ir.evaluate import Evaluator, Trap
+from vmjit.lane_bytes import LaneBytes
 from vmjit.machine import Machine
 
 _ALONE = ("ecall", "ebreak", "unsupported", "fence_i")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmjit.divergence.lane_bytes import RecordedBytes
 from vmjit.divergence.sides import Side
 from vmjit.ir.evaluate import Evaluator, Trap
 from vmjit.ir.values import Register
+from vmjit.lane_bytes import RecordedBytes
 from vmjit.snapshot import Snapshot
 
 
@@ -46,10 +46,17 @@ def _step(side: Side, lane: int) -> Step:
     try:
         evaluator.run(block)
     except Trap as trap:
-        memory.touched.append((trap.address, 1, False))
+        memory.touched.append((trap.address, b"\0", False))
     ops = [op for guest in block.instructions for op in guest.ops]
     operands = [a for op in ops for a in op.args] + [a for a in block.terminator.args if a is not None]
     reads = frozenset(a.index for a in operands if isinstance(a, Register))
     writes = frozenset(op.dest.index for op in ops if isinstance(op.dest, Register))
     data = memory.fetch(pc, 4)[: block.instructions[0].size]
-    return Step(pc, data, decoder.text(instruction), reads, writes, tuple(memory.touched))
+    return Step(
+        pc,
+        data,
+        decoder.text(instruction),
+        reads,
+        writes,
+        tuple((a, len(data), stores) for a, data, stores in memory.touched),
+    )

@@ -61,15 +61,16 @@ class LaneBytes:
 
 
 class RecordedBytes(LaneBytes):
-    """The same, of which writes are noted and not done. `touched` has (address, size, whether it stores)."""
+    """The same, of which writes are noted and not done. `touched` has (address, bytes, whether it stores)."""
 
     def __init__(self, machine: Machine, lane: int = 0) -> None:
         super().__init__(machine, lane)
-        self.touched: list[tuple[int, int, bool]] = []
+        self.touched: list[tuple[int, bytes, bool]] = []
 
     def read(self, address: int, size: int) -> bytes:
-        self.touched.append((address, size, False))
-        return super().read(address, size)
+        found = super().read(address, size)
+        self.touched.append((address, found, False))
+        return found
 
     def write(self, address: int, data: bytes) -> None:
-        self.touched.append((address, len(data), True))
+        self.touched.append((address, data, True))

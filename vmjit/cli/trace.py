@@ -1,0 +1,188 @@
+"""`vmjit trace`: what lanes execute, an instruction or a system call a line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+import vmjit
+from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, positive
+from vmjit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vmjit.cli.places import CodeSymbols
+    from vmjit.program import Program
+    from vmjit.tracing import Event, TracedCall, TracedInstruction
+
+_DESCRIPTION = """\
+Runs a program and prints what its lanes execute: each instruction, before it runs, with the registers that it writes
+and what it loads and stores, and each system call with its result. Without --at all of the program is traced, some
+thousand instructions a second; with it the functions and ranges that are named, and all else runs as fast as ever.
+What guests write is not shown. Lines of lanes that run at the same time are in no order but each lane's own."""
+_EXAMPLES = """\
+vmjit trace guest.elf --at main --count 100
+vmjit trace guest.elf --calls --lanes 3 --json -- -v file"""
+
+
+def parser() -> Parser:
+    made = command_parser(
+        "trace", _DESCRIPTION, _EXAMPLES, usage="vmjit trace [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]"
+    )
+    made.add_argument("program", metavar="PROGRAM", help="a static RISC-V ELF executable")
+    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="SYMBOL|ADDRESS|PLACE..PLACE",
+        help="trace a function, an instruction, or a range without its end; may be repeated",
+    )
+    made.add_argument("--calls", action="store_true", help="trace system calls, and instructions only where --at says")
+    made.add_argument("--lanes", type=positive, default=1, metavar="N", help="how many lanes run (default 1)")
+    made.add_argument("--lane", type=integer, action="append", metavar="I", help="trace lane I; may be repeated (all)")
+    made.add_argument("--first", type=integer, default=0, metavar="K", help="leave out the first K lines")
+    made.add_argument("--count", type=positive, metavar="N", help="end after N lines")
+    made.add_argument("--json", action="store_true", help="print a JSON object a line")
+    made.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
+    made.add_argument(
+        "--tier", default="auto", metavar="auto|interpreter|scalar|simd", help="what runs what is not traced (auto)"
+    )
+    made.add_argument("--max-instructions", type=positive, metavar="K", help="stop every lane after K instructions")
+    made.add_argument("--memory", metavar="SIZE", help="heap and stack of a lane, as for run")
+    made.add_argument("--environment", default="auto", metavar="auto|linux|bare-metal", help="as for run")
+    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
+    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
+    made.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
+    add_isa(made)
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
+    options = parser().parse_intermixed_args(list(arguments[:cut]))
+    options.arguments += arguments[cut + 1 :]
+    from vmjit.cli.inputs import give_inputs, read_inputs
+    from vmjit.cli.places import CodeSymbols
+    from vmjit.tracing import Tracer
+
+    program = vmjit.load(options.program, options.isa)
+    symbols = CodeSymbols(program)
+    ranges = [_range(program, symbols, text) for text in options.at]
+    if not options.at and not options.calls:
+        ranges = [(s.address, s.end) for s in program.segments if s.executable]
+    machine = vmjit.Machine(
+        program,
+        options.lanes,
+        "cpu",
+        options.tier,
+        options.memory,
+        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
+        environment=options.environment,
+        root=options.root,
+        seed=options.seed,
+    )
+    give_inputs(machine, read_inputs(options.input, None), None)
+    with _output(options) as file:
+        write = _written(file, symbols, as_json=options.json, lanes=options.lanes)
+        tracer = Tracer(
+            machine,
+            write,
+            ranges=ranges,
+            calls=options.calls,
+            lanes=options.lane,
+            first=options.first,
+            count=options.count,
+        )
+        tracer.run(options.max_instructions)
+    return 0
+
+
+@contextlib.contextmanager
+def _output(options: argparse.Namespace) -> Iterator[TextIO]:
+    if options.output is None:
+        yield sys.stdout
+        return
+    with open(options.output, "w", encoding="utf-8") as file:
+        yield file
+
+
+def _range(program: Program, symbols: CodeSymbols, text: str) -> tuple[int, int]:
+    """A function to the next symbol, an instruction, or PLACE..PLACE."""
+    from vmjit.cli.places import code_address
+
+    first, dots, last = text.partition("..")
+    start = code_address(program, first)
+    segment = next(s for s in program.segments if s.executable and s.address <= start < s.end)
+    if dots:
+        end = program.address(last)
+        if not start < end <= segment.end:
+            raise ArgumentError(
+                f"--at {text}: a range from {start:#x} ends at {segment.end:#x} at most, not at {end:#x}"
+            )
+        return start, end
+    if first in program.symbols:
+        return start, symbols.next(start) or segment.end
+    return start, start + 1
+
+
+def _written(file: TextIO, symbols: CodeSymbols, *, as_json: bool, lanes: int) -> Callable[[Event], None]:
+    from vmjit.tracing import TracedCall
+
+    def write(event: Event) -> None:
+        call = isinstance(event, TracedCall)
+        if as_json:
+            file.write(json.dumps(_call_object(event) if call else _object(event, symbols)) + "\n")  # type: ignore[arg-type]
+            return
+        head = f"{event.lane:>{len(str(lanes - 1))}}  " if lanes > 1 else ""
+        line = _call_line(event) if call else _line(event, symbols)  # type: ignore[arg-type]
+        file.write(f"{head}{event.retired:>10}  {line}\n")
+
+    return write
+
+
+def _line(event: TracedInstruction, symbols: CodeSymbols) -> str:
+    effects = [f"{name}={value:#x}" for name, value in event.registers.items()]
+    for address, data, stores in event.memory:
+        value = f"{int.from_bytes(data, 'little'):#x}" if data else "fault"
+        effects.append(f"[{address:#x}]{'=' if stores else ' is '}{value}" if data else f"[{address:#x}] {value}")
+    line = f"{symbols.place(event.pc):<36} {event.data.hex():<8}  {event.text:<28}"
+    return f"{line} {', '.join(effects)}".rstrip()
+
+
+def _call_line(event: TracedCall) -> str:
+    arguments = ", ".join(str(a) if a < 1 << 12 else f"{a:#x}" for a in event.arguments)
+    result = "" if event.result is None else f" = {event.result if abs(event.result) < 1 << 12 else hex(event.result)}"
+    return f"{event.name}({arguments}){result}"
+
+
+def _object(event: TracedInstruction, symbols: CodeSymbols) -> dict[str, object]:
+    return {
+        "kind": "instruction",
+        "lane": event.lane,
+        "retired": event.retired,
+        "pc": event.pc,
+        "symbol": symbols.name(event.pc),
+        "bytes": event.data.hex(),
+        "text": event.text,
+        "registers": event.registers,
+        "memory": [{"address": a, "bytes": data.hex(), "store": stores} for a, data, stores in event.memory],
+    }
+
+
+def _call_object(event: TracedCall) -> dict[str, object]:
+    return {
+        "kind": "call",
+        "lane": event.lane,
+        "retired": event.retired,
+        "pc": event.pc,
+        "number": event.number,
+        "name": event.name,
+        "arguments": list(event.arguments),
+        "result": event.result,
+    }
