@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ from vmjit.stops import Stop
 
 if TYPE_CHECKING:
     from vmjit.cli.report import Report
+    from vmjit.machine import Machine
 
 _STATUS = {
     Stop.RUNNING: 130,
@@ -133,6 +135,12 @@ def parser() -> Parser:
         help="save guest memory as a uint8 array (lanes, bytes); a place is a symbol or an address; may be repeated",
     )
     made.add_argument(
+        "--gdb",
+        type=integer,
+        metavar="PORT",
+        help="wait for GDB on this port of the loopback device (0: a free one); lanes are threads, number 1 is lane 0",
+    )
+    made.add_argument(
         "--json",
         action="store_true",
         help="print one JSON object; up to 64 lanes: with what they wrote, bytes that are no UTF-8 as \\x...",
@@ -174,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     machine = vmjit.Machine(
         program,
         lanes,
-        options.device,
+        options.device if options.gdb is None or options.device != "auto" else "cpu",
         options.tier,
         options.memory,
         memory_limit=options.memory_limit,
@@ -190,7 +198,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     check_dumps(dumps, program, machine.memory_size, lanes)
     give_inputs(machine, inputs, options.input_as)
-    result = run_with_progress(machine, options.max_instructions, options.max_seconds)
+    if options.gdb is not None and not _debugged(machine, options.gdb):
+        result = machine.run(0)
+    else:
+        result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
     for dump in dumps:
         dump.save(machine)
@@ -198,6 +209,16 @@ def main(arguments: Sequence[str]) -> int:
         save_outputs(folder, result, inputs.names)
     _show(report, as_json=options.json, saved=folder is not None)
     return _status(report)
+
+
+def _debugged(machine: Machine, port: int) -> bool:
+    """Serve GDB; whether the lanes shall go on without it."""
+    from vmjit.cli.console import remark
+    from vmjit.gdb import GdbServer
+
+    with contextlib.closing(GdbServer(machine, port)) as server:
+        remark(f"waiting for GDB: target remote 127.0.0.1:{server.port}")
+        return server.serve()
 
 
 def _argument_lists(options: argparse.Namespace) -> list[list[bytes]]:
