@@ -20,6 +20,7 @@ from vmjit.gdb import GdbServer
 class Client:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), 20)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
 
     def ask(self, text: str) -> str:
@@ -128,6 +129,21 @@ def test_going_back_finds_the_last_breakpoint(machine: vmjit.Machine) -> None:
         assert client.ask("bc") == "T05thread:1;swbreak:;"
         assert (machine.registers.array()[:, 0].tolist(), int(machine.retired[0])) == there
         assert machine.pc[0] == place
+
+
+def test_what_the_debugger_wrote_stays_on_the_way_back(machine: vmjit.Machine) -> None:
+    with served(machine) as client:
+        client.ask("vCont;s:1")
+        place = int(machine.registers["sp"][0]) - 64
+        assert client.ask("P1f=0700000000000000") == "OK"
+        assert client.ask(f"M{place:x},1:2a") == "OK"
+        for _ in range(3):
+            client.ask("vCont;s:1")
+        for _ in range(3):
+            client.ask("bs")
+        assert machine.retired[0] == 1
+        assert machine.registers["t6"].tolist() == [7, 0, 0]
+        assert machine.memory.read(place, 1)[:, 0].tolist() == [42, 0, 0]
 
 
 def test_it_can_be_interrupted() -> None:

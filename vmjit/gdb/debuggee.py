@@ -67,6 +67,7 @@ class Debuggee:
         self._snapshots: list[Snapshot] = [machine.snapshot()]
         self._hit: int | None = None
         self._told: tuple[int, int] | None = None
+        self._changed = False
 
     # -- forward
 
@@ -101,9 +102,14 @@ class Debuggee:
         finally:
             machine._hooks.observe(frozenset(), None)
 
+    def changed(self) -> None:
+        """The debugger wrote registers or memory: what was before leads elsewhere."""
+        self._changed = True
+
     def step(self, lane: int) -> Happened:
         """One instruction of one lane."""
-        self._remember()
+        if self._changed:
+            self._remember()
         lanes = self.going(np.array([lane]))
         if not len(lanes):
             return self._ended(np.array([lane]))
@@ -180,6 +186,7 @@ class Debuggee:
 
     def _remember(self) -> None:
         """A snapshot to come back to; of many, every other one is dropped."""
+        self._changed = False
         self._snapshots.append(self.machine.snapshot())
         if len(self._snapshots) > _MOST_SNAPSHOTS:
             self._snapshots[1:] = self._snapshots[2::2]

@@ -139,8 +139,7 @@ class _Session:
             mask = register.mask if register.mask >= 0 else (1 << register.bits) - 1
             kept = held & ~(mask << register.shift)
             state.registers[register.index, lane] = kept | (value & mask) << register.shift
-        self._machine._residence.changed()
-        self._machine._snapshots.changed()
+        self._changed()
 
     def _all_registers(self) -> str:
         return "".join(self._value(self._registers[i]) for i in range(PC + 1))
@@ -189,10 +188,14 @@ class _Session:
         place, given = np.array([address], np.uint64), np.frombuffer(data, np.uint8)
         if not machine._lane_memory.scatter(lane, place, np.array([size]), given, by_host=True)[0]:
             return "E0e"
-        machine._residence.changed()
-        machine._snapshots.changed()
+        self._changed()
         machine._engine.code_may_have_changed(lane)
         return "OK"
+
+    def _changed(self) -> None:
+        self._machine._residence.changed()
+        self._machine._snapshots.changed()
+        self._debuggee.changed()
 
     # -- breakpoints
 
