@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmjit import timeline
 from vmjit.errors import CacheWarning, CompileForbiddenError
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ class CodeCache:
                     f"{what} is not in the cache, and compiling is forbidden ({_FORBID} or forbid_compiling)", key=key
                 )
             started = time.perf_counter()
-            with _collecting_later():
+            with _collecting_later(), timeline.span(f"compile {what}"):
                 image = compile_image()
             with self._lock:
                 self.statistics.compiles += 1

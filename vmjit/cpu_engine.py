@@ -541,6 +541,10 @@ class CpuEngine(Engine[CodeSpace]):
         self._hot_seen = head
         return True
 
+    def _count_tiers(self, report: RunReport) -> None:
+        vectored = sum(w.take_vectored() for w in self._workers)
+        report.vector_instructions += vectored
+        report.compiled_instructions += sum(w.take_compiled() for w in self._workers) + vectored
+
     def _finish(self, report: RunReport) -> None:
-        report.vector_instructions = sum(w.take_vectored() for w in self._workers)
-        report.compiled_instructions = sum(w.take_compiled() for w in self._workers) + report.vector_instructions
+        self._count_tiers(report)

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit import timeline
 from vmjit.address_spaces import AddressSpaces
 from vmjit.decoders.riscv.decoder import Decoder
 from vmjit.decoders.riscv.isa import Isa
@@ -400,8 +401,7 @@ class Engine(ABC, Generic[Space]):
                     if self.out_of_time():
                         report.timed_out = True
                         break
-                    self._pass(lanes, report, progress)
-                    self._serve(report)
+                    self._told_pass(lanes, report, progress)
                     self.after_pass()
                     if progress is not None:
                         progress(int((state.stop != STOP_RUNNING).sum()), self._retired_in(report))
@@ -416,6 +416,32 @@ class Engine(ABC, Generic[Space]):
             state.stop[state.stop == STOP_GUEST_BREAK] = _EBREAK
             report.seconds += time.perf_counter() - started
         self._finish(report)
+
+    def _told_pass(self, lanes: Lanes, report: RunReport, progress: Progress | None) -> None:
+        """A pass and what it asks for, on the time line if there is one."""
+        with timeline.span("pass", lanes=len(lanes)) as told:
+            before = (0, 0, 0) if told is None else self._told_counts(report)
+            self._pass(lanes, report, progress)
+            if told is not None:
+                names = ("instructions", "compiled", "in SIMD registers")
+                told |= {n: a - b for n, a, b in zip(names, self._told_counts(report), before, strict=True)}
+        with timeline.span("serve") as told:
+            served = report.served
+            self._serve(report)
+            if told is not None:
+                told["calls"] = report.served - served
+        if told is not None:
+            ended = self.state.stop[lanes]
+            for reason in np.unique(ended[ended != STOP_RUNNING]).tolist():
+                name = "ebreak" if reason == STOP_GUEST_BREAK else Stop(reason).name.lower()
+                timeline.instant(f"stop: {name}", lanes=int((ended == reason).sum()))
+
+    def _count_tiers(self, report: RunReport) -> None:
+        """Have in the report what ran in compiled code until now."""
+
+    def _told_counts(self, report: RunReport) -> tuple[int, int, int]:
+        self._count_tiers(report)
+        return self._retired_in(report), report.compiled_instructions, report.vector_instructions
 
     def out_of_time(self) -> bool:
         return self.deadline is not None and time.perf_counter() >= self.deadline

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,6 +135,11 @@ def parser() -> Parser:
         help="save guest memory as a uint8 array (lanes, bytes); a place is a symbol or an address; may be repeated",
     )
     made.add_argument(
+        "--timeline",
+        metavar="FILE",
+        help="save passes, calls, compilations and stops over time, for Perfetto (ui.perfetto.dev) or chrome://tracing",
+    )
+    made.add_argument(
         "--gdb",
         type=integer,
         metavar="PORT",
@@ -201,7 +206,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.gdb is not None and not _debugged(machine, options.gdb):
         result = machine.run(0)
     else:
-        result = run_with_progress(machine, options.max_instructions, options.max_seconds)
+        with _recorded(options.timeline):
+            result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
     for dump in dumps:
         dump.save(machine)
@@ -209,6 +215,20 @@ def main(arguments: Sequence[str]) -> int:
         save_outputs(folder, result, inputs.names)
     _show(report, as_json=options.json, saved=folder is not None)
     return _status(report)
+
+
+@contextlib.contextmanager
+def _recorded(path: str | None) -> Iterator[None]:
+    """Save what happens meanwhile to a file, if there is to be one."""
+    if path is None:
+        yield
+        return
+    from vmjit.timeline import recording
+
+    open(path, "w", encoding="utf-8").close()  # what cannot be written is known before the run
+    with recording() as timeline:
+        yield
+    timeline.save(path)
 
 
 def _debugged(machine: Machine, port: int) -> bool:
