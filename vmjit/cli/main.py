@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "translate": Command("vmjit.cli.translate", "show what guest code becomes: IR, LLVM IR, assembly, GPU code"),
     "diff": Command("vmjit.cli.diff", "find the first instruction at which two executions differ"),
     "trace": Command("vmjit.cli.trace", "print what lanes execute, instructions and system calls"),
+    "profile": Command("vmjit.cli.profile", "show where lanes spend their instructions"),
     "reduce": Command("vmjit.cli.reduce", "make a test case that fails smaller"),
     "doctor": Command("vmjit.cli.doctor", "show and prove the devices and tools that there are"),
     "cache": Command("vmjit.cli.cache", "show or clear the cache of compiled code"),

@@ -1,0 +1,245 @@
+"""`vmjit profile`: where a program's lanes spend their instructions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vmjit
+from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, positive
+from vmjit.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from vmjit.cli.places import CodeSymbols
+    from vmjit.profiling import Profile
+
+_DESCRIPTION = """\
+Runs a program and shows the functions and blocks that most instructions retire in, how many of the running lanes are
+in a block when one is (agreement), and which tiers they ran in. Lanes are looked at every --interval instructions;
+between, they run as fast as ever. Stacks are unwound where the file says how (.eh_frame or -g); lines need -g."""
+_EXAMPLES = """\
+vmjit profile guest.elf --lanes 64
+vmjit profile guest.elf --speedscope profile.json --plot profile.svg -- -v file"""
+
+
+def parser() -> Parser:
+    made = command_parser(
+        "profile", _DESCRIPTION, _EXAMPLES, usage="vmjit profile [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]"
+    )
+    made.add_argument("program", metavar="PROGRAM", help="a static RISC-V ELF executable")
+    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made.add_argument("--lanes", type=positive, default=1, metavar="N", help="how many lanes run (default 1)")
+    made.add_argument(
+        "--interval", type=positive, default=10_000, metavar="K", help="instructions between looks (10000)"
+    )
+    made.add_argument("--rows", type=positive, default=15, metavar="N", help="functions and blocks to show (15)")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made.add_argument("--speedscope", metavar="FILE", help="save a flame graph for speedscope.app")
+    made.add_argument("--plot", metavar="FILE", help="save a picture (.svg or .png); needs matplotlib")
+    made.add_argument(
+        "--tier", default="auto", metavar="auto|interpreter|scalar|simd", help="how to execute (default auto)"
+    )
+    made.add_argument("--max-instructions", type=positive, metavar="K", help="stop every lane after K instructions")
+    made.add_argument("--memory", metavar="SIZE", help="heap and stack of a lane, as for run")
+    made.add_argument("--environment", default="auto", metavar="auto|linux|bare-metal", help="as for run")
+    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
+    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
+    made.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
+    add_isa(made)
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
+    options = parser().parse_intermixed_args(list(arguments[:cut]))
+    options.arguments += arguments[cut + 1 :]
+    from vmjit.cli.inputs import give_inputs, read_inputs
+    from vmjit.profiling import profiled
+    from vmjit.unwinding import Unwinder
+
+    program = vmjit.load(options.program, options.isa)
+    for path in (options.speedscope, options.plot):
+        if path is not None:
+            open(path, "w", encoding="utf-8").close()  # what cannot be written is known before the run
+    machine = vmjit.Machine(
+        program,
+        options.lanes,
+        "cpu",
+        options.tier,
+        options.memory,
+        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
+        environment=options.environment,
+        root=options.root,
+        seed=options.seed,
+    )
+    give_inputs(machine, read_inputs(options.input, None), None)
+    profile = profiled(
+        machine,
+        interval=options.interval,
+        max_instructions=options.max_instructions,
+        unwinder=Unwinder(options.program),
+    )
+    from vmjit.cli.places import CodeSymbols
+
+    shown = _Shown(profile, CodeSymbols(program), _lines(options.program), options.rows)
+    if options.json:
+        print(json.dumps(shown.object()))
+    else:
+        shown.print()
+    if options.speedscope is not None:
+        Path(options.speedscope).write_text(json.dumps(shown.speedscope(options.program)), encoding="utf-8")
+    if options.plot is not None:
+        shown.plot(options.plot)
+    return 0
+
+
+def _lines(path: str) -> dict[int, tuple[str, int]]:
+    """Source file and line by the address where their code begins (DWARF 5, section 6.2)."""
+    from elftools.elf.elffile import ELFFile
+
+    found: dict[int, tuple[str, int]] = {}
+    with open(path, "rb") as file:
+        elf = ELFFile(file)
+        if not elf.has_dwarf_info():
+            return found
+        dwarf = elf.get_dwarf_info()
+        for unit in dwarf.iter_CUs():
+            table = dwarf.line_program_for_CU(unit)
+            if table is None:
+                continue
+            base = 0 if table.header["version"] >= 5 else 1
+            files = table.header["file_entry"]
+            for entry in table.get_entries():
+                state = entry.state
+                if state is None or state.end_sequence:
+                    continue
+                number = state.file - base
+                name = files[number].name.decode(errors="replace") if 0 <= number < len(files) else "?"
+                found[state.address] = (name, state.line)
+    return found
+
+
+class _Shown:
+    """A profile in words and pictures."""
+
+    def __init__(self, profile: Profile, symbols: CodeSymbols, lines: dict[int, tuple[str, int]], rows: int) -> None:
+        from bisect import bisect_right
+
+        self.profile, self.symbols, self.rows = profile, symbols, rows
+        self._lines, self._starts, self._after = lines, sorted(lines), bisect_right
+
+    def function(self, pc: int) -> str:
+        name = self.symbols.name(pc)
+        return name.partition("+")[0] if name is not None else f"{pc & -4096:#x}…"
+
+    def line(self, pc: int) -> str:
+        """`file.c:12`, if that is known."""
+        place = self._after(self._starts, pc) - 1
+        if place < 0 or pc - self._starts[place] > 1 << 12:
+            return ""
+        name, line = self._lines[self._starts[place]]
+        return f"{name}:{line}"
+
+    def functions(self) -> list[tuple[str, float]]:
+        found = self.profile.by_function(self.function)
+        total = max(self.profile.total, 1)
+        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+        return [(name, count / total) for name, count in ordered]
+
+    def blocks(self) -> list[dict[str, Any]]:
+        total = max(self.profile.total, 1)
+        return [
+            {
+                "address": block,
+                "place": self.symbols.place(block),
+                "share": count / total,
+                "agreement": self.profile.agreement(block),
+                "line": self.line(block),
+            }
+            for block, count in self.profile.blocks.most_common()
+        ]
+
+    def tiers(self) -> dict[str, float]:
+        total = max(sum(self.profile.tiers.values()), 1)
+        return {name: count / total for name, count in self.profile.tiers.items()}
+
+    def object(self) -> dict[str, Any]:
+        return {
+            "instructions": self.profile.instructions,
+            "samples": self.profile.total,
+            "tiers": self.tiers(),
+            "functions": [{"name": name, "share": share} for name, share in self.functions()],
+            "blocks": self.blocks(),
+        }
+
+    def print(self) -> None:
+        from rich.table import Table
+
+        from vmjit.cli.console import stdout_console
+
+        console = stdout_console()
+        tiers = ", ".join(f"{name} {share:.1%}" for name, share in self.tiers().items() if share)
+        console.print(f"{self.profile.instructions:,} instructions, looked at {self.profile.total:,} times; {tiers}")
+        table = Table("function", box=None)
+        table.add_column("instructions", justify="right")
+        for name, share in self.functions()[: self.rows]:
+            table.add_row(name, f"{share:.1%}")
+        console.print(table)
+        lined = bool(self._lines)
+        table = Table("block", *(["line"] if lined else []), box=None)
+        table.add_column("instructions", justify="right")
+        table.add_column("agreement", justify="right")
+        for block in self.blocks()[: self.rows]:
+            named = [block["place"], *([block["line"]] if lined else [])]
+            table.add_row(*named, f"{block['share']:.1%}", f"{block['agreement']:.0%}")
+        console.print(table)
+
+    def speedscope(self, name: str) -> dict[str, Any]:
+        """The file format of speedscope.app: stacks with how often they were seen."""
+        frames: dict[tuple[str, str], int] = {}
+        samples, weights = [], []
+        for stack, count in sorted(self.profile.stacks.items()):
+            keys = [(self.function(pc), self.line(pc).rpartition(":")[0]) for pc in reversed(stack)]
+            samples.append([frames.setdefault(key, len(frames)) for key in keys])
+            weights.append(count)
+        total = sum(weights)
+        return {
+            "$schema": "https://www.speedscope.app/file-format-schema.json",
+            "shared": {"frames": [{"name": n, **({"file": file} if file else {})} for n, file in frames]},
+            "profiles": [
+                {
+                    "type": "sampled",
+                    "name": name,
+                    "unit": "none",
+                    "startValue": 0,
+                    "endValue": total,
+                    "samples": samples,
+                    "weights": weights,
+                }
+            ],
+            "name": name,
+            "exporter": f"vmjit {vmjit.__version__}",
+        }
+
+    def plot(self, path: str) -> None:
+        """Functions by their share of instructions, and blocks by that and their agreement."""
+        try:
+            import matplotlib
+        except ImportError as error:
+            raise ArgumentError('matplotlib is not installed; install it with: pip install "vmjit[bench]"') from error
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 0.35 * self.rows + 1.5), layout="constrained")
+        functions = self.functions()[: self.rows][::-1]
+        left.barh([name for name, _ in functions], [100 * share for _, share in functions], color="#4c72b0")
+        left.set_xlabel("instructions, %")
+        blocks = self.blocks()[: self.rows][::-1]
+        colours = pyplot.colormaps["viridis"]([block["agreement"] for block in blocks])
+        right.barh([block["place"] for block in blocks], [100 * block["share"] for block in blocks], color=colours)
+        right.set_xlabel("instructions, %; colour: agreement of lanes, dark 0, light 1")
+        figure.savefig(path)
+        pyplot.close(figure)
