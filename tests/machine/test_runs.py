@@ -357,7 +357,7 @@ def interrupted_run(m: Machine, after: float) -> tuple[RunResult, float]:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_soon_and_goes_on(threads: int, tier: str) -> None:
-    iterations = 30_000_000 if tier == "interpreter" else 150_000_000
+    iterations = 100_000_000 if tier == "interpreter" else 300_000_000
     m = machine(program("rv64imac", spinner(iterations).code), 3, tier, threads=threads)
     m.registers["a3"] = factors = np.array([3, 12345, 0xDEADBEEF], np.uint64)
     m.run(100)
