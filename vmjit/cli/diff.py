@@ -82,12 +82,23 @@ def main(arguments: Sequence[str]) -> int:
     if report is None:
         count = int(left.machine.retired.sum())
         lanes = "one lane" if options.lanes == 1 else f"{options.lanes:,} lanes"
-        print(f"{left.name} and {right.name} do not differ: {count:,} instructions in {lanes}")
+        print(f"{left.name} and {right.name} do not differ: {count:,} instructions in {lanes}{_left_out(left)}")
         return 0
     print(report.text)
     if options.case is not None:
         _write_case(report, options)
     return DIFFERENT
+
+
+def _left_out(side: Side) -> str:
+    """What was compared with itself."""
+    from vmjit.divergence.sides import ForeignSide
+
+    if not isinstance(side, ForeignSide) or not side.left_out:
+        return ""
+    return (
+        f", of which {side.name} left {side.left_out:,} to vmjit (calls, counters, reservations, what it does not know)"
+    )
 
 
 def compare(left: Side, right: Side, program: Program, limit: int) -> Report | None:
