@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "profile": Command("vmjit.cli.profile", "show where lanes spend their instructions"),
     "reduce": Command("vmjit.cli.reduce", "make a test case that fails smaller"),
     "doctor": Command("vmjit.cli.doctor", "show and prove the devices and tools that there are"),
+    "completion": Command("vmjit.cli.completion", "print what a shell completes command lines with"),
     "cache": Command("vmjit.cli.cache", "show or clear the cache of compiled code"),
 }
 
