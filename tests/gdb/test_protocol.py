@@ -116,6 +116,23 @@ def test_lanes_step_alone_and_stop_together(machine: vmjit.Machine) -> None:
         assert client.ask("vCont;c") == "W00"
 
 
+def test_what_is_watched_is_told_before_the_access(machine: vmjit.Machine) -> None:
+    """By steps as by going on; the next step then makes the access."""
+    place = int(machine.registers["sp"][0]) - 0x100
+    with served(machine) as client:
+        assert client.ask(f"Z4,{place:x},100") == "OK"
+        assert client.ask("vCont;c:1") == f"T05thread:1;awatch:{place:x};"
+        assert client.ask("vCont;s:1") == "T05thread:1;"
+        while True:
+            before = int(machine.retired[0])
+            if (told := client.ask("vCont;s:1")) != "T05thread:1;":
+                break
+        assert told == f"T05thread:1;awatch:{place:x};"
+        assert machine.retired[0] == before
+        assert client.ask("vCont;s:1") == "T05thread:1;"
+        assert machine.retired[0] == before + 1
+
+
 def test_going_back_finds_the_last_breakpoint(machine: vmjit.Machine) -> None:
     """Before it, the lanes are as they were."""
     symbols = machine.program.symbols

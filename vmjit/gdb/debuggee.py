@@ -113,11 +113,12 @@ class Debuggee:
         lanes = self.going(np.array([lane]))
         if not len(lanes):
             return self._ended(np.array([lane]))
-        watched = self._about_to_meet(lane)
+        if (watched := self._about_to_meet(lane)) is not None:
+            return watched
         self._run(lanes, 1, None)
-        return (
-            self._noticed(lanes) or watched or (self._ended(lanes) if not len(self.going()) else Happened("step", lane))
-        )
+        if (happened := self._noticed(lanes)) is not None:
+            return happened
+        return Happened("step", lane) if len(self.going()) else self._ended(lanes)
 
     def _run(self, lanes: Lanes, count: int | None, seconds: float | None) -> None:
         """Run some lanes; the others stay as they are."""

@@ -65,7 +65,7 @@ class _Session:
         self._registers = target_registers(machine._engine.decoder.registers)
         self._chosen = {"g": 0, "c": 0}  # lanes, by what they are chosen for
         self._last = Happened("signal", 0, SIGTRAP)
-        self._over = False
+        self._listed = 0  # threads in the list so far
         self._commands: dict[str, Callable[[str], str]] = {
             "?": lambda _: self._said(self._last),
             "g": lambda _: self._all_registers(),
@@ -297,8 +297,6 @@ class _Session:
             lane = self._lane(text.partition(",")[2])
             return "E01" if lane is None else self._about(lane).encode().hex()
         return ""
-
-    _listed = 0
 
     def _threads(self) -> str:
         numbers = range(self._listed + 1, min(self._listed + _IN_A_LIST, self._machine.lanes) + 1)
