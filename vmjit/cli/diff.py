@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import vmjit
-from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, positive
+from vmjit.cli.arguments import Parser, positive
+from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_machine, guest_parser, parse_guest
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -40,11 +39,7 @@ vmjit diff guest.elf --against unicorn --max-instructions 1e7 --case case.test -
 
 
 def parser() -> Parser:
-    made = command_parser(
-        "diff", _DESCRIPTION, _EXAMPLES, usage="vmjit diff [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]"
-    )
-    made.add_argument("program", metavar="PROGRAM", help="a static RISC-V ELF executable")
-    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made = guest_parser("diff", _DESCRIPTION, _EXAMPLES)
     made.add_argument(
         "--tier",
         action="append",
@@ -62,20 +57,15 @@ def parser() -> Parser:
         metavar="K",
         help=f"compare so many instructions of each lane at most (default {_DEFAULT_LIMIT:g})",
     )
-    made.add_argument("--memory", metavar="SIZE", help="heap and stack of a lane, as for run")
-    made.add_argument("--environment", default="auto", metavar="auto|linux|bare-metal", help="as for run")
-    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
-    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
-    made.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
+    add_memory(made)
+    add_surroundings(made)
+    add_input(made)
     made.add_argument("--case", metavar="FILE", help="write a test case that shows the difference")
-    add_isa(made)
     return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
-    options = parser().parse_intermixed_args(list(arguments[:cut]))
-    options.arguments += arguments[cut + 1 :]
+    options = parse_guest(parser(), arguments)
     program = vmjit.load(options.program, options.isa)
     left, right = _sides(options, program)
     report = compare(left, right, program, options.max_instructions)
@@ -113,22 +103,29 @@ def compare(left: Side, right: Side, program: Program, limit: int) -> Report | N
 
 
 def _sides(options: argparse.Namespace, program: Program) -> tuple[Side, Side]:
+    from vmjit.cli.inputs import Inputs, read_inputs
     from vmjit.divergence.sides import TierSide
+
+    # Both sides read the same: our standard input only if it is asked for.
+    inputs = Inputs(b"") if options.input is None else read_inputs(options.input, None)
+
+    def machine(tier: str, device: str = "cpu") -> Machine:
+        return guest_machine(options, program, inputs, tier=tier, device=device, fallback=False)
 
     tiers = options.tier
     if len(tiers) > 2 or (options.against and len(tiers) > 1):
         raise ArgumentError("two sides are compared: --tier twice, or --against and --tier")
     if options.against is None:
         tiers = [*(["interpreter"] if len(tiers) < 2 else []), *(tiers or ["scalar"])]
-        first: Side = TierSide(tiers[0], _machine(options, program, tiers[0], "cpu"))
+        first: Side = TierSide(tiers[0], machine(tiers[0]))
     else:
         if options.lanes != 1:
             raise ArgumentError(f"{options.against} executes one lane: leave --lanes out")
         tiers = [options.against, *(tiers or ["interpreter"])]
-        first = _foreign(options.against, _machine(options, program, "interpreter", "cpu"))
+        first = _foreign(options.against, machine("interpreter"))
     name = tiers[1] if options.device == "cpu" else f"{tiers[1]} on {options.device}"
     name = name if name != first.name else f"{name} again"
-    return first, TierSide(name, _machine(options, program, tiers[1], options.device))
+    return first, TierSide(name, machine(tiers[1], options.device))
 
 
 def _foreign(name: str, machine: Machine) -> Side:
@@ -143,36 +140,6 @@ def _foreign(name: str, machine: Machine) -> Side:
     from vmjit.divergence.reference_side import ReferenceSide
 
     return ReferenceSide(machine)
-
-
-def _machine(options: argparse.Namespace, program: Program, tier: str, device: str) -> Machine:
-    machine = vmjit.Machine(
-        program,
-        options.lanes,
-        device,
-        tier,
-        options.memory,
-        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
-        environment=options.environment,
-        root=options.root,
-        seed=options.seed,
-        fallback=False,
-    )
-    if options.input is not None:
-        machine.set_input(_read(options.input))
-    return machine
-
-
-_OURS: list[bytes] = []
-
-
-def _read(path: str) -> bytes:
-    """A file; our standard input once for both sides."""
-    if path != "-":
-        return Path(path).read_bytes()
-    if not _OURS:
-        _OURS.append(sys.stdin.buffer.read())
-    return _OURS[0]
 
 
 def _write_case(report: Report, options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""--output-dir: what each lane wrote, in files of a folder."""
+"""Files that a run leaves, and --output-dir: what each lane wrote, in files of a folder."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ def prepare_folder(path: str) -> Path:
     if not os.access(folder, os.W_OK):
         raise ArgumentError(f"cannot write to {path}")
     return folder
+
+
+def prepare_file(path: str | None) -> None:
+    """Have a file there, if there is to be one: what cannot be written is known before the run."""
+    if path is not None:
+        open(path, "w", encoding="utf-8").close()
 
 
 def save_outputs(folder: Path, result: RunResult, names: Sequence[str] | None) -> None:

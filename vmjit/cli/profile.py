@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vmjit
-from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, positive
+from vmjit.cli.arguments import Parser, positive
+from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_machine, guest_parser, parse_guest
+from vmjit.cli.outputs import prepare_file
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ vmjit profile guest.elf --speedscope profile.json --plot profile.svg -- -v file"
 
 
 def parser() -> Parser:
-    made = command_parser(
-        "profile", _DESCRIPTION, _EXAMPLES, usage="vmjit profile [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]"
-    )
-    made.add_argument("program", metavar="PROGRAM", help="a static RISC-V ELF executable")
-    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made = guest_parser("profile", _DESCRIPTION, _EXAMPLES)
     made.add_argument("--lanes", type=positive, default=1, metavar="N", help="how many lanes run (default 1)")
     made.add_argument(
         "--interval", type=positive, default=10_000, metavar="K", help="instructions between looks (10000)"
@@ -43,39 +40,22 @@ def parser() -> Parser:
         "--tier", default="auto", metavar="auto|interpreter|scalar|simd", help="how to execute (default auto)"
     )
     made.add_argument("--max-instructions", type=positive, metavar="K", help="stop every lane after K instructions")
-    made.add_argument("--memory", metavar="SIZE", help="heap and stack of a lane, as for run")
-    made.add_argument("--environment", default="auto", metavar="auto|linux|bare-metal", help="as for run")
-    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
-    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
-    made.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
-    add_isa(made)
+    add_memory(made)
+    add_surroundings(made)
+    add_input(made)
     return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
-    options = parser().parse_intermixed_args(list(arguments[:cut]))
-    options.arguments += arguments[cut + 1 :]
-    from vmjit.cli.inputs import give_inputs, read_inputs
+    options = parse_guest(parser(), arguments)
+    from vmjit.cli.inputs import read_inputs
     from vmjit.profiling import profiled
     from vmjit.unwinding import Unwinder
 
     program = vmjit.load(options.program, options.isa)
     for path in (options.speedscope, options.plot):
-        if path is not None:
-            open(path, "w", encoding="utf-8").close()  # what cannot be written is known before the run
-    machine = vmjit.Machine(
-        program,
-        options.lanes,
-        "cpu",
-        options.tier,
-        options.memory,
-        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
-        environment=options.environment,
-        root=options.root,
-        seed=options.seed,
-    )
-    give_inputs(machine, read_inputs(options.input, None), None)
+        prepare_file(path)
+    machine = guest_machine(options, program, read_inputs(options.input, None), tier=options.tier)
     profile = profiled(
         machine,
         interval=options.interval,

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, seconds
+from vmjit.cli.arguments import Parser, integer, seconds
+from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_parser, parse_guest
 from vmjit.errors import ArgumentError
 from vmjit.stops import Stop
 
@@ -56,14 +57,7 @@ vmjit run guest.elf --inputs corpus/ --dump results:64=results.npy --dump __bss_
 
 
 def parser() -> Parser:
-    made = command_parser(
-        "run",
-        _DESCRIPTION,
-        _EXAMPLES,
-        usage="vmjit run [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]",
-    )
-    made.add_argument("program", metavar="PROGRAM", nargs="?", help="a static RISC-V ELF executable")
-    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made = guest_parser("run", _DESCRIPTION, _EXAMPLES)
     made.add_argument("--lanes", type=integer, metavar="N", help="how many lanes (default: as many as inputs, else 1)")
     made.add_argument("--device", default="auto", metavar="DEVICE", help=_DEVICE_HELP)
     made.add_argument(
@@ -75,20 +69,13 @@ def parser() -> Parser:
     made.add_argument("--threads", type=integer, metavar="N", help="threads that run lanes (default: one per core)")
     made.add_argument("--max-instructions", type=integer, metavar="K", help="stop every lane after K instructions")
     made.add_argument("--max-seconds", type=seconds, metavar="S", help="end the run after S seconds of wall-clock time")
-    made.add_argument(
-        "--memory", metavar="SIZE", help="heap and stack of a lane (default 1MiB, for Linux programs 16MiB)"
-    )
+    add_memory(made)
     made.add_argument(
         "--memory-limit",
         metavar="SIZE",
         help="memory of this computer for all lanes together (default: three eighths of what is free)",
     )
-    made.add_argument(
-        "--environment",
-        default="auto",
-        metavar="auto|linux|bare-metal",
-        help="what the program runs on (default: what its file says)",
-    )
+    add_surroundings(made)
     made.add_argument(
         "--env",
         action="append",
@@ -117,11 +104,8 @@ def parser() -> Parser:
         metavar="DIR",
         help="save what each lane wrote as NAME.out and NAME.err, NAME its input's or number",
     )
-    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
-    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
-    add_isa(made)
     given = made.add_mutually_exclusive_group()
-    given.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
+    add_input(given)
     given.add_argument(
         "--inputs",
         metavar="DIR|FILE.npy",
@@ -155,15 +139,7 @@ def parser() -> Parser:
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The options; `arguments` are the guest's, those behind -- too."""
-    made = parser()
-    cut = list(words).index("--") if "--" in words else len(words)
-    options = made.parse_intermixed_args(list(words[:cut]))
-    names = [options.program] if options.program is not None else []
-    names += [*options.arguments, *words[cut + 1 :]]
-    if not names:
-        made.error("PROGRAM is missing")
-    options.program, options.arguments = names[0], names[1:]
-    return options
+    return parse_guest(parser(), words)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -223,9 +199,10 @@ def _recorded(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    from vmjit.cli.outputs import prepare_file
     from vmjit.timeline import recording
 
-    open(path, "w", encoding="utf-8").close()  # what cannot be written is known before the run
+    prepare_file(path)
     with recording() as timeline:
         yield
     timeline.save(path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import vmjit
-from vmjit.cli.arguments import Parser, add_isa, command_parser, integer, positive
+from vmjit.cli.arguments import Parser, integer, positive
+from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_machine, guest_parser, parse_guest
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ vmjit trace guest.elf --calls --lanes 3 --json -- -v file"""
 
 
 def parser() -> Parser:
-    made = command_parser(
-        "trace", _DESCRIPTION, _EXAMPLES, usage="vmjit trace [OPTION ...] PROGRAM [ARG ...] [-- ARG ...]"
-    )
-    made.add_argument("program", metavar="PROGRAM", help="a static RISC-V ELF executable")
-    made.add_argument("arguments", metavar="ARG", nargs="*", help="the guest's arguments")
+    made = guest_parser("trace", _DESCRIPTION, _EXAMPLES)
     made.add_argument(
         "--at",
         action="append",
@@ -54,20 +50,15 @@ def parser() -> Parser:
         "--tier", default="auto", metavar="auto|interpreter|scalar|simd", help="what runs what is not traced (auto)"
     )
     made.add_argument("--max-instructions", type=positive, metavar="K", help="stop every lane after K instructions")
-    made.add_argument("--memory", metavar="SIZE", help="heap and stack of a lane, as for run")
-    made.add_argument("--environment", default="auto", metavar="auto|linux|bare-metal", help="as for run")
-    made.add_argument("--root", metavar="DIR", help="a folder that a Linux program may read as its file system")
-    made.add_argument("--seed", type=integer, default=0, metavar="N", help="of a Linux program's random numbers (0)")
-    made.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
-    add_isa(made)
+    add_memory(made)
+    add_surroundings(made)
+    add_input(made)
     return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    cut = list(arguments).index("--") if "--" in arguments else len(arguments)
-    options = parser().parse_intermixed_args(list(arguments[:cut]))
-    options.arguments += arguments[cut + 1 :]
-    from vmjit.cli.inputs import give_inputs, read_inputs
+    options = parse_guest(parser(), arguments)
+    from vmjit.cli.inputs import read_inputs
     from vmjit.cli.places import CodeSymbols
     from vmjit.tracing import Tracer
 
@@ -76,18 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     ranges = [_range(program, symbols, text) for text in options.at]
     if not options.at and not options.calls:
         ranges = [(s.address, s.end) for s in program.segments if s.executable]
-    machine = vmjit.Machine(
-        program,
-        options.lanes,
-        "cpu",
-        options.tier,
-        options.memory,
-        arguments=[os.fsencode(word) for word in (options.program, *options.arguments)],
-        environment=options.environment,
-        root=options.root,
-        seed=options.seed,
-    )
-    give_inputs(machine, read_inputs(options.input, None), None)
+    machine = guest_machine(options, program, read_inputs(options.input, None), tier=options.tier)
     with _output(options) as file:
         write = _written(file, symbols, as_json=options.json, lanes=options.lanes)
         tracer = Tracer(
