@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from vmjit.environment.linux_names import system_call_name
 from vmjit.errors import ArgumentError
 from vmjit.hooks import HookedLanes
-from vmjit.ir.evaluate import Evaluator, Trap
-from vmjit.ir.values import Register
-from vmjit.lane_bytes import RecordedBytes
 from vmjit.lane_state import LaneState
 from vmjit.machine import Machine
+from vmjit.next_instruction import next_instruction
 
 _A0, _A7, _ARGUMENTS = 10, 17, 6
 _ERRORS = 4096  # results above so many below zero are none of errno
@@ -142,22 +140,11 @@ class Tracer:
 
 def traced_instruction(machine: Machine, lane: int) -> TracedInstruction:
     """The instruction that a lane stands before, and what it is going to do."""
-    state, decoder = machine._state, machine._engine.decoder
-    pc, memory = int(state.pc[lane]), RecordedBytes(machine, lane)
-    instruction = decoder.decode(memory.fetch, pc)
-    block = decoder.block(memory.fetch, pc, 1)
-    before = [int(v) for v in state.registers[:, lane]]
-    retired = int(state.retired[lane])
-    evaluator = Evaluator(list(before), memory, retired)
-    try:
-        evaluator.run(block)
-    except Trap as trap:
-        memory.touched.append((trap.address, b"", trap.kind == "write"))
-    file = decoder.registers
-    dests = {op.dest.index for guest in block.instructions for op in guest.ops if isinstance(op.dest, Register)}
-    written = {file.shown_name(i): evaluator.registers[i] for i in sorted(dests - file.hidden)}
-    data = memory.fetch(pc, 4)[: instruction.size]
-    return TracedInstruction(lane, retired, pc, data, decoder.text(instruction), written, tuple(memory.touched))
+    found = next_instruction(machine, lane)
+    file = machine._engine.decoder.registers
+    written = {file.shown_name(i): value for i, value in found.writes.items() if i not in file.hidden}
+    retired = int(machine._state.retired[lane])
+    return TracedInstruction(lane, retired, found.pc, found.data, found.text, written, found.touched)
 
 
 class _TracedEnvironment:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from vmjit.cases.reduce import Draft
 from vmjit.divergence.report import Report
-from vmjit.divergence.steps import Step
+from vmjit.hooks import X_REGISTERS
 from vmjit.lane_bytes import LaneBytes
+from vmjit.next_instruction import NextInstruction
 
 # Memory ranges that are closer than this are one.
 _NEAR = 64
-_X_REGISTERS = 32
 _EBREAK = bytes.fromhex("73001000")
 
 
@@ -33,7 +33,7 @@ def case_of(report: Report, comment: str) -> Draft:
     ranges = [(a, memory.peek(a, n)) for a, n in _merged(steps)]
     held = [(a, data) for a, data in ranges if data is not None]
     file = machine._engine.decoder.registers
-    shown = list(range(1, _X_REGISTERS))
+    shown = list(range(1, X_REGISTERS))
     if file.float_status is not None:
         shown += range(file.float_status, len(file))
     values = d.start.state["registers"][:, d.lane]
@@ -61,9 +61,10 @@ def _instructions(code: bytes) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _merged(steps: tuple[Step, ...]) -> list[tuple[int, int]]:
+def _merged(steps: tuple[NextInstruction, ...]) -> list[tuple[int, int]]:
     """(address, size) of what instructions touched, in words, those near to each other as one."""
-    ranges = sorted((a & -8, (a + n + 7 & -8) - (a & -8)) for step in steps for a, n, _ in step.touched)
+    touched = [(a, max(len(data), 1)) for step in steps for a, data, _ in step.touched]
+    ranges = sorted((a & -8, (a + n + 7 & -8) - (a & -8)) for a, n in touched)
     found: list[tuple[int, int]] = []
     for address, size in ranges:
         if found and address <= found[-1][0] + found[-1][1] + _NEAR:

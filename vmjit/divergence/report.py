@@ -10,8 +10,9 @@ import numpy as np
 from vmjit.divergence.search import MOST_STEPS, Difference
 from vmjit.divergence.sides import Side
 from vmjit.divergence.states import bytes_unlike
-from vmjit.divergence.steps import Step, steps_from
+from vmjit.memory_image import PAGE
 from vmjit.memory_layout import MemoryLayout
+from vmjit.next_instruction import NextInstruction, next_instruction
 from vmjit.snapshot import Snapshot
 from vmjit.stops import Access, Stop
 
@@ -28,7 +29,7 @@ class Report:
     difference: Difference
     left: Side
     right: Side
-    steps: tuple[Step, ...]
+    steps: tuple[NextInstruction, ...]
     culprit: int
     text: str
 
@@ -41,11 +42,21 @@ def explained(difference: Difference, left: Side, right: Side, place: Callable[[
             f"behind the first {difference.retired:,}, and did not when these ran again"
         )
         return Report(difference, left, right, (), 0, text)
-    steps = steps_from(left, difference.start, difference.count, difference.lane)
+    steps = _followed(left, difference)
     culprit = _culprit(difference, steps, left, right)
     before = _state_before(left, difference, culprit)
     text = _Text(difference, left, right, steps, culprit, before, place).text()
     return Report(difference, left, right, tuple(steps), culprit, text)
+
+
+def _followed(left: Side, difference: Difference) -> list[NextInstruction]:
+    """What the lane did on the trusted side between the state that both had and the one in which they differ."""
+    left.restore(difference.start)
+    found = [next_instruction(left.machine, difference.lane)]
+    while len(found) < difference.count:
+        left.advance(1)
+        found.append(next_instruction(left.machine, difference.lane))
+    return found
 
 
 def _registers_unlike(difference: Difference, left: Side, right: Side) -> list[int]:
@@ -54,7 +65,7 @@ def _registers_unlike(difference: Difference, left: Side, right: Side) -> list[i
     return [int(i) for i in np.flatnonzero(a != b) if int(i) in both]
 
 
-def _culprit(difference: Difference, steps: list[Step], left: Side, right: Side) -> int:
+def _culprit(difference: Difference, steps: list[NextInstruction], left: Side, right: Side) -> int:
     last = []
     for index in _registers_unlike(difference, left, right):
         last += [max((i for i, step in enumerate(steps) if index in step.writes), default=len(steps) - 1)]
@@ -63,9 +74,13 @@ def _culprit(difference: Difference, steps: list[Step], left: Side, right: Side)
         for offset, _, _ in bytes_unlike(difference.left, difference.right, difference.lane)[:_MOST_BYTES]
     ]
     for address in addresses:
-        storing = [i for i, step in enumerate(steps) if any(st and a <= address < a + n for a, n, st in step.touched)]
+        storing = [i for i, step in enumerate(steps) if _stores_at(step, address)]
         last.append(max(storing, default=len(steps) - 1))
     return min(last, default=len(steps) - 1)
+
+
+def _stores_at(step: NextInstruction, address: int) -> bool:
+    return any(stores and first <= address < first + len(data) for first, data, stores in step.touched)
 
 
 def _state_before(left: Side, difference: Difference, steps: int) -> Snapshot:
@@ -88,7 +103,7 @@ class _Text:
     difference: Difference
     left: Side
     right: Side
-    steps: list[Step]
+    steps: list[NextInstruction]
     culprit: int
     before: Snapshot
     place: Callable[[int], str]
@@ -116,13 +131,13 @@ class _Text:
         lines += [f"  {'>' if i == self.culprit else ' '} {step.pc:#x}  {step.text}" for i, step in shown]
         return [*lines, ""]
 
-    def _table(self, step: Step) -> list[str]:
+    def _table(self, step: NextInstruction) -> list[str]:
         d, lane = self.difference, self.difference.lane
         file = self.left.machine._engine.decoder.registers
         unlike = _registers_unlike(d, self.left, self.right)
         rows: list[tuple[str, ...]] = [("", "before", self.left.name, self.right.name)]
         states = (self.before, d.left, d.right)
-        for index in sorted(set(unlike) | {i for i in step.reads | step.writes if i not in file.hidden}):
+        for index in sorted(set(unlike) | {i for i in step.reads | step.writes.keys() if i not in file.hidden}):
             values = [int(s.state["registers"][index, lane]) for s in states]
             mark = " *" if index in unlike else ""
             rows.append((file.shown_name(index), *(f"{value:#x}" for value in values[:2]), f"{values[2]:#x}{mark}"))
@@ -156,7 +171,7 @@ def _own_bytes(snapshot: Snapshot, lane: int) -> Callable[[int], int]:
     own = {int(n): c for whose, n, c in zip(pages.lanes, pages.numbers, pages.contents, strict=True) if whose == lane}
 
     def byte(offset: int) -> int:
-        number, place = divmod(offset, 4096)
+        number, place = divmod(offset, PAGE)
         page = own.get(number)
         return int((snapshot.base.pages(np.array([number]))[0] if page is None else page)[place])
 

@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmjit.memory_image import PAGE, Bytes
-from vmjit.snapshot import Snapshot
+from vmjit.snapshot import STATE_ARRAYS, Snapshot
 
 Mask = NDArray[np.bool_]
 
-# What stopped a lane may be told by other arrays only where it is a fault.
-_BY_LANE = ("pc", "retired", "stop", "fault_address", "fault_access")
+_BY_LANE = tuple(name for name in STATE_ARRAYS if name != "registers")
 
 
 def lanes_unlike(left: Snapshot, right: Snapshot, registers: list[int]) -> Mask:

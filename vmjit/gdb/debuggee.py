@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from vmjit.hooks import HookedLanes
 from vmjit.machine import Machine
+from vmjit.next_instruction import next_instruction
 from vmjit.snapshot import Snapshot
 from vmjit.stops import Stop
-from vmjit.tracing import traced_instruction
 
 Lanes = NDArray[np.int64]
 
@@ -159,7 +159,7 @@ class Debuggee:
         here = lane, int(self.machine._state.retired[lane])
         if not self.watches or self._told == here:
             return None
-        for address, data, stores in traced_instruction(self.machine, lane).memory:
+        for address, data, stores in next_instruction(self.machine, lane).touched:
             for watch in self.watches:
                 if watch.meets(address, max(len(data), 1), stores=stores):
                     self._told = here
