@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from vmjit.decoders.riscv.registers import FLOAT_STATUS
 from vmjit.divergence.foreign import is_left_to_vmjit
-from vmjit.divergence.gdb_client import GdbClient, GdbError
 from vmjit.divergence.sides import ForeignSide
 from vmjit.errors import ArgumentError
+from vmjit.gdb.client import GdbClient, GdbError
 from vmjit.lane_memory import LaneMemory
 from vmjit.machine import Machine
 from vmjit.memory_image import PAGE

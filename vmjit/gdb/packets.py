@@ -15,7 +15,7 @@ class Disconnected(Exception):
 
 
 class Packets:
-    """What GDB sends and is answered. Text is Latin-1, so that any byte can be in it."""
+    """What one side sends the other. Text is Latin-1, so that any byte can be in it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection

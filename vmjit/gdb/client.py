@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from time import monotonic, sleep
 
+from vmjit.gdb.packets import Disconnected, Packets
+
 # Bytes of memory in one packet.
 _CHUNK = 1024
 _PATIENCE = 30.0
@@ -22,12 +24,11 @@ class GdbClient:
 
     def __init__(self, path: Path) -> None:
         self._socket = _connected(path)
-        self._received = b""
-        self._acknowledges = True
+        self._packets = Packets(self._socket)
         try:
             supported = self.ask("qSupported:swbreak+;xmlRegisters=riscv")
             if "QStartNoAckMode+" in supported and self.ask("QStartNoAckMode") == "OK":
-                self._acknowledges = False
+                self._packets.acknowledges = False
             self.numbers = self._registers("target.xml", {})
         except GdbError:
             self.close()
@@ -36,31 +37,13 @@ class GdbClient:
     def close(self) -> None:
         self._socket.close()
 
-    # -- packets
-
     def ask(self, text: str) -> str:
         """Send a packet; gives the answer."""
-        data = text.encode("latin-1")
-        self._socket.sendall(b"$" + data + b"#%02x" % (sum(data) & 0xFF))
-        return self._answer()
-
-    def _answer(self) -> str:
-        while True:
-            begin = self._received.find(b"$")
-            end = self._received.find(b"#", begin)
-            if begin >= 0 and 0 <= end <= len(self._received) - 3:
-                body = self._received[begin + 1 : end]
-                self._received = self._received[end + 3 :]
-                if self._acknowledges:
-                    self._socket.sendall(b"+")
-                return _unescaped(body).decode("latin-1")
-            try:
-                more = self._socket.recv(1 << 16)
-            except OSError as error:
-                raise GdbError(str(error)) from error
-            if not more:
-                raise GdbError("it closed the connection")
-            self._received += more
+        try:
+            self._packets.send(text)
+            return self._packets.receive()
+        except Disconnected as error:
+            raise GdbError("it is gone") from error
 
     def _file(self, name: str) -> str:
         text = ""
@@ -134,7 +117,3 @@ def _connected(path: Path) -> socket.socket:
             if monotonic() > end:
                 raise GdbError(f"nobody answers at {path}: {error}") from error
             sleep(0.01)
-
-
-def _unescaped(body: bytes) -> bytes:
-    return re.sub(rb"\}(.)", lambda match: bytes([match[1][0] ^ 0x20]), body, flags=re.DOTALL)
