@@ -15,19 +15,17 @@ import weakref
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vmjit.decoders.riscv.registers import FLOAT_STATUS
-from vmjit.divergence.foreign import is_left_to_vmjit
+from vmjit.divergence.foreign import Bytes, held_by_lane, is_left_to_vmjit, pieces_unlike, runs_of_pages
 from vmjit.divergence.sides import ForeignSide
 from vmjit.errors import ArgumentError
 from vmjit.gdb.client import GdbClient, GdbError
-from vmjit.lane_memory import LaneMemory
+from vmjit.hooks import X_REGISTERS
 from vmjit.machine import Machine
 from vmjit.memory_image import PAGE
 from vmjit.memory_layout import MemorySpan
 
-_X_REGISTERS = 32
 _READ, _WRITE, _EXECUTE = 4, 2, 1  # of ELF segments
 
 
@@ -40,10 +38,8 @@ class QemuSide(ForeignSide):
         program = shutil.which(f"qemu-riscv{xlen}")
         if program is None:
             raise ArgumentError(f"QEMU is not installed: there is no qemu-riscv{xlen} (Debian: apt install qemu-user)")
-        memory = machine._lane_memory
-        assert isinstance(memory, LaneMemory)
-        self._memory, self._bytes = memory, xlen // 8
-        self._mirror = [(span, self._held(span).copy()) for span in machine._layout.spans]
+        self._bytes = xlen // 8
+        self._mirror = [(span, held_by_lane(machine, span).copy()) for span in machine._layout.spans]
         folder = tempfile.mkdtemp(prefix="vmjit-")
         path = Path(folder)
         (path / "guest").write_bytes(_elf(xlen, self._mirror, int(machine._state.pc[0])))
@@ -67,18 +63,14 @@ class QemuSide(ForeignSide):
             self._floats = {i: numbers[names(i)] for i in range(FLOAT_STATUS, FLOAT_STATUS + 33) if names(i) in numbers}
         self.registers = [i for i in self.registers if i < FLOAT_STATUS or i in self._floats]
 
-    def _held(self, span: MemorySpan) -> NDArray[np.uint8]:
-        held: NDArray[np.uint8] = self._memory.shared if span.shared else self._memory.rows[0]
-        return held[span.offset : span.offset + span.size]
-
     def _hand_over(self) -> None:
         state = self.machine._state
         for span, known in self._mirror:
-            for place in _pages_unlike(known, self._held(span)):
-                part = self._held(span)[place : place + PAGE]
-                self._gdb.write(span.lo + place, part.tobytes())
-                known[place : place + PAGE] = part
-        values = [int(v) for v in state.registers[:_X_REGISTERS, 0]] + [int(state.pc[0])]
+            held = held_by_lane(self.machine, span)
+            for piece in pieces_unlike(known, held):
+                self._gdb.write(span.lo + piece.start, held[piece].tobytes())
+                known[piece] = held[piece]
+        values = [int(v) for v in state.registers[:X_REGISTERS, 0]] + [int(state.pc[0])]
         self._gdb.set_core_registers(b"".join(v.to_bytes(self._bytes, "little") for v in values))
         for index, number in self._floats.items():
             size = self._bytes if index == FLOAT_STATUS else 8
@@ -87,21 +79,21 @@ class QemuSide(ForeignSide):
     def _take_back(self) -> None:
         state, size = self.machine._state, self._bytes
         core = self._gdb.core_registers()
-        values = [int.from_bytes(core[i : i + size], "little") for i in range(0, size * (_X_REGISTERS + 1), size)]
-        state.registers[1:_X_REGISTERS, 0] = np.array(values[1:_X_REGISTERS], np.uint64).astype(state.registers.dtype)
-        state.pc[0] = values[_X_REGISTERS]
+        values = [int.from_bytes(core[i : i + size], "little") for i in range(0, size * (X_REGISTERS + 1), size)]
+        state.registers[1:X_REGISTERS, 0] = np.array(values[1:X_REGISTERS], np.uint64).astype(state.registers.dtype)
+        state.pc[0] = values[X_REGISTERS]
         for index, number in self._floats.items():
             state.registers[index, 0] = self._gdb.register(number)
         for span, known in self._mirror:
             if not span.shared:
                 known[:] = np.frombuffer(self._gdb.read(span.lo, span.size), np.uint8)
-                held = self._held(span)
-                for place in _pages_unlike(known, held):
-                    held[place : place + PAGE] = known[place : place + PAGE]
+                held = held_by_lane(self.machine, span)
+                for piece in pieces_unlike(known, held):
+                    held[piece] = known[piece]
 
     def execute(self, limit: int) -> int:
         self._hand_over()
-        pc_number, done = _X_REGISTERS, 0
+        pc_number, done = X_REGISTERS, 0
         pc = int(self.machine._state.pc[0])
         while done < limit:
             code = self._fetch(pc)
@@ -132,29 +124,18 @@ def _end(process: subprocess.Popen[bytes], folder: str, gdb: GdbClient | None = 
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pages_unlike(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> list[int]:
-    """Where pieces of a page's size begin that differ."""
-    starts = range(0, len(left), PAGE)
-    return [at for at in starts if not np.array_equal(left[at : at + PAGE], right[at : at + PAGE])]
-
-
-def _elf(xlen: int, parts: list[tuple[MemorySpan, NDArray[np.uint8]]], entry: int) -> bytes:
+def _elf(xlen: int, parts: list[tuple[MemorySpan, Bytes]], entry: int) -> bytes:
     """A static executable with these bytes in memory, which may be executed and written (System V ABI, chapter 4)."""
     wide = xlen == 64
     header, row = (64, 56) if wide else (52, 32)
-    runs: list[list[tuple[MemorySpan, NDArray[np.uint8]]]] = []
-    for part in parts:
-        if runs and part[0].lo & -PAGE < -(-runs[-1][-1][0].end // PAGE) * PAGE:
-            runs[-1].append(part)
-        else:
-            runs.append([part])
+    runs = runs_of_pages([span for span, _ in parts])
+    held = {span.lo: content for span, content in parts}
     place = -(-(header + row * len(runs)) // PAGE) * PAGE
     rows, body = b"", b""
-    for run in runs:
-        lo, end = run[0][0].lo & -PAGE, -(-run[-1][0].end // PAGE) * PAGE
+    for lo, end, run in runs:
         data = bytearray(end - lo)
-        for span, content in run:
-            data[span.lo - lo : span.lo - lo + span.size] = content.tobytes()
+        for span in run:
+            data[span.lo - lo : span.lo - lo + span.size] = held[span.lo].tobytes()
         at, flags = place + len(body), _READ | _WRITE | _EXECUTE
         if wide:
             rows += struct.pack("<IIQQQQQQ", 1, flags, at, lo, lo, len(data), len(data), PAGE)

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vmjit.address_space import AddressSpace
+from vmjit.divergence.foreign import Bytes, held_by_lane, pieces_unlike, runs_of_pages
 from vmjit.errors import ArgumentError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
-from vmjit.lane_memory import LaneMemory
 from vmjit.machine import Machine
 from vmjit.memory_image import PAGE
 from vmjit.memory_layout import MemorySpan
-
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -32,23 +29,20 @@ class UnicornMemory:
     """The memory of the one lane of `machine`, which runs on the CPU and is never interleaved, mapped into `uc`."""
 
     def __init__(self, machine: Machine, uc: Any) -> None:
-        memory = machine._lane_memory
-        assert isinstance(memory, LaneMemory)
-        assert memory.lanes == 1
-        self._machine, self._memory, self._uc = machine, memory, uc
+        self._machine, self._uc = machine, uc
         self._space: AddressSpace | None = None
         spans = machine._layout.spans
         self._code_changes = any(s.executable and not s.shared for s in spans)
         self._copied: list[_Copied] = []
         self._mapped: list[tuple[int, int]] = []
         self._kept: list[mmap.mmap] = []
-        runs = _runs_of_pages(spans)
-        if all(self._is_in_place(run) for run in runs):
-            for run in runs:
-                self._map(run[0].lo, run[-1].end, self._held(run[0]).ctypes.data)
+        runs = runs_of_pages(spans)
+        if all(self._is_in_place(run) for _, _, run in runs):
+            for lo, end, run in runs:
+                self._map(lo, end, self._held(run[0]).ctypes.data)
         else:
-            for run in runs:
-                self._map_copy(run)
+            for lo, end, run in runs:
+                self._map_copy(lo, end, run)
         if machine.environment.spaces is None:
             for lo, end, permissions in _permissions_of(spans):
                 uc.mem_protect(lo, end - lo, _unicorn_bits(permissions))
@@ -62,15 +56,13 @@ class UnicornMemory:
 
     def _held(self, span: MemorySpan) -> Bytes:
         """What the lane has."""
-        held: Bytes = self._memory.shared if span.shared else self._memory.rows[0]
-        return held[span.offset : span.offset + span.size]
+        return held_by_lane(self._machine, span)
 
     def _map(self, lo: int, end: int, address: int) -> None:
         self._uc.mem_map_ptr(lo, end - lo, 7, address)
         self._mapped.append((lo, end))
 
-    def _map_copy(self, run: list[MemorySpan]) -> None:
-        lo, end = run[0].lo & -PAGE, -(-run[-1].end // PAGE) * PAGE
+    def _map_copy(self, lo: int, end: int, run: list[MemorySpan]) -> None:
         own = mmap.mmap(-1, end - lo)
         self._kept.append(own)
         content = np.frombuffer(own, np.uint8)
@@ -105,17 +97,6 @@ class UnicornMemory:
                 self._uc.mem_protect(first, last - first, _unicorn_bits(permissions))
 
 
-def _runs_of_pages(spans: tuple[MemorySpan, ...]) -> list[list[MemorySpan]]:
-    """Spans by address, those together whose pages touch."""
-    runs: list[list[MemorySpan]] = []
-    for span in spans:
-        if runs and -(-runs[-1][-1].end // PAGE) * PAGE >= span.lo & -PAGE:
-            runs[-1].append(span)
-        else:
-            runs.append([span])
-    return runs
-
-
 def _permissions_of(spans: tuple[MemorySpan, ...]) -> list[tuple[int, int, int]]:
     """(start, end, permissions) of pages; a page of several spans has what all of them have."""
     found: list[tuple[int, int, int]] = []
@@ -138,12 +119,8 @@ def _unicorn_bits(permissions: int) -> int:
 
 
 def _make_alike(left: Bytes, right: Bytes) -> bool:
-    """Write to the left where the right differs, by pieces of a page's size; whether it did."""
-    whole = len(left) // PAGE * PAGE
-    unlike = (left[:whole] != right[:whole]).reshape(-1, PAGE).any(axis=1)
-    places = [int(i) * PAGE for i in np.flatnonzero(unlike)]
-    if not np.array_equal(left[whole:], right[whole:]):
-        places.append(whole)
-    for place in places:
-        left[place : place + PAGE] = right[place : place + PAGE]
-    return bool(places)
+    """Write to the left where the right differs; whether it did."""
+    pieces = pieces_unlike(left, right)
+    for piece in pieces:
+        left[piece] = right[piece]
+    return bool(pieces)

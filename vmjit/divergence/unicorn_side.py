@@ -17,9 +17,8 @@ from vmjit.divergence.foreign import is_left_to_vmjit
 from vmjit.divergence.sides import ForeignSide
 from vmjit.divergence.unicorn_memory import UnicornMemory
 from vmjit.errors import ArgumentError
+from vmjit.hooks import X_REGISTERS
 from vmjit.machine import Machine
-
-_X_REGISTERS = 32
 
 
 def _unicorn() -> Any:
@@ -71,7 +70,7 @@ class UnicornSide(ForeignSide):
         mode = unicorn.UC_MODE_RISCV64 if machine.program.xlen == 64 else unicorn.UC_MODE_RISCV32
         self._uc = unicorn.Uc(unicorn.UC_ARCH_RISCV, mode)
         self._pc = constants.UC_RISCV_REG_PC
-        self._registers = {i: constants.UC_RISCV_REG_X0 + i for i in range(1, _X_REGISTERS)}
+        self._registers = {i: constants.UC_RISCV_REG_X0 + i for i in range(1, X_REGISTERS)}
         if machine._engine.decoder.registers.float_status is not None:
             self._uc.reg_write(constants.UC_RISCV_REG_MSTATUS, 3 << 13)  # the float unit on
             self._registers[FLOAT_STATUS] = constants.UC_RISCV_REG_FCSR
