@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -45,6 +45,8 @@ _LLVM_WITH_ANY_LOOPS = 22
 
 # Blocks of a region from which on LLVM takes twice as long for loops of several heads.
 _LARGE = 60
+
+Code = TypeVar("Code", str, bytes)
 
 GATHER, SCATTER = "vmjit_gather", "vmjit_scatter"
 
@@ -117,19 +119,20 @@ class HipTarget:
 
     def assembly(self, images: Sequence[bytes]) -> str:
         """The images as one module of assembly."""
-        for waves in range(_WAVES, _FEWEST_WAVES - 1, -1):
-            module, machine = self._module(images, waves)
-            text = str(machine.emit_assembly(module))
-            if not resources(text).vgpr_spills:
-                break
-        return text
+        return self._emitted(images, lambda machine, module: str(machine.emit_assembly(module)), resources)
 
     def object_file(self, images: Sequence[bytes]) -> bytes:
         """The images as one relocatable object."""
+        return self._emitted(images, lambda machine, module: bytes(machine.emit_object(module)), resources_of_code)
+
+    def _emitted(
+        self, images: Sequence[bytes], emit: Callable[[Any, Any], Code], needs: Callable[[Code], AmdResources]
+    ) -> Code:
+        """Code for as many waves as can be without spilled registers."""
         for waves in range(_WAVES, _FEWEST_WAVES - 1, -1):
             module, machine = self._module(images, waves)
-            found = bytes(machine.emit_object(module))
-            if not resources_of_code(found).vgpr_spills:
+            found = emit(machine, module)
+            if not needs(found).vgpr_spills:
                 break
         return found
 

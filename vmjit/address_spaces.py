@@ -229,20 +229,19 @@ class AddressSpaces:
 
     def find(self, lanes: Lanes, sizes: Numbers, floors: Numbers) -> Numbers:
         """Where so many bytes fit above each lane's floor; -1 where there is no place."""
+        return self._find(lanes, sizes, floors, self.plan.mapped_top)
+
+    def _find(self, lanes: Lanes, sizes: Numbers, floors: Numbers, top: int) -> Numbers:
         found = np.full(len(lanes), -1, np.int64)
         for these, space, size, floor in self._alike(lanes, sizes, floors):
-            place = space.place_for(size, floor, self.plan.mapped_top)
+            place = space.place_for(size, floor, top)
             found[these] = -1 if place is None else place
         return found
 
     def find_far(self, lanes: Lanes, sizes: Numbers) -> Numbers:
         """Where so many bytes that nothing has to be behind fit above all that is near; -1 where there is no place."""
-        found = np.full(len(lanes), -1, np.int64)
         floor = max(last for _, last in self._near) + PAGE
-        for these, space, size, _ in self._alike(lanes, sizes, sizes):
-            place = space.place_for(size, floor, max(self._far_top, floor))
-            found[these] = -1 if place is None else place
-        return found
+        return self._find(lanes, sizes, np.full(len(lanes), floor), max(self._far_top, floor))
 
     def select(
         self, lanes: Lanes, starts: Numbers, ends: Numbers, test: Callable[[AddressSpace, int, int], bool]
@@ -295,6 +294,12 @@ class AddressSpaces:
     def mappable(self) -> tuple[int, int]:
         """The addresses of the lanes' own memory that can be mapped anew: (start, end), whole pages."""
         return self.plan.hull_lo, self.plan.hull_lo + -(-(self._top - self.plan.hull_lo) // PAGE) * PAGE
+
+    def are_mappable(self, addresses: Numbers) -> Mask:
+        """Which addresses are of the lanes' own memory that can be mapped anew."""
+        lo, end = self.mappable
+        found: Mask = (lo <= addresses) & (addresses < end)
+        return found
 
     @property
     def highest(self) -> int:

@@ -70,7 +70,6 @@ def profiled(
     interval: int = 10_000,
     max_instructions: int | None = None,
     unwinder: Unwinder | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> Profile:
     """Run a machine, as `Machine.run` does, and look at its lanes every `interval` instructions on the average."""
     if machine.device != "cpu":
@@ -89,8 +88,6 @@ def profiled(
         if not len(going):
             break
         _look(machine, going, found, unwinder)
-        if progress is not None:
-            progress(found.instructions)
     _count_blocks(machine, found)
     return found
 

@@ -194,7 +194,7 @@ class SpanMemory(ABC):
             rows = np.broadcast_to(data, (self.lanes, size)).reshape(-1)
             self.scatter(*self._all_at(address, size), rows, by_host=True)
             return [], []
-        pieces = self._pieces(address, data.shape[-1])
+        pieces = self._pieces(address, size)
         split = [span for span, _, _ in pieces if span.shared] if data.ndim == 2 and self.lanes > 1 else []
         if split and not bool((data == data[0]).all()):
             return [], split

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.differential.oracles import EXECUTE, READ, TIERS, WRITE
+from tests.differential.oracles import TIERS
 from tests.filetests.files import case_files, case_id
-from tests.filetests.tiers import Start, run_on_tier
+from tests.filetests.tiers import run_on_tier
 from vmjit.cases.case_file import (
     CaseFile,
     decoder_of,
@@ -37,10 +37,9 @@ from vmjit.cases.case_file import (
     registers_before,
 )
 from vmjit.cases.hart import RUNNING, Memory, Outcome
-from vmjit.cases.run_case import budget_of, code_address, code_bytes, differences, entry_address, run_code, spans_of
-from vmjit.decoders.riscv import parse_isa
+from vmjit.cases.run_case import budget_of, code_address, code_bytes, differences, run_code, spans_of
+from vmjit.cases.tier_run import program_of, start_of
 from vmjit.ir import Block, Evaluator, Trap, format_block, parse_block, verify_block
-from vmjit.program import Program, Segment
 
 DECODE, RUN = case_files("decode"), case_files("run")
 WITH_CODE = [p for p in RUN if "code" in read_case(p).sections]
@@ -162,20 +161,11 @@ def test_run_on_the_evaluator(path: Path) -> None:
 @pytest.mark.parametrize("path", WITH_CODE, ids=case_id)
 def test_run_on_a_tier(path: Path, tier: str) -> None:
     case = read_case(path)
-    isa = parse_isa(case.settings["isa"])
-    before = parse_state(case.sections["before"], isa.xlen, code_address(case))
-    segments = [
-        Segment(
-            s.start, len(s.data), bytes(s.data), READ | (WRITE if s.writable else 0) | (EXECUTE if s.executable else 0)
-        )
-        for s in spans_of(case, before)
-    ]
-    program = Program(tuple(segments), code_address(case), isa)
-    start = Start(entry_address(case), registers_before(before, isa.xlen), {}, before.retired or 0, before.reserved)
+    program, start = program_of(case), start_of(case)
     found = []
     for run in run_on_tier(program, [start, start], tier, budget_of(case)):
         for got in run.outcomes:
-            found += [f"{run.label}: {d}" for d in differences(case, isa.xlen, got)]
+            found += [f"{run.label}: {d}" for d in differences(case, program.xlen, got)]
     assert not found, "\n".join(found)
 
 

@@ -7,7 +7,7 @@ can go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,14 +42,14 @@ class Draft:
     budget: int
     comments: tuple[str, ...] = ()
 
-    def case(self, after: Sequence[str] = ()) -> CaseFile:
+    def case(self) -> CaseFile:
         settings = {"test": "run", "isa": self.isa, "at": f"{self.at:#x}", "budget": str(self.budget)}
         if self.entry:
             settings["entry"] = f"{self.at + sum(map(len, self.code[: self.entry])):#x}"
         if self.memory:
             settings["memory"] = ", ".join(f"{a:#x} {n}" for a, n in self.memory)
         code = tuple(data.hex(" ") for data in self.code)
-        sections = {"code": code, "before": (", ".join(self.before),), "after": tuple(after)}
+        sections = {"code": code, "before": (", ".join(self.before),), "after": ()}
         return CaseFile(Path("draft"), settings, (), sections)
 
     def text(self) -> str:
@@ -120,8 +120,8 @@ def fails_on(tier: str, device: str) -> Fails:
     return fails
 
 
-def reduced(draft: Draft, fails: Fails, tell: Callable[[Draft], None] = lambda _: None) -> Draft:
-    """A smaller case that still fails. Raises `ArgumentError` where this one does not. `tell` is given each on the way.
+def reduced(draft: Draft, fails: Fails) -> Draft:
+    """A smaller case that still fails. Raises `ArgumentError` where this one does not.
 
     An instruction goes, or becomes a no-op of its size: others behind it then stay where they are.
     """
@@ -132,7 +132,6 @@ def reduced(draft: Draft, fails: Fails, tell: Callable[[Draft], None] = lambda _
         before = draft
         for shrink in (_without_code, _with_nops, _without_state, _without_memory, _shorter):
             draft = shrink(draft, fails)
-            tell(draft)
     return draft
 
 

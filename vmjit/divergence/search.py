@@ -148,12 +148,11 @@ def find_difference(
     limit: int,
     *,
     window: int = 1 << 22,
-    progress: Callable[[int], None] | None = None,
 ) -> Difference | None:
     """Where the executions first differ within `limit` instructions a lane; None if they do not.
 
     left: the side that is trusted. Both machines have the same program, memory and inputs; the right one is given the
-    left one's state. window: instructions between two comparisons at most. progress: told how many were compared.
+    left one's state. window: instructions between two comparisons at most.
     """
     search = _Search(left, right)
     start = left.snapshot()
@@ -167,8 +166,6 @@ def find_difference(
         if seen[2].any():
             return search.narrowed(start, size, seen)
         done += size
-        if progress is not None:
-            progress(done)
         if left.is_over():
             return None
         start, size = seen[0], min(4 * size, window)

@@ -190,8 +190,7 @@ def _map(call: Call, these: NDArray[np.intp], start: Values, end: Values, permis
     """Map zeros for these lanes of a call; which of them could: the others have too many mappings or no memory."""
     lanes = call.lanes[these]
     good = _change_to(call, lanes, start, end, permissions, _mapped)
-    lo, top = linux_of(call).spaces.mappable
-    near = np.flatnonzero(good & (lo <= start) & (start < top))
+    near = np.flatnonzero(good & linux_of(call).spaces.are_mappable(start))
     _take(call, lanes[near], start[near].astype(np.uint64), (end - start)[near])
     return good
 
@@ -289,8 +288,7 @@ def _mremap(call: Call) -> Values:
     search = np.flatnonzero(moving & ~fixed)
     floors = _rounded(environment.brk[lanes[search]]).astype(np.int64)
     places[search] = spaces.find(lanes[search], size[search], floors)
-    lo, top = spaces.mappable
-    lost = ((places < lo) | (places >= top)) & (permissions == 0)  # there would be no memory to move it to
+    lost = ~spaces.are_mappable(places) & (permissions == 0)  # there would be no memory to move it to
     moving &= (places >= 0) & ~lost
     moving[moving] = _remap(call, moving, start, end, places, size, permissions)
     result[moving] = places[moving]
