@@ -16,6 +16,7 @@ from llvmlite import ir
 from vmjit.kernels.device_layout import GROUP, DeviceMachine, LaneField, field_offset
 from vmjit.kernels.layout import PERMISSION_READ, PERMISSION_WRITE, AddressSpaceRow, Span
 from vmjit.kernels.page_bits import PAGE_SHIFT
+from vmjit.kernels.row_search import first_row
 from vmjit.stops import Access
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -238,27 +239,18 @@ def _own(b: Builder, private: Value, place: Value, xlen: int) -> Value:
 
 def _search(b: Builder, rows: Value, count: Value, address: Value, lane: Value, missing: Any) -> Value:
     """The address of the span that a byte is in with a permission; goes to `missing` where it is in none."""
-    entry = b.block
-    head, body, found, following = (b.append_basic_block(n) for n in ("head", "body", "found", "next"))
-    b.branch(head)
-    b.position_at_end(head)
-    index = b.phi(I64)
-    index.add_incoming(ir.Constant(I64, 0), entry)
-    b.cbranch(b.icmp_unsigned("<", index, count), body, missing)
-    b.position_at_end(body)
-    span = b.add(rows, b.mul(index, ir.Constant(I64, Span.BYTES)))
-    inside = b.and_(
-        b.icmp_unsigned(">=", address, load_global(b, span, offset=Span.LO)),
-        b.icmp_unsigned("<=", address, load_global(b, span, offset=Span.LAST)),
-    )
-    wanted = b.and_(b.trunc(lane, I32), ir.Constant(I32, PERMISSION_READ | PERMISSION_WRITE))
-    given = b.and_(b.trunc(load_global(b, span, offset=Span.PERMISSIONS), I32), wanted)
-    b.cbranch(b.and_(inside, b.icmp_unsigned("!=", given, ir.Constant(I32, 0))), found, following)
-    b.position_at_end(following)
-    index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
-    b.branch(head)
-    b.position_at_end(found)
-    return span
+
+    def look(index: Value) -> tuple[Value, Value]:
+        span = b.add(rows, b.mul(index, ir.Constant(I64, Span.BYTES)))
+        inside = b.and_(
+            b.icmp_unsigned(">=", address, load_global(b, span, offset=Span.LO)),
+            b.icmp_unsigned("<=", address, load_global(b, span, offset=Span.LAST)),
+        )
+        wanted = b.and_(b.trunc(lane, I32), ir.Constant(I32, PERMISSION_READ | PERMISSION_WRITE))
+        given = b.and_(b.trunc(load_global(b, span, offset=Span.PERMISSIONS), I32), wanted)
+        return span, b.and_(inside, b.icmp_unsigned("!=", given, ir.Constant(I32, 0)))
+
+    return first_row(b, count, missing, look)
 
 
 class _ByteLoop:

@@ -29,6 +29,7 @@ from vmjit.kernels.layout import (
     Span,
 )
 from vmjit.kernels.page_bits import PAGE_SHIFT, page_bit
+from vmjit.kernels.row_search import first_row
 from vmjit.stops import Access
 
 
@@ -208,24 +209,15 @@ def _interleaved(b: Builder, frame: Value, offset: Value) -> Value:
 
 def _search(b: Builder, rows: Value, count: Value, address: Value, permission: Value, missing: Any) -> Value:
     """The row of the span that a byte is in with a permission; goes to `missing` where it is in none."""
-    entry = b.block
-    head, body, found, following = (b.append_basic_block(n) for n in ("head", "body", "found", "next"))
-    b.branch(head)
-    b.position_at_end(head)
-    index = b.phi(I64)
-    index.add_incoming(ir.Constant(I64, 0), entry)
-    b.cbranch(b.icmp_unsigned("<", index, count), body, missing)
-    b.position_at_end(body)
-    span = element(b, rows, b.mul(index, ir.Constant(I64, Span.BYTES)), I8)
-    lo = load_field(b, span, Span.LO)
-    inside = b.and_(b.icmp_unsigned(">=", address, lo), b.icmp_unsigned("<=", address, load_field(b, span, Span.LAST)))
-    allowed = b.icmp_unsigned("==", b.and_(load_field(b, span, Span.PERMISSIONS), permission), permission)
-    b.cbranch(b.and_(inside, allowed), found, following)
-    b.position_at_end(following)
-    index.add_incoming(b.add(index, ir.Constant(I64, 1)), following)
-    b.branch(head)
-    b.position_at_end(found)
-    return span
+
+    def look(index: Value) -> tuple[Value, Value]:
+        span = element(b, rows, b.mul(index, ir.Constant(I64, Span.BYTES)), I8)
+        lo, last = load_field(b, span, Span.LO), Span.LAST
+        inside = b.and_(b.icmp_unsigned(">=", address, lo), b.icmp_unsigned("<=", address, load_field(b, span, last)))
+        given = b.and_(load_field(b, span, Span.PERMISSIONS), permission)
+        return span, b.and_(inside, b.icmp_unsigned("==", given, permission))
+
+    return first_row(b, count, missing, look)
 
 
 def emit_pages_permit(module: Any, name: str) -> Any:
