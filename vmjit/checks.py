@@ -25,6 +25,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def check_on_cpu(device: str, done: str) -> None:
+    """Raise `ArgumentError` where lanes are on a device, for what can be `done` to them on the CPU alone."""
+    if device != "cpu":
+        raise ArgumentError(f"lanes are {done} on the CPU, and these are on {device}")
+
+
 def is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.checks import check_on_cpu
 from vmjit.cpu_engine import CpuEngine
-from vmjit.errors import ArgumentError
 from vmjit.ir.values import Const
 from vmjit.lane_bytes import LaneBytes
 from vmjit.machine import Machine
@@ -72,8 +72,7 @@ def profiled(
     unwinder: Unwinder | None = None,
 ) -> Profile:
     """Run a machine, as `Machine.run` does, and look at its lanes every `interval` instructions on the average."""
-    if machine.device != "cpu":
-        raise ArgumentError(f"lanes are profiled on the CPU, and these are on {machine.device}")
+    check_on_cpu(machine.device, "profiled")
     found = Profile()
     random = np.random.default_rng(1)
     left = max_instructions

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vmjit.checks import check_on_cpu
 from vmjit.environment.linux_names import system_call_name
 from vmjit.errors import ArgumentError
 from vmjit.hooks import HookedLanes
@@ -87,8 +88,7 @@ class Tracer:
         first: int = 0,
         count: int | None = None,
     ) -> None:
-        if machine.device != "cpu":
-            raise ArgumentError(f"lanes are traced on the CPU, and these are on {machine.device}")
+        check_on_cpu(machine.device, "traced")
         for lane in lanes or ():
             if not 0 <= lane < machine.lanes:
                 raise ArgumentError(f"there is no lane {lane}: the machine has {machine.lanes}")

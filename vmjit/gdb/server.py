@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vmjit.checks import check_on_cpu
 from vmjit.errors import ArgumentError
 from vmjit.gdb.debuggee import SIGTRAP, Debuggee, Happened, Lanes, Watch
 from vmjit.gdb.packets import INTERRUPT, Disconnected, Packets
@@ -31,8 +32,7 @@ class GdbServer:
     """Listens on the loopback device alone. `port` 0: one that is free."""
 
     def __init__(self, machine: Machine, port: int) -> None:
-        if machine.device != "cpu":
-            raise ArgumentError(f"lanes are debugged on the CPU, and these are on {machine.device}")
+        check_on_cpu(machine.device, "debugged")
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
