@@ -1,8 +1,10 @@
-"""The README's tables are those of the committed result files."""
+"""The README's tables are those of the committed result files, and what it says of kernels is what is pinned."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +27,28 @@ def test_other_tables_are_noticed(tmp_path: Path) -> None:
     changed = tmp_path / "README.md"
     changed.write_text((ROOT / "README.md").read_text().replace("| crc32 |", "| crc33 |", 1))
     assert main([str(RESULTS_DIR / SHOWN["benchmarks"]), "--check", str(changed)]) == 1
+
+
+def pinned(name: str) -> dict[str, Any]:
+    """What is pinned of kernels, by guest, ISA and, for resources, architecture."""
+    todo, found = [json.loads((ROOT / "tests" / "devices" / "golden" / name).read_text())], dict[str, Any]()
+    while todo:
+        for key, value in todo.pop().items():
+            if isinstance(value, dict) and "registers" not in value:
+                todo.append(value)
+            else:
+                found[key] = value
+    return found
+
+
+def test_what_it_says_of_kernels() -> None:
+    readme = (ROOT / "README.md").read_text()
+    counts = {key: value for key, value in pinned("ptx_counts.json").items() if isinstance(value, float)}
+    for guest in {key.split(".")[0] for key in counts}:
+        assert f"| {guest} | {counts[f'{guest}.rv32im']:.2f} | {counts[f'{guest}.rv64imac']:.2f} |" in readme
+    resources = {k: v["registers"] for k, v in pinned("cuda_resources.json").items() if isinstance(v, dict)}
+    least, most = ([f([n for k, n in resources.items() if isa in k]) for isa in ("rv32", "rv64")] for f in (min, max))
+    assert (
+        f"Kernels need {least[0]} to {most[0]} registers a thread for rv32 and {least[1]} to {most[1]} for rv64"
+        in readme
+    )
