@@ -1,0 +1,225 @@
+"""One guest with one number of instances: who takes part, how much work is given, and the rounds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from vmjit.bench.contestants import Contestant, First, Inputs, Run, Sampled
+from vmjit.bench.guests import BenchGuest
+from vmjit.bench.results_file import Entry, Ratio, Row
+from vmjit.bench.rounds import Say, choose_repeat, disagreement, run_rounds, time_per_repeat
+from vmjit.bench.spread import Spread, paired_ratio
+
+CLOCKS = ("wall", "cpu")
+
+
+@dataclass(frozen=True)
+class Taking:
+    """A contestant that takes part: how it is called, `kind` ("vmjit" or "peer"), what it is, whether only `every`
+    so-manieth instance is run; and what its fresh starts took."""
+
+    contestant: Contestant
+    kind: str
+    what: str
+    every: int = 1
+    firsts: Sequence[First] = field(default_factory=tuple)
+
+    @property
+    def name(self) -> str:
+        return self.contestant.name
+
+
+class StartApart:
+    """Another contestant; its seconds are those of the work alone.
+
+    What a run with no work costs is measured beside each and taken off. Where the work of a few instances is too short
+    for that, the same with `longer` times the work is measured too. A first run without work is not counted: behind
+    another contestant's turn, caches hold nothing of this one.
+    """
+
+    def __init__(self, inner: Contestant, idle: Inputs, much: Inputs, longer: int) -> None:
+        self.name = inner.name
+        self._inner, self._idle, self._much, self._longer = inner, idle, much, longer
+
+    def warm(self, inputs: Inputs) -> None:
+        self._inner.warm(inputs)
+        self._inner.measure(self._idle)
+
+    def measure(self, inputs: Inputs) -> Run:
+        self._inner.measure(self._idle)
+        idle = self._inner.measure(self._idle)
+        run = self._inner.measure(inputs)
+        more = self._inner.measure(self._much) if self._longer > 1 else run
+        return replace(
+            run,
+            seconds=(more.seconds - idle.seconds) / self._longer,
+            cpu_seconds=(more.cpu_seconds - idle.cpu_seconds) / self._longer,
+            instructions=max(0, run.instructions - idle.instructions),
+            fixed=sum(idle.phases.values()),
+        )
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Nothing:
+    """A contestant that does nothing: what the clock and the way to it cost."""
+
+    name = "nothing"
+
+    def warm(self, inputs: Inputs) -> None:
+        pass
+
+    def measure(self, inputs: Inputs) -> Run:
+        started, before = time.perf_counter(), time.process_time()
+        for _ in inputs:
+            pass
+        cpu_seconds = time.process_time() - before
+        return Run(time.perf_counter() - started, cpu_seconds, ())
+
+    def close(self) -> None:
+        pass
+
+
+def overhead(rounds: int) -> list[float]:
+    """Seconds that are measured of what does nothing, by round."""
+    return [run.seconds for run in run_rounds([Nothing()], [b""], rounds)[Nothing.name]]
+
+
+def measure_row(
+    guest: BenchGuest,
+    lanes: int,
+    takings: Sequence[Taking],
+    *,
+    rounds: int,
+    seconds: float,
+    clock: str,
+    repeat: int | None,
+    absent: Mapping[str, str],
+    say: Say,
+) -> Row:
+    """All contestants with the same inputs, in turns. `seconds`: what a run is to take, about, where `repeat`, how
+    often a bundled guest does its work, is not given."""
+    contestants: list[Contestant] = [_sampled(taking) for taking in takings]
+    chosen = repeat or 1
+    if guest.bundled and not guest.idle:
+        say("how fast everybody is")
+        times = _times(guest, lanes, takings, contestants)
+        # Who runs only a sample has no say in how much work there is.
+        asked = {t.name: times[t.name] for t in takings if t.kind == "vmjit" or lanes == 1}
+        chosen = repeat or choose_repeat(asked, seconds, least=1)
+        contestants = [
+            _without_start(guest, lanes, chosen, one, taking, seconds, times[taking.name])
+            for one, taking in zip(contestants, takings, strict=True)
+        ]
+    elif guest.bundled:
+        contestants = [StartApart(one, guest.inputs(lanes, 0), (), 1) for one in contestants]
+    inputs = guest.inputs(lanes, chosen)
+    for contestant in contestants:
+        say(f"warming {contestant.name}")
+        contestant.warm(inputs)
+    say(f"{rounds} rounds")
+    runs = run_rounds(contestants, inputs, rounds)
+    return make_row(guest, lanes, chosen, takings, runs, clock, absent)
+
+
+def _sampled(taking: Taking) -> Contestant:
+    return taking.contestant if taking.every == 1 else Sampled(taking.contestant, taking.every)
+
+
+def _times(
+    guest: BenchGuest, lanes: int, takings: Sequence[Taking], contestants: Sequence[Contestant]
+) -> dict[str, float]:
+    """Seconds of a repeat of all instances."""
+    found = {}
+    for contestant in contestants:
+        contestant.warm(guest.inputs(lanes, 1))
+        found[contestant.name] = time_per_repeat(contestant, lambda repeat: guest.inputs(lanes, repeat), first=1)
+    return found
+
+
+def _without_start(
+    guest: BenchGuest, lanes: int, repeat: int, one: Contestant, taking: Taking, seconds: float, each: float
+) -> StartApart:
+    longer = 1
+    if taking.every > 1:
+        # What is really run of it.
+        longer = min(max(1, round(seconds / max(each / taking.every * repeat, 1e-9))), 1000)
+    return StartApart(one, guest.inputs(lanes, 0), guest.inputs(lanes, repeat * longer), longer)
+
+
+def make_row(
+    guest: BenchGuest,
+    lanes: int,
+    repeat: int,
+    takings: Sequence[Taking],
+    runs: Mapping[str, Sequence[Run]],
+    clock: str,
+    absent: Mapping[str, str],
+) -> Row:
+    """Put a row together. Where answers differ, nothing is set in relation."""
+    problem = disagreement(runs)
+    entries = {taking.name: _entry(taking, runs[taking.name], lanes, clock) for taking in takings}
+    return {
+        "guest": guest.name,
+        "isa": guest.isa,
+        "lanes": lanes,
+        "repeat": repeat if guest.bundled else 1,
+        "start_apart": guest.bundled,
+        "instructions": max((run.instructions for of in runs.values() for run in of), default=0),
+        "agree": not problem,
+        "problem": problem,
+        "entries": entries,
+        "ratios": {} if problem else ratios_of(entries),
+        "absent": dict(absent),
+    }
+
+
+def failed_row(guest: BenchGuest, lanes: int, error: Exception) -> Row:
+    """A row that could not be measured."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    row = make_row(guest, lanes, 1, (), {}, CLOCKS[0], {})
+    return {**row, "agree": False, "problem": said}
+
+
+def _entry(taking: Taking, runs: Sequence[Run], lanes: int, clock: str) -> Entry:
+    phases = list(dict.fromkeys(name for run in runs for name in run.phases))
+    return {
+        "kind": taking.kind,
+        "what": taking.what,
+        "every": runs[0].every,
+        "steady": [run.cpu_seconds if clock == "cpu" else run.seconds for run in runs],
+        "cpu": [run.cpu_seconds for run in runs],
+        "instance": [sum(run.phases.values()) / lanes for run in runs if run.phases],
+        "fixed": [run.fixed / lanes for run in runs if run.fixed],
+        "phases": {name: statistics.median(run.phases.get(name, 0.0) for run in runs) / lanes for name in phases},
+        "first": [first.seconds for first in taking.firsts],
+        "compile": [first.compile_seconds for first in taking.firsts if first.compile_seconds is not None],
+        "memory": [first.memory for first in taking.firsts if first.memory is not None],
+    }
+
+
+def ratios_of(entries: Mapping[str, Entry]) -> dict[str, Ratio]:
+    """Each of vmjit's contestants to each peer, and the others of vmjit's to its first."""
+    ours = [name for name, entry in entries.items() if entry["kind"] == "vmjit"]
+    pairs = [(name, peer) for name in ours for peer in entries if peer not in ours]
+    pairs += [(name, ours[0]) for name in ours[1:]]
+    found = {}
+    for first, second in pairs:
+        ratio = paired_ratio(entries[first]["steady"], entries[second]["steady"])
+        if ratio is not None:
+            found[f"{first} : {second}"] = as_ratio(ratio)
+    return found
+
+
+def as_ratio(ratio: Spread) -> Ratio:
+    return {
+        "median": ratio.median,
+        "low": ratio.low,
+        "high": ratio.high,
+        "coverage": ratio.coverage,
+        "differs": ratio.differs,
+    }
