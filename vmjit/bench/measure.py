@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,10 @@ from vmjit.bench.rounds import Say, choose_repeat, disagreement, run_rounds, tim
 from vmjit.bench.spread import Spread, paired_ratio
 
 CLOCKS = ("wall", "cpu")
+
+# How much longer the work of a sample takes than its starts, and how often it is repeated for that at most.
+_ABOVE_START = 3.0
+_LONGEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -105,18 +110,14 @@ def measure_row(
     often a bundled guest does its work, is not given."""
     contestants: list[Contestant] = [_sampled(taking) for taking in takings]
     chosen = repeat or 1
-    if guest.bundled and not guest.idle:
-        say("how fast everybody is")
-        times = _times(guest, lanes, takings, contestants)
-        # Who runs only a sample has no say in how much work there is.
-        asked = {t.name: times[t.name] for t in takings if t.kind == "vmjit" or lanes == 1}
-        chosen = repeat or choose_repeat(asked, seconds, least=1)
+    if guest.bundled:
+        if not guest.idle:
+            say("how fast everybody is")
+            chosen = repeat or _repeat(guest, lanes, takings, contestants, seconds)
         contestants = [
-            _without_start(guest, lanes, chosen, one, taking, seconds, times[taking.name])
+            _without_start(guest, lanes, chosen, one, taking.every, seconds)
             for one, taking in zip(contestants, takings, strict=True)
         ]
-    elif guest.bundled:
-        contestants = [StartApart(one, guest.inputs(lanes, 0), (), 1) for one in contestants]
     inputs = guest.inputs(lanes, chosen)
     for contestant in contestants:
         say(f"warming {contestant.name}")
@@ -130,25 +131,34 @@ def _sampled(taking: Taking) -> Contestant:
     return taking.contestant if taking.every == 1 else Sampled(taking.contestant, taking.every)
 
 
-def _times(
-    guest: BenchGuest, lanes: int, takings: Sequence[Taking], contestants: Sequence[Contestant]
-) -> dict[str, float]:
-    """Seconds of a repeat of all instances."""
+def _repeat(
+    guest: BenchGuest, lanes: int, takings: Sequence[Taking], contestants: Sequence[Contestant], seconds: float
+) -> int:
+    """How often the guest does its work. Who runs only a sample of many has no say in it."""
     found = {}
-    for contestant in contestants:
-        contestant.warm(guest.inputs(lanes, 1))
-        found[contestant.name] = time_per_repeat(contestant, lambda repeat: guest.inputs(lanes, repeat), first=1)
-    return found
+    for taking, one in zip(takings, contestants, strict=True):
+        if taking.kind == "vmjit" or lanes == 1:
+            one.warm(guest.inputs(lanes, 1))
+            found[one.name] = time_per_repeat(one, lambda repeat: guest.inputs(lanes, repeat), first=1)
+    return choose_repeat(found, seconds, least=1)
 
 
 def _without_start(
-    guest: BenchGuest, lanes: int, repeat: int, one: Contestant, taking: Taking, seconds: float, each: float
+    guest: BenchGuest, lanes: int, repeat: int, one: Contestant, every: int, seconds: float
 ) -> StartApart:
+    """With as much work for a sample that it is well above what starts cost, and what those differ by."""
+    idle = guest.inputs(lanes, 0)
     longer = 1
-    if taking.every > 1:
-        # What is really run of it.
-        longer = min(max(1, round(seconds / max(each / taking.every * repeat, 1e-9))), 1000)
-    return StartApart(one, guest.inputs(lanes, 0), guest.inputs(lanes, repeat * longer), longer)
+    if every > 1 and not guest.idle:
+        one.warm(idle)
+        start = one.measure(idle).seconds
+        wanted = max(seconds * every, _ABOVE_START * start)
+        while longer < _LONGEST:
+            work = one.measure(guest.inputs(lanes, repeat * longer)).seconds - start
+            if work >= wanted:
+                break
+            longer = math.ceil(longer * min(max(wanted / max(work, 1e-9), 2), 8))
+    return StartApart(one, idle, guest.inputs(lanes, repeat * longer), longer)
 
 
 def make_row(

@@ -130,6 +130,8 @@ def _lacking(data: dict[str, Any]) -> str:
     """The first thing that should be in the file and is not; empty if all is there."""
     if missing := Results.__required_keys__ - data.keys():
         return ", ".join(sorted(missing))
+    if not isinstance(data["rows"], list):
+        return "rows"
     for row in data["rows"]:
         if not isinstance(row, dict) or (missing := Row.__required_keys__ - row.keys()):
             return "a row's " + ", ".join(sorted(missing))

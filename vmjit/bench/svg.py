@@ -14,11 +14,12 @@ _SERIES = 8
 
 # Colours that stand out on light and dark alike; text and lines follow the reader's scheme.
 STYLE = """\
-.vj{font:12px system-ui,sans-serif;fill:#222}.vj .t{font-size:14px;font-weight:600}.vj .g{stroke:#8885;fill:none}\
-.vj .r{stroke:#888;fill:none}.vj .m{text-anchor:middle}.vj .e{text-anchor:end}.vj path,.vj .b{fill:none;stroke-width:2}\
+.vj{font:12px system-ui,sans-serif;fill:#222}.vj .t{font-size:14px;font-weight:600}\
+.vj path{fill:none;stroke-width:2}.vj .g{stroke:#8885;stroke-width:1}.vj .r{stroke:#888;stroke-width:1}\
+.vj .m{text-anchor:middle}.vj .e{text-anchor:end}.vj circle{fill:currentColor;stroke:none}\
 .s0{stroke:#d1495b;color:#d1495b}.s1{stroke:#2e86ab;color:#2e86ab}.s2{stroke:#4c9f70;color:#4c9f70}\
 .s3{stroke:#e08e00;color:#e08e00}.s4{stroke:#8e6bbf;color:#8e6bbf}.s5{stroke:#7a7a7a;color:#7a7a7a}\
-.s6{stroke:#b8651b;color:#b8651b}.s7{stroke:#1aa6a6;color:#1aa6a6}.vj circle{fill:currentColor;stroke:none}\
+.s6{stroke:#b8651b;color:#b8651b}.s7{stroke:#1aa6a6;color:#1aa6a6}\
 @media(prefers-color-scheme:dark){.vj{fill:#ddd}}"""
 
 
@@ -158,7 +159,7 @@ def _dots(plot: DotPlot) -> str:
         for category, value, low, high in series.points:
             # Side by side where there are several.
             y = _line(int(category)) + 3.0 * (number - (len(plot.series) - 1) / 2)
-            out.append(f'<path class="b" d="M{x(low):.1f} {y:.1f}H{x(high):.1f}"/>')
+            out.append(f'<path d="M{x(low):.1f} {y:.1f}H{x(high):.1f}"/>')
             out.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="3.5"/>')
         out.append("</g>")
     return "\n".join([*out, "</svg>"])

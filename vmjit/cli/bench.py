@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         plan = _plan(options, words[cut + 1 :])
         _prepare(options)
-        results = _measured(plan)
+        results = _measured(plan, options.json)
     more, worse = _compared(old, results)
     _show(results, more, tables=not options.against)
     _save(options, results, more)
@@ -206,13 +206,15 @@ def _check(plan: Plan) -> None:
                 vmjit.Machine(program, 1, CPU, tier, plan.memory, threads=1, **settings)
 
 
-def _measured(plan: Plan) -> Results:
+def _measured(plan: Plan, path: str | None) -> Results:
+    """Saved after each row, if it is to be: all of them can take long."""
     from rich.console import Console
 
+    from vmjit.bench.results_file import save
     from vmjit.bench.session import measure
 
     with Console(stderr=True).status("starting") as status:
-        return measure(plan, status.update)
+        return measure(plan, status.update, (lambda results: save(results, Path(path))) if path else lambda _: None)
 
 
 def _compared(old: Results | None, new: Results) -> tuple[list[Sheet], bool]:
