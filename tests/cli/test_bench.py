@@ -64,10 +64,10 @@ def test_a_real_session(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_any_program_and_its_input(cli: Cli, tmp_path: Path) -> None:
-    """`tr` does what the guest does; a peer that does something else is told."""
+    """`tr` does what the guest does, which ends with the number of bytes; a peer that does something else is told."""
     (tmp_path / "data").write_bytes(b"some input")
     words = ("bench", guest("echo"), "--lanes", 2, *QUICK, "--tier", "interpreter", "--input", tmp_path / "data")
-    ended = cli(*words, "--peer", "same=tr a-z A-Z", "--json", tmp_path / "r.json")
+    ended = cli(*words, "--peer", "same=sh -c 'tr a-z A-Z; exit 10'", "--json", tmp_path / "r.json")
     assert ended.status == 0, ended
     assert "the start of each instance is in its steady state" in ended.text
     ended = cli(*words, "--peer", "other=cat")

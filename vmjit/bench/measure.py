@@ -16,6 +16,9 @@ from vmjit.bench.spread import Spread, paired_ratio
 
 CLOCKS = ("wall", "cpu")
 
+# What an instance executes at least, about.
+_LANE_INSTRUCTIONS = 500_000
+
 # How much longer the work of a sample takes than its starts, and how often it is repeated for that at most.
 _ABOVE_START = 3.0
 _LONGEST = 10_000
@@ -134,13 +137,19 @@ def _sampled(taking: Taking) -> Contestant:
 def _repeat(
     guest: BenchGuest, lanes: int, takings: Sequence[Taking], contestants: Sequence[Contestant], seconds: float
 ) -> int:
-    """How often the guest does its work. Who runs only a sample of many has no say in it."""
+    """How often the guest does its work: for about so many seconds, and never so little that what a run costs once
+    decides. Who runs only a sample of many has no say in it."""
+    asked = [one for taking, one in zip(takings, contestants, strict=True) if taking.kind == "vmjit" or lanes == 1]
+    least = 1
+    for one in asked:
+        one.warm(guest.inputs(lanes, 1))
+        if counted := one.measure(guest.inputs(lanes, 1)).instructions:
+            least = max(1, round(_LANE_INSTRUCTIONS * lanes / counted))
     found = {}
-    for taking, one in zip(takings, contestants, strict=True):
-        if taking.kind == "vmjit" or lanes == 1:
-            one.warm(guest.inputs(lanes, 1))
-            found[one.name] = time_per_repeat(one, lambda repeat: guest.inputs(lanes, repeat), first=1)
-    return choose_repeat(found, seconds, least=1)
+    for one in asked:
+        one.warm(guest.inputs(lanes, least))
+        found[one.name] = time_per_repeat(one, lambda repeat: guest.inputs(lanes, repeat), first=least)
+    return choose_repeat(found, seconds, least=least)
 
 
 def _without_start(

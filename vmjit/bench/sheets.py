@@ -82,8 +82,8 @@ def cost_sheets(row: Row) -> list[Sheet]:
 
 def _notes(row: Row) -> list[str]:
     notes = [f"{name}: not there, it {why}" for name, why in row["absent"].items()]
-    if sampled := [f"{n} each {e['every']:,}th instance" for n, e in row["entries"].items() if e["every"] > 1]:
-        notes.append(f"a sample, scaled to all: {', '.join(sampled)}")
+    if sampled := [f"{n} 1 in {e['every']:,}" for n, e in row["entries"].items() if e["every"] > 1]:
+        notes.append(f"a sample of the instances, scaled to all: {', '.join(sampled)}")
     if not row["start_apart"]:
         notes.append("the start of each instance is in its steady state")
     return notes
@@ -94,7 +94,7 @@ def steady_text(entry: Entry, least: float) -> str:
     if found.median <= least:
         return f"nothing (below {time_text(least)})" if least > 0 else "nothing"
     around = max(found.high - found.median, found.median - found.low) / found.median
-    return f"{time_text(found.median)} ±{percent(around)}"
+    return f"{time_text(found.median)} ±{percent(around)}" if found.told else time_text(found.median)
 
 
 def mips_text(row: Row, entry: Entry, least: float) -> str:
