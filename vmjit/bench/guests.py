@@ -85,6 +85,11 @@ class BenchGuest:
         return [self.given[lane % len(self.given)] for lane in range(lanes)]
 
 
+def memory_of(asked: str | None, guest: BenchGuest) -> str | None:
+    """Heap and stack of an instance; None: what machines have by default."""
+    return asked or (LANE_MEMORY if guest.bundled else None)
+
+
 def bundled_guest(name: str, isa: str | None = None) -> BenchGuest:
     """A guest that comes with the package; `ArgumentError` where it is not built for the ISA."""
     known = bundled()

@@ -64,10 +64,14 @@ class MachineContestant:
     def _prepare(self) -> None:
         """Imports, LLVM's own start and the interpreter for the ISA are not the guest's: another program has them."""
         import vmjit
+        from vmjit.environment.selection import is_linux
 
-        program = vmjit.Program.from_bytes(_EBREAK, vmjit.load(self._elf, self._isa).isa)
-        settings = {name: self._settings[name] for name in ("device", "tier") if name in self._settings}
-        vmjit.Machine(program, 1, memory=4096, fallback=False, **settings).run()
+        guest = vmjit.load(self._elf, self._isa)
+        settings: dict[str, Any] = {name: self._settings.get(name, "auto") for name in ("device", "tier")}
+        # A Linux program has an interpreter of its own, which knows of pages.
+        linux = is_linux(self._settings.get("environment", "auto"), guest)
+        settings["environment"] = "linux" if linux else "bare-metal"
+        vmjit.Machine(vmjit.Program.from_bytes(_EBREAK, guest.isa), 1, fallback=False, **settings).run()
 
     @property
     def _machine(self) -> Machine:

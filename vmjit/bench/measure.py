@@ -19,6 +19,9 @@ CLOCKS = ("wall", "cpu")
 # What an instance executes at least, about.
 _LANE_INSTRUCTIONS = 500_000
 
+# How often it is looked again whether a run takes as long as it should.
+_LOOKS = 3
+
 # How much longer the work of a sample takes than its starts, and how often it is repeated for that at most.
 _ABOVE_START = 3.0
 _LONGEST = 10_000
@@ -141,15 +144,24 @@ def _repeat(
     decides. Who runs only a sample of many has no say in it."""
     asked = [one for taking, one in zip(takings, contestants, strict=True) if taking.kind == "vmjit" or lanes == 1]
     least = 1
+
+    def inputs_of(repeat: int) -> Inputs:
+        return guest.inputs(lanes, repeat)
+
     for one in asked:
-        one.warm(guest.inputs(lanes, 1))
-        if counted := one.measure(guest.inputs(lanes, 1)).instructions:
+        one.warm(inputs_of(1))
+        if counted := one.measure(inputs_of(1)).instructions:
             least = max(1, round(_LANE_INSTRUCTIONS * lanes / counted))
-    found = {}
-    for one in asked:
-        one.warm(guest.inputs(lanes, least))
-        found[one.name] = time_per_repeat(one, lambda repeat: guest.inputs(lanes, repeat), first=least)
-    return choose_repeat(found, seconds, least=least)
+    repeat = choose_repeat({one.name: time_per_repeat(one, inputs_of, first=least) for one in asked}, seconds, least)
+    for _ in range(_LOOKS):
+        # What was measured while something was compiled is no measure.
+        for one in asked:
+            one.warm(inputs_of(repeat))
+        times = {one.name: min(one.measure(inputs_of(repeat)).seconds for _ in range(2)) / repeat for one in asked}
+        before, repeat = repeat, choose_repeat(times, seconds, least)
+        if repeat < 1.5 * before:
+            break
+    return repeat
 
 
 def _without_start(

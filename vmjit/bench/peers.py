@@ -27,11 +27,11 @@ _SAMPLE = 16
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What contestants are made with. scratch: a folder for what is built. memory: bytes of heap and stack."""
+    """What contestants are made with. scratch: a folder for what is built. memory: heap and stack; None: 1 MiB."""
 
     cores: Sequence[int]
     scratch: Path
-    memory: str
+    memory: str | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _qemu(guest: BenchGuest, where: Surroundings) -> Peer:
 
 
 def _emulator(kind: type[Unicorn] | type[Icicle], name: str, guest: BenchGuest, where: Surroundings) -> Peer:
-    arguments = (name, str(guest.elf), parse_size(where.memory), guest.asked_isa)
+    arguments = (name, str(guest.elf), parse_size(where.memory or "1MiB"), guest.asked_isa)
     return RemoteContestant(where.cores[:1], kind, *arguments)
 
 

@@ -74,4 +74,6 @@ def _answer(runs: Sequence[Run]) -> str:
     if any(tuple(run.answers) != answers for run in runs):
         return "not the same in every round"
     whole = b"".join(answers)
-    return whole[:8].hex() + ("…" if len(whole) > 8 else "")
+    begin = whole[:16].decode("latin1")
+    shown = repr(begin) if all(c.isascii() and (c.isprintable() or c.isspace()) for c in begin) else whole[:8].hex()
+    return shown + ("…" if len(whole) > (16 if shown[0] == "'" else 8) else "")

@@ -13,7 +13,7 @@ from typing import Any
 from vmjit.bench.contestants import Contestant
 from vmjit.bench.cores import pinned
 from vmjit.bench.crossings import crossings_of
-from vmjit.bench.guests import BenchGuest
+from vmjit.bench.guests import BenchGuest, memory_of
 from vmjit.bench.machine_info import machine_info
 from vmjit.bench.machines import MachineContestant
 from vmjit.bench.measure import Taking, failed_row, measure_row, overhead
@@ -30,9 +30,9 @@ CPU = "cpu"
 class Plan:
     """What to measure, and how.
 
-    devices, tiers: one of vmjit's contestants each. settings: `vmjit.Machine`'s, for all of them. cores: which to use.
-    starts: how many fresh starts each contestant makes. repeat: how often a bundled guest does its work; None: as often
-    as takes about `seconds`.
+    devices, tiers: one of vmjit's contestants each. settings: `vmjit.Machine`'s, for all of them. memory: heap and
+    stack of an instance; None: what a guest of its kind has. cores: which to use. starts: how many fresh starts each
+    contestant makes. repeat: how often a bundled guest does its work; None: as often as takes about `seconds`.
     """
 
     guests: Sequence[BenchGuest]
@@ -42,7 +42,7 @@ class Plan:
     peers: Sequence[PeerKind]
     missing: Mapping[str, str]
     settings: Mapping[str, Any]
-    memory: str
+    memory: str | None
     cores: Sequence[int]
     rounds: int
     starts: int
@@ -139,7 +139,13 @@ def _machine(
     plan: Plan, guest: BenchGuest, lanes: int, device: str, tier: str, cache: str, suffix: str = ""
 ) -> RemoteContestant:
     """A machine in a process of its own, whose cache of compiled code is the folder `cache`."""
-    settings = {**plan.settings, "device": device, "tier": tier, "memory": plan.memory, "fallback": False}
+    settings = {
+        **plan.settings,
+        "device": device,
+        "tier": tier,
+        "memory": memory_of(plan.memory, guest),
+        "fallback": False,
+    }
     settings |= {"threads": len(plan.cores), "arguments": guest.command_line}
     name = contestant_name(device, tier) + suffix
     arguments = (name, str(guest.elf), lanes, settings, guest.asked_isa, cache)
@@ -147,7 +153,7 @@ def _machine(
 
 
 def _peers(plan: Plan, guest: BenchGuest, lanes: int, scratch: Path, say: Say) -> Iterator[Taking]:
-    where = Surroundings(plan.cores, scratch, plan.memory)
+    where = Surroundings(plan.cores, scratch, memory_of(plan.memory, guest))
     for kind in plan.peers:
         if kind.unable(guest):
             continue

@@ -34,7 +34,7 @@ EXPLANATIONS = (
     "an instance: reset, input, run and output of one, with all its repeats; start: the same with no work.",
     "first result: from the program's file to the first answer with nothing of it compiled before. vmjit: of all "
     "instances with one repeat of their work; imports and the interpreter for the ISA, which is compiled once for an "
-    "installation, apart. native: gcc and one run. Others: one run.",
+    "installation, apart; what compiles beside it shares its cores. native: gcc and one run. Others: one run.",
     "compile: CPU time of compilers. vmjit: of all that was compiled until the end, also beside the run. native: gcc.",
     "memory: what an instance takes. vmjit and emulators: what the process grew by, compilers included, by the "
     "instances. Processes: the most that one had resident.",

@@ -130,7 +130,8 @@ def _lines(plot: LinePlot) -> str:
     out.append(f'<text class="m" transform="translate(16 {middle:.1f}) rotate(-90)">{escape(plot.y)}</text>')
     for where, text in plot.marks:
         out.append(f'<path class="r" stroke-dasharray="4 4" d="M{x(where):.1f} {_TOP + 20}V{_HEIGHT - _BOTTOM}"/>')
-        out.append(f'<text class="m" x="{x(where):.1f}" y="{_TOP + 14}">{escape(text)}</text>')
+        side, beside = ("e", -6) if x(where) > _WIDTH / 2 else ("b", 6)
+        out.append(f'<text class="{side}" x="{x(where) + beside:.1f}" y="{_TOP + 32}">{escape(text)}</text>')
     for number, series in enumerate(plot.series):
         out.append(f'<g class="s{number % _SERIES}">')
         places = [(x(a), y(b), y(low), y(high)) for a, b, low, high in series.points]

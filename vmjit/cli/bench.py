@@ -61,7 +61,9 @@ def parser() -> Parser:
     made.add_argument("--seconds", type=seconds, default=0.1, metavar="S", help="what a run is to take, about (0.1)")
     made.add_argument("--repeat", type=positive, metavar="N", help="how often a bundled guest does its work")
     made.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="the time that counts (wall)")
-    made.add_argument("--memory", metavar="SIZE", help="heap and stack of an instance (64KiB; other ELF files: 1MiB)")
+    made.add_argument(
+        "--memory", metavar="SIZE", help="heap and stack of an instance (64KiB; of other ELF files as in vmjit run)"
+    )
     made.add_argument("--source", metavar="FILE.c", help="an ELF file's program, for a native build")
     add_surroundings(made)
     given = made.add_mutually_exclusive_group()
@@ -135,7 +137,7 @@ def _prepare(options: argparse.Namespace) -> None:
 def _plan(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
     """What the options ask for, with everything checked that can be before it is measured."""
     from vmjit.bench.cores import usable_cores
-    from vmjit.bench.guests import LANE_MEMORY, choose
+    from vmjit.bench.guests import choose
     from vmjit.bench.peers import NONE, chosen_peers
     from vmjit.bench.session import CPU, Plan
 
@@ -164,7 +166,7 @@ def _plan(options: argparse.Namespace, arguments: Sequence[str]) -> Plan:
         peers=kinds,
         missing=missing,
         settings={"environment": options.environment, "root": options.root, "seed": options.seed},
-        memory=options.memory or (LANE_MEMORY if all(guest.bundled for guest in guests) else "1MiB"),
+        memory=options.memory,
         cores=cores[:wanted],
         rounds=options.rounds,
         starts=options.starts,
@@ -189,6 +191,7 @@ def _inputs(options: argparse.Namespace) -> Inputs:
 def _check(plan: Plan) -> None:
     """Make each contestant's machine once, as small as it gets: a tier, device or size that is none is told here."""
     import vmjit
+    from vmjit.bench.guests import memory_of
     from vmjit.bench.session import CPU
     from vmjit.devices.selection import open_devices
     from vmjit.placement import device_of_tier
@@ -203,7 +206,7 @@ def _check(plan: Plan) -> None:
                     open_devices(device)
                 device_of_tier(device, tier)
                 settings: dict[str, Any] = {**plan.settings, "arguments": guest.command_line}
-                vmjit.Machine(program, 1, CPU, tier, plan.memory, threads=1, **settings)
+                vmjit.Machine(program, 1, CPU, tier, memory_of(plan.memory, guest), threads=1, **settings)
 
 
 def _measured(plan: Plan, path: str | None) -> Results:
