@@ -13,7 +13,7 @@ import pytest
 import vmjit
 from tests.cli.conftest import guest
 from vmjit.bench.emulators import Emulator, Icicle, Unicorn
-from vmjit.bench.guests import any_guest, bundled_guest
+from vmjit.bench.guests import any_guest, bundled_guest, choose
 from vmjit.bench.machines import MachineContestant
 from vmjit.bench.native_build import build, build_native, source_command
 from vmjit.bench.peak_memory import peak_memory
@@ -108,6 +108,16 @@ def test_inputs_are_taken_in_turns() -> None:
     found = any_guest(guest("echo"), None, None, (), [b"a", b"b"])
     assert list(found.inputs(3, 7)) == [b"a", b"b", b"a"]
     assert vmjit.load(found.elf).isa == found.isa
+
+
+def test_guests_are_chosen_by_name() -> None:
+    def names(*given: str) -> list[str]:
+        return [one.name for one in choose(given, None, None, (), [b""])]
+
+    assert names() == ["crc32", "sort"]
+    assert len(names("all")) == 25
+    assert names("json", guest("hello"), "empty") == ["json", "hello.rv64imac.elf", "empty"]
+    assert {one.isa for one in choose(["all"], "rv32", None, (), [b""])} == {"rv32im", "rv32gc"}
 
 
 def test_commands_are_peers() -> None:

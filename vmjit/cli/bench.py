@@ -293,7 +293,11 @@ def _feed(results: Results, options: argparse.Namespace) -> None:
     from vmjit.bench.crossings import feed_placement
     from vmjit.cli.console import remark
 
+    told = []
     # The placement weighs a device against all of the CPU.
-    if results["crossings"] and results["options"]["cores"] == len(usable_cores()):
-        for told in feed_placement(results["crossings"], simulated=options.feed_placement):
-            remark(told)
+    if results["options"]["cores"] == len(usable_cores()):
+        told = feed_placement(results["crossings"], simulated=options.feed_placement)
+    for text in told:
+        remark(text)
+    if options.feed_placement and not told:
+        remark("nothing for the choice of devices: it takes another device, several numbers of lanes, and all cores")
