@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import struct
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.guests.build import BENCHMARKS, FLOAT_BENCHMARKS, FLOAT_TARGETS, TARGETS
-from vmjit.bench.contestants import Inputs, Run
+from vmjit.bench.contestants import ByCpu, Contestant, Inputs, Run
 from vmjit.bench.guests import LANE_MEMORY, make_input
 from vmjit.bench.machines import MachineContestant
 from vmjit.bench.peers import qemu_of
@@ -106,12 +105,9 @@ class QemuSample:
         pass
 
 
-class NativeContestant(AllRecords):
+def native_contestant(name: str, program: Path) -> Contestant:
     """The same C compiled for this machine, by the CPU time of its calls."""
-
-    def measure(self, inputs: Inputs) -> Run:
-        run = super().measure(inputs)
-        return replace(run, seconds=run.cpu_seconds)
+    return ByCpu(AllRecords(name, program))
 
 
 def missing_peers(isas: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contestants import QEMU, NativeContestant, QemuContestant, QemuSample, VmjitContestant, runs_on
+from benchmarks.contestants import QEMU, QemuContestant, QemuSample, VmjitContestant, native_contestant, runs_on
 from benchmarks.measure import make_row
 from benchmarks.results_file import Row
 from vmjit.bench.contestants import Contestant, Sampled
@@ -108,7 +108,7 @@ def measure_one_lane(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             if shutil.which(QEMU[isa]):
                 contestants.append(QemuContestant("qemu", elf_path(guest, isa), isa))
             if plan.native:
-                contestants.append(NativeContestant("native", plan.native / guest))
+                contestants.append(native_contestant("native", plan.native / guest))
             speeds = {}
             for contestant in contestants:
                 say(f"{guest} {isa}: warming {contestant.name}")
@@ -173,7 +173,7 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             for contestant in contestants if longer > 1 else ():
                 contestant.warm(inputs)
             if plan.native:
-                contestants.append(NativeContestant("native", plan.native / guest))
+                contestants.append(native_contestant("native", plan.native / guest))
             if shutil.which(QEMU[isa]):
                 times = max(2, round(_QEMU_INSTRUCTIONS / (each * repeat)))
                 every = max(1, lanes // _QEMU_INPUTS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from tests.bench.fakes import Fake, results, row
+from vmjit.bench.contestants import Inputs, Run
 from vmjit.bench.guests import bundled_guest
-from vmjit.bench.measure import CLOCKS, overhead
+from vmjit.bench.measure import overhead
 from vmjit.bench.self_check import findings
 from vmjit.bench.sheets import sheets, speed_sheet
 
@@ -114,4 +116,15 @@ def test_work_is_chosen_so_that_runs_take_as_long_as_asked() -> None:
 def test_measuring_nothing_measures_next_to_nothing() -> None:
     """On the real clock; however busy the machine is, the quickest of many is quick."""
     assert 0 < min(overhead(200)) < 1e-4
-    assert CLOCKS == ("wall", "cpu")
+
+
+def test_cpu_time_counts_where_it_is_asked_for() -> None:
+    """Also for how much work there is: a busy machine is not to have less."""
+
+    class Waits(Fake):
+        def measure(self, inputs: Inputs) -> Run:
+            run = super().measure(inputs)
+            return replace(run, seconds=10 * run.seconds)
+
+    found = row(Waits("vmjit auto", 1e-4), clock="cpu", lanes=1, seconds=0.2)
+    assert statistics.median(found["entries"]["vmjit auto"]["steady"]) == pytest.approx(0.2, rel=0.1)

@@ -74,6 +74,24 @@ def answer_of(output: bytes, status: int) -> bytes:
     return output if status == 0 else output + b"\n[status %d]" % status
 
 
+class ByCpu:
+    """Another contestant by the CPU time of all its threads, which does not see what else the machine does."""
+
+    def __init__(self, inner: Contestant) -> None:
+        self.name = inner.name
+        self._inner = inner
+
+    def warm(self, inputs: Inputs) -> None:
+        self._inner.warm(inputs)
+
+    def measure(self, inputs: Inputs) -> Run:
+        run = self._inner.measure(inputs)
+        return replace(run, seconds=run.cpu_seconds)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
 class Sampled:
     """Another contestant with every so-manieth instance only; its times are scaled to all of them."""
 

@@ -8,13 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from vmjit.bench.contestants import Contestant, First, Inputs, Run, Sampled
+from vmjit.bench.contestants import ByCpu, Contestant, First, Inputs, Run, Sampled
 from vmjit.bench.guests import BenchGuest
 from vmjit.bench.results_file import Entry, Ratio, Row
 from vmjit.bench.rounds import Say, choose_repeat, disagreement, run_rounds, time_per_repeat
 from vmjit.bench.spread import Spread, paired_ratio
-
-CLOCKS = ("wall", "cpu")
 
 # What an instance executes at least, about.
 _LANE_INSTRUCTIONS = 500_000
@@ -114,7 +112,7 @@ def measure_row(
 ) -> Row:
     """All contestants with the same inputs, in turns. `seconds`: what a run is to take, about, where `repeat`, how
     often a bundled guest does its work, is not given."""
-    contestants: list[Contestant] = [_sampled(taking) for taking in takings]
+    contestants: list[Contestant] = [_timed(taking, clock) for taking in takings]
     chosen = repeat or 1
     if guest.bundled:
         if not guest.idle:
@@ -130,11 +128,12 @@ def measure_row(
         contestant.warm(inputs)
     say(f"{rounds} rounds")
     runs = run_rounds(contestants, inputs, rounds)
-    return make_row(guest, lanes, chosen, takings, runs, clock, absent)
+    return make_row(guest, lanes, chosen, takings, runs, absent)
 
 
-def _sampled(taking: Taking) -> Contestant:
-    return taking.contestant if taking.every == 1 else Sampled(taking.contestant, taking.every)
+def _timed(taking: Taking, clock: str) -> Contestant:
+    one = ByCpu(taking.contestant) if clock == "cpu" else taking.contestant
+    return one if taking.every == 1 else Sampled(one, taking.every)
 
 
 def _repeat(
@@ -188,12 +187,11 @@ def make_row(
     repeat: int,
     takings: Sequence[Taking],
     runs: Mapping[str, Sequence[Run]],
-    clock: str,
     absent: Mapping[str, str],
 ) -> Row:
     """Put a row together. Where answers differ, nothing is set in relation."""
     problem = disagreement(runs)
-    entries = {taking.name: _entry(taking, runs[taking.name], lanes, clock) for taking in takings}
+    entries = {taking.name: _entry(taking, runs[taking.name], lanes) for taking in takings}
     return {
         "guest": guest.name,
         "isa": guest.isa,
@@ -212,17 +210,17 @@ def make_row(
 def failed_row(guest: BenchGuest, lanes: int, error: Exception) -> Row:
     """A row that could not be measured."""
     said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-    row = make_row(guest, lanes, 1, (), {}, CLOCKS[0], {})
+    row = make_row(guest, lanes, 1, (), {}, {})
     return {**row, "agree": False, "problem": said}
 
 
-def _entry(taking: Taking, runs: Sequence[Run], lanes: int, clock: str) -> Entry:
+def _entry(taking: Taking, runs: Sequence[Run], lanes: int) -> Entry:
     phases = list(dict.fromkeys(name for run in runs for name in run.phases))
     return {
         "kind": taking.kind,
         "what": taking.what,
         "every": runs[0].every,
-        "steady": [run.cpu_seconds if clock == "cpu" else run.seconds for run in runs],
+        "steady": [run.seconds for run in runs],
         "cpu": [run.cpu_seconds for run in runs],
         "instance": [sum(run.phases.values()) / lanes for run in runs if run.phases],
         "fixed": [run.fixed / lanes for run in runs if run.fixed],
