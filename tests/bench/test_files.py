@@ -132,7 +132,9 @@ def test_results_round_trip(session: Results, tmp_path: Path) -> None:
         ({"schema": 99}, "schema 99"),
         ({"rows": [{}]}, "lacks a row's"),
         ({"rows": [3]}, "lacks a row's"),
-        ({"rows": 3}, "lacks"),
+        ({"rows": 3}, "lacks a row's"),
+        ({"machine": {}}, "lacks the machine's cores, cpu"),
+        ({"options": 3}, "lacks the options' clock"),
     ],
 )
 def test_files_that_are_none(session: Results, tmp_path: Path, change: dict[str, object], said: str) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from vmjit.errors import ArgumentError
 
 KIND = "vmjit bench"
+
+# What a file tells of the machine and the options in any case.
+_MACHINE = ("cpu", "cores", "date", "vmjit", "python", "llvm")
+_OPTIONS = ("cores", "rounds", "clock")
 SCHEMA = 1
 
 
@@ -128,16 +132,21 @@ def load(path: Path) -> Results:
 
 def _lacking(data: dict[str, Any]) -> str:
     """The first thing that should be in the file and is not; empty if all is there."""
-    if missing := Results.__required_keys__ - data.keys():
-        return ", ".join(sorted(missing))
-    if not isinstance(data["rows"], list):
-        return "rows"
-    for row in data["rows"]:
-        if not isinstance(row, dict) or (missing := Row.__required_keys__ - row.keys()):
-            return "a row's " + ", ".join(sorted(missing))
-        for name, entry in row["entries"].items():
-            if not isinstance(entry, dict) or (missing := Entry.__required_keys__ - entry.keys()):
-                return f"{name}'s " + ", ".join(sorted(missing))
+    parts: list[tuple[str, Any, Iterable[str]]] = [
+        ("", data, Results.__required_keys__),
+        ("the machine's ", data.get("machine"), _MACHINE),
+        ("the options' ", data.get("options"), _OPTIONS),
+    ]
+    rows = data.get("rows")
+    for row in rows if isinstance(rows, list) else [None]:
+        parts.append(("a row's ", row, Row.__required_keys__))
+        entries = row.get("entries") if isinstance(row, dict) else None
+        for name, entry in entries.items() if isinstance(entries, dict) else [("a row's entry", None)]:
+            parts.append((f"{name}'s ", entry, Entry.__required_keys__))
+    for of, part, keys in parts:
+        missing = sorted(set(keys) - part.keys()) if isinstance(part, dict) else sorted(keys)
+        if missing:
+            return of + ", ".join(missing)
     return ""
 
 

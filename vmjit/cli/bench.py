@@ -121,6 +121,8 @@ def main(arguments: Sequence[str]) -> int:
         _feed(results, options)
     if options.self_check:
         worse |= not _believed(results)
+    if old is not None and not more:
+        raise ArgumentError(f"nothing in {options.compare} can be compared with this")
     return 1 if worse or not all_agree(results) else 0
 
 
@@ -221,7 +223,7 @@ def _measured(plan: Plan, path: str | None) -> Results:
 
 
 def _compared(old: Results | None, new: Results) -> tuple[list[Sheet], bool]:
-    """What there is to show of a comparison, and whether something got worse."""
+    """What there is to show of a comparison, nothing without one, and whether something got worse."""
     if old is None:
         return [], False
     from vmjit.bench.compare import compare, regressions, same_processor
@@ -231,9 +233,7 @@ def _compared(old: Results | None, new: Results) -> tuple[list[Sheet], bool]:
     changes, gone = compare(old, new)
     if not same_processor(old, new):
         remark("the files are of different processors: only what is in relation to a peer is compared")
-    if not changes:
-        raise ArgumentError("the two files have nothing in common that can be compared")
-    return [comparison_sheet(changes, gone)], bool(regressions(changes))
+    return [comparison_sheet(changes, gone)] if changes else [], bool(regressions(changes))
 
 
 def _show(results: Results, more: Sequence[Sheet], *, tables: bool) -> None:
