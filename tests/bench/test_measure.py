@@ -82,10 +82,10 @@ def test_answers_that_differ_leave_no_figures() -> None:
 
 
 def test_one_lie_in_one_round_is_noticed() -> None:
-    """Behind a first run of four instances, turns are three, of which the last is compared."""
+    """Turns are three runs of four instances, of which the last is compared."""
     times = iter(range(1000))
     found = row(
-        Fake("vmjit auto", 1e-3, answer=lambda data: b"lie!" if next(times) == 4 + 12 + 9 else data[:4]),
+        Fake("vmjit auto", 1e-3, answer=lambda data: b"lie!" if next(times) == 12 + 9 else data[:4]),
         Fake("b", 1e-3),
         repeat=2,
     )

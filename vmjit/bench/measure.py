@@ -28,13 +28,15 @@ _LONGEST = 10_000
 @dataclass(frozen=True)
 class Taking:
     """A contestant that takes part: how it is called, `kind` ("vmjit" or "peer"), what it is, whether only `every`
-    so-manieth instance is run; and what its fresh starts took."""
+    so-manieth instance is run; what its fresh starts took. idle: one of its kind for runs without work, where those
+    would change what it does with work; None: itself."""
 
     contestant: Contestant
     kind: str
     what: str
     every: int = 1
     firsts: Sequence[First] = field(default_factory=tuple)
+    idle: Contestant | None = None
 
     @property
     def name(self) -> str:
@@ -49,17 +51,18 @@ class StartApart:
     another contestant's turn, caches hold nothing of this one.
     """
 
-    def __init__(self, inner: Contestant, idle: Inputs, much: Inputs, longer: int) -> None:
+    def __init__(self, inner: Contestant, idle: Contestant, no_work: Inputs, much: Inputs, longer: int) -> None:
         self.name = inner.name
-        self._inner, self._idle, self._much, self._longer = inner, idle, much, longer
+        self._inner, self._idle = inner, idle
+        self._no_work, self._much, self._longer = no_work, much, longer
 
     def warm(self, inputs: Inputs) -> None:
+        self._idle.warm(self._no_work)
         self._inner.warm(inputs)
-        self._inner.measure(self._idle)
 
     def measure(self, inputs: Inputs) -> Run:
-        self._inner.measure(self._idle)
-        idle = self._inner.measure(self._idle)
+        self._idle.measure(self._no_work)
+        idle = self._idle.measure(self._no_work)
         run = self._inner.measure(inputs)
         more = self._inner.measure(self._much) if self._longer > 1 else run
         return replace(
@@ -112,14 +115,14 @@ def measure_row(
 ) -> Row:
     """All contestants with the same inputs, in turns. `seconds`: what a run is to take, about, where `repeat`, how
     often a bundled guest does its work, is not given."""
-    contestants: list[Contestant] = [_timed(taking, clock) for taking in takings]
+    contestants: list[Contestant] = [_timed(taking.contestant, taking.every, clock) for taking in takings]
     chosen = repeat or 1
     if guest.bundled:
         if not guest.idle:
             say("how fast everybody is")
             chosen = repeat or _repeat(guest, lanes, takings, contestants, seconds)
         contestants = [
-            _without_start(guest, lanes, chosen, one, taking.every, seconds)
+            _without_start(guest, lanes, chosen, one, taking, clock, seconds)
             for one, taking in zip(contestants, takings, strict=True)
         ]
     inputs = guest.inputs(lanes, chosen)
@@ -131,9 +134,9 @@ def measure_row(
     return make_row(guest, lanes, chosen, takings, runs, absent)
 
 
-def _timed(taking: Taking, clock: str) -> Contestant:
-    one = ByCpu(taking.contestant) if clock == "cpu" else taking.contestant
-    return one if taking.every == 1 else Sampled(one, taking.every)
+def _timed(one: Contestant, every: int, clock: str) -> Contestant:
+    timed = ByCpu(one) if clock == "cpu" else one
+    return timed if every == 1 else Sampled(timed, every)
 
 
 def _repeat(
@@ -164,21 +167,22 @@ def _repeat(
 
 
 def _without_start(
-    guest: BenchGuest, lanes: int, repeat: int, one: Contestant, every: int, seconds: float
+    guest: BenchGuest, lanes: int, repeat: int, one: Contestant, taking: Taking, clock: str, seconds: float
 ) -> StartApart:
     """With as much work for a sample that it is well above what starts cost, and what those differ by."""
-    idle = guest.inputs(lanes, 0)
+    idle = one if taking.idle is None else _timed(taking.idle, taking.every, clock)
+    no_work = guest.inputs(lanes, 0)
     longer = 1
-    if every > 1 and not guest.idle:
-        one.warm(idle)
-        start = min(one.measure(idle).seconds for _ in range(3))
-        wanted = max(seconds * every, _ABOVE_START * start)
+    if taking.every > 1 and not guest.idle:
+        idle.warm(no_work)
+        start = min(idle.measure(no_work).seconds for _ in range(3))
+        wanted = max(seconds * taking.every, _ABOVE_START * start)
         while longer < _LONGEST:
             work = one.measure(guest.inputs(lanes, repeat * longer)).seconds - start
             if work >= wanted:
                 break
             longer = math.ceil(longer * min(max(wanted / max(work, 1e-9), 2), 8))
-    return StartApart(one, idle, guest.inputs(lanes, repeat * longer), longer)
+    return StartApart(one, idle, no_work, guest.inputs(lanes, repeat * longer), longer)
 
 
 def make_row(

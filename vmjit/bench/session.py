@@ -90,6 +90,8 @@ def _row(plan: Plan, guest: BenchGuest, lanes: int, scratch: Path, say: Say) -> 
             for taking in (*_ours(plan, guest, lanes, scratch, tell), *_peers(plan, guest, lanes, scratch, tell)):
                 takings.append(taking)
                 stack.callback(taking.contestant.close)
+                if taking.idle is not None:
+                    stack.callback(taking.idle.close)
             row = measure_row(
                 guest,
                 lanes,
@@ -129,10 +131,19 @@ def _ours(plan: Plan, guest: BenchGuest, lanes: int, scratch: Path, say: Say) ->
                 firsts.append(one.first(guest.inputs(lanes, 1)))
             threads = len(plan.cores)
             what = f"vmjit's tier {tier} on {device}, {threads} thread{'s' if threads > 1 else ''}"
-            yield Taking(one, "vmjit", what, firsts=firsts)
+            yield Taking(one, "vmjit", what, firsts=firsts, idle=_idle(plan, guest, lanes, device, tier, scratch))
     if plan.twice:
         again = _machine(plan, guest, lanes, plan.devices[0], plan.tiers[0], tempfile.mkdtemp(dir=scratch), " again")
-        yield Taking(again, "peer", "the same once more")
+        idle = _idle(plan, guest, lanes, plan.devices[0], plan.tiers[0], scratch)
+        yield Taking(again, "peer", "the same once more", idle=idle)
+
+
+def _idle(plan: Plan, guest: BenchGuest, lanes: int, device: str, tier: str, scratch: Path) -> RemoteContestant | None:
+    """A machine for runs without work: one that has both takes lanes in groups where they do not pay, and the other way
+    round, since it goes by what it saw last. None for a guest that cannot be told to do no work."""
+    if not guest.bundled:
+        return None
+    return _machine(plan, guest, lanes, device, tier, str(scratch / "idle"), " idle")
 
 
 def _machine(
