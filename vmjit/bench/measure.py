@@ -47,8 +47,10 @@ class StartApart:
     """Another contestant; its seconds are those of the work alone.
 
     What a run with no work costs is measured beside each and taken off. Where the work of a few instances is too short
-    for that, the same with `longer` times the work is measured too. A first run without work is not counted: behind
-    another contestant's turn, caches hold nothing of this one.
+    for that, the same with `longer` times the work is measured too.
+
+    Behind another contestant's turn, caches hold nothing of this one, which costs up to a quarter of a start. Where
+    `idle` is another than `inner`, both meet that; else a first run without work, which is not counted, does.
     """
 
     def __init__(self, inner: Contestant, idle: Contestant, no_work: Inputs, much: Inputs, longer: int) -> None:
@@ -61,7 +63,8 @@ class StartApart:
         self._inner.warm(inputs)
 
     def measure(self, inputs: Inputs) -> Run:
-        self._idle.measure(self._no_work)
+        if self._idle is self._inner:
+            self._idle.measure(self._no_work)
         idle = self._idle.measure(self._no_work)
         run = self._inner.measure(inputs)
         more = self._inner.measure(self._much) if self._longer > 1 else run
