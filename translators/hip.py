@@ -31,6 +31,7 @@ from vmjit.translators.control_flow import go_through_one_head, has_loops_of_sev
 from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.interpreter import TemplateKey
 from vmjit.translators.regions import Region
 from vmjit.translators.registers_in_memory import keep_registers_in_memory
@@ -92,8 +93,15 @@ class HipTarget:
     def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
         return _image(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
 
-    def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
-        return _image(lambda module: emit_region(module, region, registers, windows, name))
+    def compile_region(
+        self,
+        region: Region,
+        registers: RegisterFile,
+        windows: DeviceWindowPlan,
+        name: str,
+        locations: GuestLocations | None = None,
+    ) -> bytes:
+        return _image(lambda module: emit_region(module, region, registers, windows, name, locations))
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         return _image(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
@@ -201,7 +209,14 @@ def _host_pass_builder() -> Any:
     return llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
 
 
-def emit_region(module: Any, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> None:
+def emit_region(
+    module: Any,
+    region: Region,
+    registers: RegisterFile,
+    windows: DeviceWindowPlan,
+    name: str,
+    locations: GuestLocations | None = None,
+) -> None:
     """Define the region as an LLVM function whose registers are in the lane's frame."""
     function = ir.Function(module, REGION_TYPE, name)
     # In the kernel it would cost every lane's registers while another one runs.
@@ -209,7 +224,7 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
         function.attributes.add(attribute)
     b = ir.IRBuilder(function.append_basic_block("entry"))
     # Several iterations in a row take registers that AMD's compilers have too few of, and twice the time to compile.
-    body = DeviceRegion(region, registers, windows, b, function.args, unroll=False)
+    body = DeviceRegion(region, registers, windows, b, function.args, unroll=False, locations=locations)
     rows = {
         cell: b.inttoptr(
             b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.storage.bits))),

@@ -317,10 +317,11 @@ class VectorCompiler:
         entries = list(region.blocks) if assumed is None else region.entries
         code: Any = self._cache.get(key)
         if code is None:
-            windows = self._options.windows
+            options = self._options
 
             def compile_image() -> bytes:
-                return target.compile(emit_simd_region(region, registers, windows, unit, forms).ir)
+                module = emit_simd_region(region, registers, options.windows, unit, forms, counters=options.counters)
+                return target.compile(module.ir)
 
             what = f"the region at {region.entries[0]:#x} for lane groups"
             code = target.load(self._cache.image(key, what, self._statistics.counted(compile_image)), (symbol,))
