@@ -29,6 +29,15 @@ class Effort(Enum):
     FULL = "full"
 
 
+class Passes(Enum):
+    """What is run on LLVM IR before it becomes assembly: all passes; none, as `Effort.QUICK` has it; or what was done
+    already."""
+
+    ALL = "all"
+    NONE = "none"
+    DONE = "done"
+
+
 class CpuTarget:
     """Compiles for the host's CPU. One object a process: `cpu_target()`."""
 
@@ -78,10 +87,13 @@ class CpuTarget:
         with _COMPILE_LOCK:
             return str(self._optimised(text))
 
-    def assembly(self, text: str) -> str:
-        """LLVM IR to the host's assembly, for reading."""
+    def assembly(self, text: str, passes: Passes = Passes.ALL, *, notes: bool = False) -> str:
+        """LLVM IR to the host's assembly, for reading; `notes` has LLVM say what it spills."""
         with _COMPILE_LOCK:
-            return str(self._machine.emit_assembly(self._optimised(text)))
+            module = self._optimised(text) if passes is Passes.ALL else self._parsed(text)
+            machine = self._quick_machine if passes is Passes.NONE else self._machine
+            machine.set_asm_verbosity(notes)
+            return str(machine.emit_assembly(module))
 
     def load(self, image: bytes, symbols: tuple[str, ...]) -> LoadedCode:
         """Link an object file into this process."""

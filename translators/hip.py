@@ -129,6 +129,14 @@ class HipTarget:
         """The images as one module of assembly."""
         return self._emitted(images, lambda machine, module: str(machine.emit_assembly(module)), resources)
 
+    def function_assembly(self, image: bytes) -> str:
+        """One device function as assembly, for reading: as it is compiled beside a kernel, but for what it inlines."""
+        module, machine = self._module([image], _WAVES, keep=True)
+        machine.set_asm_verbosity(True)
+        text = str(machine.emit_assembly(module))
+        machine.set_asm_verbosity(False)  # others share it
+        return text
+
     def object_file(self, images: Sequence[bytes]) -> bytes:
         """The images as one relocatable object."""
         return self._emitted(images, lambda machine, module: bytes(machine.emit_object(module)), resources_of_code)
@@ -144,8 +152,8 @@ class HipTarget:
                 break
         return found
 
-    def _module(self, images: Sequence[bytes], waves: int) -> tuple[Any, Any]:
-        """One optimised module of all images, for so many waves at least.
+    def _module(self, images: Sequence[bytes], waves: int, *, keep: bool = False) -> tuple[Any, Any]:
+        """One optimised module of all images, for so many waves at least. `keep`: functions that no kernel calls too.
 
         A kernel's descriptor says what it and all it calls need of registers and scratch memory, and LLVM knows that
         only of functions in the same module: the interpreter cannot be an object that is compiled once.
@@ -158,7 +166,7 @@ class HipTarget:
                 text = image.decode().replace(_attribute(_WAVES), _attribute(waves))
                 first.link_in(llvm.parse_assembly(header + text))
             for function in first.functions:
-                if not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
+                if not keep and not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
                     function.linkage = "internal"
             first.verify()
         except RuntimeError as error:
@@ -281,6 +289,20 @@ def _kernel(module: Any, name: str) -> tuple[Any, Any, Any]:
         for which in ("workgroup", "workitem")
     )
     return b, kernel.args[0], b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
+
+
+_FUNCTION_RESOURCES = {"VGPRs": "num_vgpr", "SGPRs": "numbered_sgpr", "scratch, bytes": "private_seg_size"}
+"""Words for readers and the symbols of a function's assembly."""
+
+
+def function_resources(assembly: str, function: str) -> dict[str, int]:
+    """What a function's assembly says it needs, by words for readers; less where LLVM does not say."""
+    found = {}
+    for what, symbol in _FUNCTION_RESOURCES.items():
+        number = re.search(rf"^\s*\.set {function}\.{symbol}, (\d+)", assembly, re.MULTILINE)
+        if number:
+            found[what] = int(number[1])
+    return found
 
 
 _RESOURCES = {

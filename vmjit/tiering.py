@@ -123,6 +123,10 @@ class RegionCompiler:
 
             self.vectors = VectorCompiler(self)
 
+    def installed(self, space: CodeSpace) -> list[Region]:
+        """The regions that compiled code of a space stands for, as far as they are remembered."""
+        return [region for region in self.regions.all(space) if space.has_compiled(region.entries[0])]
+
     def note_registers(self, space: CodeSpace, pc: int, registers: Sequence[int]) -> None:
         """Note where a lane's registers led when it came to the block at `pc`, where that is of use."""
         if self.options.windows.paged is not None and pc not in space.seen:

@@ -14,7 +14,7 @@ from vmjit.cli.outputs import prepare_file
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from vmjit.cli.places import CodeSymbols
+    from vmjit.places import CodeSymbols
     from vmjit.profiling import Profile
     from vmjit.source_lines import SourceLines
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         max_instructions=options.max_instructions,
         unwinder=Unwinder(options.program),
     )
-    from vmjit.cli.places import CodeSymbols
+    from vmjit.places import CodeSymbols
 
     shown = _Shown(profile, CodeSymbols(program), SourceLines.of(options.program), options.rows)
     if options.json:

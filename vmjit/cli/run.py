@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmjit.cli.arguments import Parser, integer, seconds
-from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_parser, parse_guest
+from vmjit.cli.guest import add_inputs, add_memory, add_surroundings, guest_parser, parse_guest
 from vmjit.errors import ArgumentError
 from vmjit.stops import Stop
 
@@ -104,13 +104,7 @@ def parser() -> Parser:
         metavar="DIR",
         help="save what each lane wrote as NAME.out and NAME.err, NAME its input's or number",
     )
-    given = made.add_mutually_exclusive_group()
-    add_input(given)
-    given.add_argument(
-        "--inputs",
-        metavar="DIR|FILE.npy",
-        help="one standard input a lane: a folder's files by name (without hidden ones), or the rows of a uint8 array",
-    )
+    add_inputs(made)
     made.add_argument(
         "--dump",
         action="append",

@@ -16,7 +16,7 @@ from vmjit.errors import ArgumentError
 if TYPE_CHECKING:
     import argparse
 
-    from vmjit.cli.places import CodeSymbols
+    from vmjit.places import CodeSymbols
     from vmjit.program import Program
     from vmjit.source_lines import SourceLines
     from vmjit.tracing import Event, TracedCall, TracedInstruction
@@ -65,7 +65,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str]) -> int:
     options = parse_guest(parser(), arguments)
     from vmjit.cli.inputs import read_inputs
-    from vmjit.cli.places import CodeSymbols
+    from vmjit.places import CodeSymbols
     from vmjit.source_lines import SourceLines
     from vmjit.tracing import Tracer
 
@@ -101,7 +101,7 @@ def _output(options: argparse.Namespace) -> Iterator[TextIO]:
 
 def _ranges(program: Program, symbols: CodeSymbols, lines: SourceLines, text: str) -> list[tuple[int, int]]:
     """A function to the next symbol, an instruction, all code of a source line, or PLACE..PLACE."""
-    from vmjit.cli.places import code_address, line_ranges, source_line
+    from vmjit.places import code_address, line_ranges, source_line
 
     if (source := source_line(program, text)) is not None:
         return line_ranges(program, lines, *source)

@@ -58,7 +58,7 @@ class CodeSymbols:
         return f"{address:#x} <{name}>" if name else f"{address:#x}"
 
 
-def code_address(program: Program, place: str) -> int:
+def code_address(program: Program, place: str | int) -> int:
     """The address of a symbol or number where an instruction can start; `ArgumentError` says why not."""
     address = program.address(place)
     if not any(s.executable and s.address <= address < s.end for s in program.segments):
