@@ -150,7 +150,7 @@ def test_instructions_of_linux_programs(cli: Cli) -> None:
     first = cli("trace", path, "--count", 3, "one", stdin=b"12").text.splitlines()
     assert all(LINE.match(line) for line in first)
     entry = vmjit.load(path).entry
-    assert [line.split()[:2] for line in first][0] == ["0", hex(entry)]
+    assert next(line.split()[:2] for line in first) == ["0", hex(entry)]
 
 
 def test_faults_are_told() -> None:
