@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llvmlite import ir
 
-from tests.filetests.machine_counts import DEVICE_WINDOWS
 from tests.filetests.rows import WINDOWS
+from vmjit.decoders.riscv.decoder import Template
 from vmjit.ir import Block
+from vmjit.ir.registers import RegisterFile
 from vmjit.translators import hip
 from vmjit.translators.compile_region import emit_region
-from vmjit.translators.device_region import emit_region_function
+from vmjit.translators.device_region import DeviceWindowPlan, emit_region_function
+from vmjit.translators.interpreter import build_interpreter, template_key
 from vmjit.translators.lane_forms import Form
+from vmjit.translators.region_body import PageWindows, WindowPlan
 from vmjit.translators.regions import Region
 from vmjit.translators.simd_region import emit_simd_region
 from vmjit.translators.vector_unit import VectorUnit
@@ -37,60 +40,96 @@ _METADATA = re.compile(r"^(!\d+) = !{(.*)}$", re.MULTILINE)
 _WAYS_OUT = ("exit", "leave_")
 
 
-def _scalar(block: Block) -> str:
-    made = emit_region(_region(block), block.registers, WINDOWS)
+# Programs for Linux have a heap that grows and mappings, so most accesses ask how far a lane's memory reaches.
+_PAGED = replace(
+    WINDOWS,
+    private_size=0x40000,
+    paged=PageWindows(data_size=0x8000, stack_lo=0x50000, stack_size=0x10000, hull_lo=0x28000, hull_size=0x38000),
+)
+MEMORY = {"segments": WINDOWS, "pages": _PAGED}
+"""What a case's `memory:` may be: all that a lane has is known, or changes by pages, as in programs for Linux."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a case lowers. `template` is its instruction's, if it is one in bytes."""
+
+    block: Block
+    windows: WindowPlan
+    template: Template | None = None
+
+    @property
+    def region(self) -> Region:
+        return Region([self.block.pc], {self.block.pc: self.block})
+
+    @property
+    def registers(self) -> RegisterFile:
+        return self.block.registers
+
+    @property
+    def device_windows(self) -> DeviceWindowPlan:
+        return DeviceWindowPlan(self.windows, private_offset=0, shared_offset=0)
+
+
+def _interpreter(given: Lowered) -> str:
+    assert given.template is not None, "the interpreter has handlers of single instructions"
+    key = template_key(given.template.ops, given.template.terminator)
+    return shown(build_interpreter(given.registers, [key]).ir, "handler0", own_from="")
+
+
+def _scalar(given: Lowered) -> str:
+    made = emit_region(given.region, given.registers, given.windows)
     return shown(made.ir, made.symbol)
 
 
-def _group(assumed: Callable[[Block], dict[int, Form] | None]) -> Callable[[Block], str]:
-    def lowered(block: Block) -> str:
-        made = emit_simd_region(_region(block), block.registers, WINDOWS, _UNIT, assumed(block))
-        return shown(made.ir, made.symbol)
-
-    return lowered
+def _group(given: Lowered, assumed: dict[int, Form] | None) -> str:
+    made = emit_simd_region(given.region, given.registers, given.windows, _UNIT, assumed)
+    return shown(made.ir, made.symbol)
 
 
-def _uniform(block: Block) -> dict[int, Form]:
-    return {i: Form(uniform=True, narrow=False) for i in range(len(block.registers))}
+def _uniform(given: Lowered) -> str:
+    return _group(given, {i: Form(uniform=True, narrow=False) for i in range(len(given.registers))})
 
 
-def _device(block: Block) -> str:
+def _device(given: Lowered) -> str:
     module = ir.Module(name="device")
-    emit_region_function(_region(block), block.registers, DEVICE_WINDOWS, module, "region")
+    emit_region_function(given.region, given.registers, given.device_windows, module, "region")
     return shown(str(module), "region")
 
 
-def _amd(block: Block) -> str:
+def _amd(given: Lowered) -> str:
     module = ir.Module(name="device")
-    hip.emit_region(module, _region(block), block.registers, DEVICE_WINDOWS, "region")
+    hip.emit_region(module, given.region, given.registers, given.device_windows, "region")
     return shown(str(module), "region")
 
 
-def _region(block: Block) -> Region:
-    return Region([block.pc], {block.pc: block})
-
-
-TARGETS: dict[str, Callable[[Block], str]] = {
+TARGETS: dict[str, Callable[[Lowered], str]] = {
+    "interpreter": _interpreter,
     "scalar": _scalar,
-    "group": _group(lambda block: {}),
-    "uniform": _group(_uniform),
-    "masked": _group(lambda block: None),
+    "group": lambda given: _group(given, {}),
+    "uniform": _uniform,
+    "masked": lambda given: _group(given, None),
     "device": _device,
     "amd": _amd,
 }
-"""scalar: one lane on the CPU. group: four lanes in step, each with its own values; uniform: all with the same; masked:
-any of them. device: a lane on NVIDIA's GPUs, the PTX machine and the host device; amd: with registers in memory."""
+"""interpreter: the handler of an instruction. scalar: one lane on the CPU. group: four lanes in step, each with its own
+values; uniform: all with the same; masked: any of them. device: a lane on NVIDIA's GPUs, the PTX machine and the host
+device; amd: with registers in memory."""
 
 
-def shown(module: str, symbol: str) -> str:
-    """The part of a function that is a block's own, in names that do not depend on what is not shown."""
+def shown(module: str, symbol: str, own_from: str = "enough") -> str:
+    """The part of a function that is a block's own, in names that do not depend on what is not shown.
+
+    `own_from` is the label that it begins with, if it does not begin with the function.
+    """
     arguments, blocks = _function(module, symbol)
     head, *_ = blocks
-    first = next(name for name in blocks if _base(name) == "enough")
-    blocks[first] = _paid(blocks[first])
+    first = next(name for name in blocks if _base(name) == own_from) if own_from else head
+    if own_from:
+        blocks[first] = _paid(blocks[first])
     labels = [name for name in blocks if name in _reached(blocks, first)]
     own = [line for name in labels for line in blocks[name]]
-    entry = _used(blocks[head], own)
+    entry = _used(blocks[head], own) if own_from else []
     names = _Names({argument: f"%arg{number}" for number, argument in enumerate(arguments, 1)}, set(blocks))
     lines = [_line(line, names) for line in entry]
     for label in labels:
@@ -131,7 +170,7 @@ def _reached(blocks: dict[str, list[str]], first: str) -> set[str]:
     while asked:
         name = asked.pop()
         text = "\n".join(blocks[name])
-        if name not in found and not name.startswith(_WAYS_OUT) and "  ret " not in text:
+        if name not in found and not name.startswith(_WAYS_OUT) and (name == first or "  ret " not in text):
             found.add(name)
             asked += re.findall(r"label %([\w.$-]+)", text)
     return found

@@ -35,7 +35,7 @@ X86 = ("x86_64-unknown-linux-gnu", "x86-64-v3")
 AARCH64 = ("aarch64-unknown-linux-gnu", "neoverse-n1")
 CUDA, AMD = "sm_90", "gfx942"
 
-DEVICE_WINDOWS = DeviceWindowPlan(WINDOWS, private_offset=0, shared_offset=0)
+_DEVICE_WINDOWS = DeviceWindowPlan(WINDOWS, private_offset=0, shared_offset=0)
 _LABEL = re.compile(r"^([A-Za-z_][\w$]*):")
 _SECTION = re.compile(r"^\s*\.section\s+\.text\.(\w+),", re.MULTILINE)
 _PTX_FUNCTION = re.compile(r"^(?:\.visible )?\.func .*?\b(\w+)\(\n.*?^\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -149,7 +149,7 @@ def _nvidia(rows: Iterable[RowRegion]) -> dict[str, int]:
     target, texts = PtxTarget(CUDA), []
 
     def ptx(regions: Mapping[str, Region], registers: RegisterFile) -> dict[str, int]:
-        of_file = [target.compile_region(r, registers, DEVICE_WINDOWS, n).decode() for n, r in regions.items()]
+        of_file = [target.compile_region(r, registers, _DEVICE_WINDOWS, n).decode() for n, r in regions.items()]
         texts.extend(of_file)
         return {name: n for text in of_file for name, n in instructions_of_ptx(text).items()}
 
@@ -172,7 +172,7 @@ def _cuda() -> dict[str, str]:
 def _amd(regions: Mapping[str, Region], registers: RegisterFile) -> dict[str, int]:
     target = HipTarget(AMD)
     images = [target.compile_kernel(registers, "interpret", list(regions), "run_lanes")]
-    images += [target.compile_region(region, registers, DEVICE_WINDOWS, name) for name, region in regions.items()]
+    images += [target.compile_region(region, registers, _DEVICE_WINDOWS, name) for name, region in regions.items()]
     return instructions_by_label(target.assembly(images))
 
 

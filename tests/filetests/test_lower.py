@@ -13,7 +13,8 @@
       ...
 
 In place of `code:` there may be `block:`, which is IR. Without `targets:` all of `lowered_text.TARGETS` are expected;
-what is shown of each is said there. `pytest --update-golden` rewrites what is expected and prints the difference.
+what is shown of each is said there. The interpreter is a target of single instructions. `memory: pages` is memory as
+programs for Linux have it. `pytest --update-golden` rewrites what is expected and prints the difference.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from pathlib import Path
 import pytest
 
 from tests.filetests.files import case_files, case_id, check_listing, check_texts, decoded, written_block
-from tests.filetests.lowered_text import TARGETS
-from vmjit.cases.case_file import CaseFile, read_case
+from tests.filetests.lowered_text import MEMORY, TARGETS, Lowered
+from vmjit.cases.case_file import CaseFile, decoder_of, read_case
+from vmjit.cases.run_case import code_address, code_bytes
 from vmjit.translators import lowering
 
 LOWER = case_files("lower")
@@ -34,16 +36,23 @@ def targets_of(case: CaseFile) -> list[str]:
     return case.settings["targets"].split(", ") if "targets" in case.settings else list(TARGETS)
 
 
+def lowered(case: CaseFile) -> Lowered:
+    windows = MEMORY[case.settings.get("memory", "segments")]
+    if "block" in case.sections:
+        return Lowered(written_block(case), windows)
+    check_listing(case)
+    decoder, code, start = decoder_of(case.settings["isa"]), code_bytes(case), code_address(case)
+    block = decoded(case)
+    one = len(block.instructions) == 1
+    return Lowered(block, windows, decoder.template(decoder.decode(lambda pc, n: code, start)) if one else None)
+
+
 def check_lower(path: Path, *, update: bool = False) -> str:
     """Hold a lower case against the targets. With `update` what it expects is rewritten; gives the difference."""
     case = read_case(path)
     assert case.settings["test"] == "lower"
-    if "code" in case.sections:
-        check_listing(case)
-        block = decoded(case)
-    else:
-        block = written_block(case)
-    found = {f"expect {target}": TARGETS[target](block) for target in targets_of(case)}
+    given = lowered(case)
+    found = {f"expect {target}": TARGETS[target](given) for target in targets_of(case)}
     difference = check_texts(path, found, update=update)
     expected = {name for name in read_case(path).sections if name.startswith("expect")}
     assert expected == set(found), "other targets are expected than are to be"
