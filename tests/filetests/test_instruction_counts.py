@@ -89,8 +89,9 @@ def test_a_lowering_that_gets_worse_fails(
     rows = [row for row in row_regions(64) if row.name in ("add", "sub")]
     counted = TARGETS[target]
     tools, golden = counted.tools(), open_golden(target, tmp_path)
-    golden.update, golden.tools, golden.values = False, tools, counted.rows(rows)
-    assert complaints(counted.rows(rows), "", golden, tools) == []
+    before = counted.rows(rows)
+    golden.update, golden.tools, golden.values = False, tools, before
+    assert complaints(before, "", golden, tools) == []
     monkeypatch.setitem(lowering.LOWERINGS, "add", _rotated)
     found = complaints(counted.rows(rows), "", golden, tools)
     assert "add got worse" in [text.split(":")[0] for text in found]
