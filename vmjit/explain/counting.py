@@ -25,7 +25,6 @@ from vmjit.machine import Machine
 from vmjit.translators.cpu import LoadedCode, cpu_target
 from vmjit.translators.regions import Region
 
-
 # An odd number by which sequences become numbers (Knuth, MMIX's generator).
 _MIXER = 6364136223846793005
 

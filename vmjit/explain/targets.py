@@ -20,7 +20,7 @@ from vmjit.explain.listings import (
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.text import format_op, format_terminator
 from vmjit.memory_layout import MemoryLayout
-from vmjit.translators.cpu import Passes, cpu_target
+from vmjit.translators.cpu import Effort, cpu_target
 from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.regions import Region
 
@@ -82,11 +82,12 @@ class Subject:
         return GuestLocations(self.region)
 
     @cached_property
-    def optimised(self) -> str:
-        """LLVM IR for one lane, as LLVM's passes leave it."""
+    def scalar(self) -> tuple[str, str]:
+        """LLVM IR for one lane, as LLVM's passes leave it, and its assembly."""
         from vmjit.translators.compile_region import emit_region
 
-        return cpu_target().optimised_ir(emit_region(self.region, self.registers, self.windows, self.locations).ir)
+        made = emit_region(self.region, self.registers, self.windows, self.locations)
+        return cpu_target().readable(made.ir, notes=True)
 
     @cached_property
     def ptx(self) -> str:
@@ -128,14 +129,14 @@ def _emitted(subject: Subject) -> Listing:
 def _llvm(subject: Subject) -> Listing:
     from vmjit.translators.compile_region import REGION_SYMBOL
 
-    lines = llvm_lines(subject.optimised, REGION_SYMBOL, subject.locations)
+    lines = llvm_lines(subject.scalar[0], REGION_SYMBOL, subject.locations)
     return Listing("llvm", "one lane: LLVM IR", tuple(lines))
 
 
 def _scalar(subject: Subject) -> Listing:
     from vmjit.translators.compile_region import REGION_SYMBOL
 
-    return _assembled(subject.optimised, REGION_SYMBOL, subject.locations, "scalar", "one lane", {}, Passes.DONE)
+    return _assembled(subject.scalar[1], REGION_SYMBOL, subject.locations, "scalar", "one lane", {})
 
 
 def _quick(subject: Subject) -> Listing:
@@ -143,7 +144,8 @@ def _quick(subject: Subject) -> Listing:
     from vmjit.translators.compile_region import REGION_SYMBOL
 
     made = emit_quick_region(subject.region, subject.registers, subject.windows, subject.locations)
-    return _assembled(made.ir, REGION_SYMBOL, subject.locations, "quick", "one lane, first code", {}, Passes.NONE)
+    text = cpu_target().assembly(made.ir, Effort.QUICK, notes=True)
+    return _assembled(text, REGION_SYMBOL, subject.locations, "quick", "one lane, first code", {})
 
 
 def _simd(subject: Subject) -> Listing:
@@ -175,7 +177,8 @@ def _vectors(subject: Subject, assumed: Assumed | None, name: str, what: str, fa
     forms = None if assumed is None else assumed_forms(registers, assumed.uniform, assumed.narrow)
     locations = GuestLocations(subject.group_region)
     made = emit_simd_region(subject.group_region, registers, subject.windows, unit, forms, locations)
-    return _assembled(made.ir, made.symbol, locations, name, f"SIMD, {what} of {unit.lanes}", facts)
+    text = cpu_target().assembly(made.ir, notes=True)
+    return _assembled(text, made.symbol, locations, name, f"SIMD, {what} of {unit.lanes}", facts)
 
 
 def _assembled(
@@ -185,10 +188,9 @@ def _assembled(
     name: str,
     what: str,
     facts: dict[str, int | str],
-    passes: Passes = Passes.ALL,
 ) -> Listing:
     target = cpu_target()
-    lines = tuple(assembly_lines(target.assembly(text, passes, notes=True), symbol, locations))
+    lines = tuple(assembly_lines(text, symbol, locations))
     machine = target.triple.partition("-")[0]
     if machine == "x86_64":
         facts |= _x86_registers(lines)
