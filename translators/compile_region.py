@@ -158,11 +158,10 @@ class RegionEmitter(RegionBody):
             return self.return_points.get(pc, [])
         return super().indirect_goals(pc)
 
-    def entered(self, pc: int) -> None:
+    def completed(self, pc: int) -> None:
         if self.counters is not None:
-            add_to_counter(
-                self.builder, self.counters.address(self.region.blocks[pc], Counter.ALONE), ir.Constant(I64, 1)
-            )
+            address = self.counters.address(self.region.blocks[pc], Counter.ALONE)
+            add_to_counter(self.builder, address, ir.Constant(I64, 1))
 
     def record_size(self, record: Value) -> Value:
         return self.builder.zext(load_field(self.builder, record, RECORD_SIZE, I32), I64)

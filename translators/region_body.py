@@ -135,8 +135,8 @@ class RegionBody:
         if self.locations is not None:
             self.locations.at(self.builder, pc)
 
-    def entered(self, pc: int) -> None:
-        """Emit what is to be done each time that block `pc` runs."""
+    def completed(self, pc: int) -> None:
+        """Emit what is to be done each time that block `pc` ran, but for its terminator."""
 
     def indirect_goals(self, pc: int) -> list[int]:
         """Blocks of the region that the computed jump at the end of block `pc` is compared with."""
@@ -198,7 +198,6 @@ class RegionBody:
             b.position_at_end(enough)
         size = len(block.instructions)
         b.store(b.sub(remaining, ir.Constant(I64, size)), self.remaining)
-        self.entered(pc)
         context = self.context(pc, size)
         temps = Temps(context)
         for number, instruction in enumerate(block.instructions):
@@ -206,6 +205,7 @@ class RegionBody:
             self.locate(instruction.pc)
             temps = Temps(context)
             temps.run(instruction.ops)
+        self.completed(pc)
         self._emit_terminator(pc, block, temps, size)
         self.locate(None)
 

@@ -289,8 +289,8 @@ class SimdRegion:
             self._leave(ir.Constant(I64, pc), GROUP_INTERPRET)
             b.position_at_end(enough)
         b.store(b.sub(remaining, ir.Constant(I64, self.size)), self.remaining)
-        self._count(pc)
         self._emit_instructions(block.instructions)
+        self._count(pc)
         self._emit_terminator()
         self._locate(None)
 
@@ -529,9 +529,9 @@ class SimdRegion:
         b.store(b.sub(b.load(self.remaining, typ=I64), ir.Constant(I64, self.size)), self.remaining)
         skipped = b.select(mine, self.lanes.number(32, 0), self.lanes.number(32, self.size))
         b.store(b.add(b.load(self.lag, typ=self.lanes.type(32)), skipped), self.lag)
-        self._count(self.pc)
         returns = block.terminator.name == "indirect"
         self._emit_instructions(block.instructions[:-1] if returns else block.instructions)
+        self._count(self.pc)
         condition: Value | None = None
         if block.terminator.name == "branch":
             condition = self.vector(self.operand(block.terminator.args[0]))

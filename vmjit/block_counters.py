@@ -1,4 +1,4 @@
-"""How often compiled code entered each block, counted by the code itself: for looking at translations, not for running.
+"""How often compiled code ran each block, counted by the code itself: for looking at translations, not for running.
 
 A machine whose code counts has a cache of its own, in memory only.
 """
@@ -18,8 +18,8 @@ _ROWS = 1024
 
 
 class Counter(IntEnum):
-    """What is counted of a block: a lane alone entering it; groups entering it in SIMD registers, and lanes that took
-    part."""
+    """What is counted of a block: a lane alone running it to its end; groups doing so in SIMD registers, and lanes that
+    took part."""
 
     ALONE = 0
     GROUPS = 1
@@ -28,8 +28,8 @@ class Counter(IntEnum):
 
 @dataclass(frozen=True)
 class BlockCount:
-    """Of one block: lanes that entered it alone in compiled code, groups that did in SIMD registers, and lanes that
-    took part in these."""
+    """Of one block: how often lanes ran it alone in compiled code, how often groups did in SIMD registers, and lanes
+    that took part in these."""
 
     alone: int = 0
     groups: int = 0
@@ -39,7 +39,8 @@ class BlockCount:
 class BlockCounters:
     """Counters by block, at addresses that compiled code knows. Safe for several threads.
 
-    Blocks of different regions overlap; each is counted for itself, by its first and its last instruction.
+    Blocks of different regions overlap; each is counted for itself, by its first and its last instruction that code
+    executes: system calls and what stops a lane are left to the interpreter.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,10 @@ class BlockCounters:
 
     def address(self, block: Block, counter: Counter) -> int:
         """The host address of a 64-bit number that stays while this object does."""
-        key = (block.pc, block.instructions[-1].pc)
+        leaves = block.terminator.name not in ("jump", "branch", "indirect")
+        key = (block.pc, block.instructions[-2 if leaves and len(block.instructions) > 1 else -1].pc)
+        if leaves and len(block.instructions) == 1:
+            key = (block.pc, block.pc - 1)  # nothing
         with self._lock:
             if key not in self._rows:
                 place = len(self._rows) % _ROWS

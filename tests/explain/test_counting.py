@@ -10,8 +10,12 @@ import pytest
 import vmjit
 from tests.cli.conftest import guest
 from tests.differential.asm import encode
+from vmjit.compile_thread import COMPILE_THREAD
+from vmjit.explain.counting import count_run, counted_machine
 from vmjit.explain.explanation import explain
 from vmjit.machine import Machine
+from vmjit.static_code import StaticCode
+from vmjit.translators.vector_unit import vector_unit
 from vmjit.vector_tier import ALWAYS
 
 BASE = 0x1000
@@ -30,7 +34,7 @@ def stepped(machine: Machine) -> list[Counter[int]]:
             return found
 
 
-def sums_program() -> vmjit.Program:
+def sums_program(base: int = BASE) -> vmjit.Program:
     """a0 += 1 for a1 down to 0; every other step of odd lanes takes a way round. a1 comes from the lane's number."""
     words = [
         encode("addi", rd=10, rs1=0, imm=0),
@@ -42,7 +46,7 @@ def sums_program() -> vmjit.Program:
         encode("blt", rs1=0, rs2=11, imm=-20),
         encode("ebreak"),
     ]
-    return vmjit.Program.from_bytes(b"".join(words), "rv64im", BASE)
+    return vmjit.Program.from_bytes(b"".join(words), "rv64im", base)
 
 
 def summing(tier: str, lanes: int = 32) -> Machine:
@@ -79,27 +83,32 @@ def test_every_execution_is_counted(tier: str) -> None:
     assert (beq.always, beq.never, beq.sometimes) == (16, 16, 0)
     assert beq.parts
     assert blt.sometimes == 32
-    assert blt.ways == 3  # 4000 or 4001, 4002 or 4003, 4004 or 4005
+    assert blt.ways == 4  # 2,000 to 2,003 steps
 
 
 def test_groups_count_the_lanes_that_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmjit.cpu_engine.POLICIES", {"auto": ALWAYS, "simd": ALWAYS})
-    lanes = vmjit.Machine(sums_program(), 1, "cpu").lanes * 64
+    lanes, steps = 64, 100_000
 
     def make(tier: str) -> Machine:
         machine = Machine(sums_program(), lanes, "cpu", tier, memory="4KiB")
-        machine.registers["a1"] = np.arange(lanes, dtype=np.uint64) % 2 + 4_000_000
+        machine.registers["a1"] = np.arange(lanes, dtype=np.uint64) % 2 + 1_000_000
         return machine
 
-    explanation = explain(
-        sums_program(), BASE + 4, targets=["simd"], make=make, tier="simd", max_instructions=2_000_000
-    )
-    counts = explanation.counts
-    assert counts is not None
+    machine, counters = counted_machine(make, "simd")
+    tiers = Counter[str]()
+    for _ in range(20):
+        tiers.update(machine.run(steps).tiers)
+        COMPILE_THREAD.wait(30)
+    region = StaticCode(sums_program()).region(BASE + 4)
+    assert region is not None
+    counts = count_run((machine, counters), tiers, make, region, 20 * steps)
     odd, all_ = counts.instructions[BASE + 12], counts.instructions[BASE + 4]
     assert all_.grouped > 0.5 * all_.total
     assert all_.active is not None
-    assert odd.active == pytest.approx(all_.active / 2, rel=0.01)
+    half = vector_unit().lanes / 2
+    assert odd.active == half
+    assert half <= all_.active <= 2 * half
     assert odd.lanes == lanes // 2
     assert sum(c.grouped for c in counts.instructions.values()) == pytest.approx(counts.tiers["simd"], rel=1e-3)
 
@@ -124,15 +133,24 @@ def test_a_program_with_calls(isa: str) -> None:
         if not (stop == vmjit.Stop.BUDGET).any():
             break
     for pc, count in counts.instructions.items():
-        assert count.total == found[0][pc] + found[1][pc], hex(pc)
+        ran = found[0][pc] + found[1][pc]
+        assert ran <= count.total <= ran + 2, hex(pc)  # the budget may end in a block, of each lane
 
 
 def test_counting_leaves_nothing_in_the_cache() -> None:
     """Code that counts is of no use to others."""
     from vmjit.cache import process_cache
 
+    explain(sums_program(), BASE + 4, targets=["ir"], make=summing, tier="scalar")  # has the interpreter compiled
     before = {path for _, _, path in process_cache().disk.files()}
-    explain(sums_program(), BASE + 4, targets=["ir"], make=summing, tier="scalar")
+
+    def elsewhere(tier: str) -> Machine:
+        machine = Machine(sums_program(2 * BASE), 32, "cpu", tier, memory="4KiB")
+        machine.registers["a1"] = 4000
+        return machine
+
+    counts = explain(sums_program(2 * BASE), 2 * BASE + 4, targets=["ir"], make=elsewhere, tier="scalar").counts
+    assert counts is not None
+    assert counts.instructions[2 * BASE + 4].alone > 10_000
     after = {path for _, _, path in process_cache().disk.files()}
-    regions = [path for path in after - before if path.stat().st_size > 4096]
-    assert not regions
+    assert not [path for path in after - before if b"ELF" in path.read_bytes()]

@@ -78,7 +78,7 @@ def test_each_line_belongs_to_its_instruction(isa: str) -> None:
     signs = {
         "emitted": (" xor i", ("xor",)),
         "llvm": (" xor i", ("xor",)),
-        "scalar": ("xorl", ("xor",)),
+        "scalar": ("xor", ("xor",)),
         "simd": ("vpxor", ("xor",)),
         "ptx": ("xor.b", ("xor",)),
         "amdgcn": ("v_xor_b32", ("xor",)),

@@ -32,7 +32,8 @@ _MIXER = 6364136223846793005
 @dataclass(frozen=True)
 class InstructionCount:
     """Of one instruction, all lanes together: how often it ran alone in compiled code, in SIMD registers (with how many
-    groups) and in the interpreter. lanes: how many lanes ever ran it."""
+    groups) and in the interpreter, or so that compiled code left in the midst of the block. lanes: how many lanes ever
+    ran it. A block in which the run ended counts as a whole."""
 
     alone: int
     grouped: int
