@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     import vmjit
     from vmjit.cli.dumps import check_dumps, parse_dump
     from vmjit.cli.inputs import give_inputs, read_inputs
-    from vmjit.cli.outputs import prepare_folder, save_outputs
+    from vmjit.cli.outputs import prepare_folder, recorded, save_outputs
     from vmjit.cli.progress import run_with_progress
     from vmjit.cli.report import Report
 
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.gdb is not None and not _debugged(machine, options.gdb):
         result = machine.run(0)
     else:
-        with _recorded(options.timeline):
+        with recorded(options.timeline):
             result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
     for dump in dumps:
@@ -185,21 +185,6 @@ def main(arguments: Sequence[str]) -> int:
         save_outputs(folder, result, inputs.names)
     _show(report, as_json=options.json, saved=folder is not None)
     return _status(report)
-
-
-@contextlib.contextmanager
-def _recorded(path: str | None) -> Iterator[None]:
-    """Save what happens meanwhile to a file, if there is to be one."""
-    if path is None:
-        yield
-        return
-    from vmjit.cli.outputs import prepare_file
-    from vmjit.timeline import recording
-
-    prepare_file(path)
-    with recording() as timeline:
-        yield
-    timeline.save(path)
 
 
 def _debugged(machine: Machine, port: int) -> bool:

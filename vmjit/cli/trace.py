@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import vmjit
 from vmjit.cli.arguments import Parser, integer, positive
 from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_machine, guest_parser, parse_guest
+from vmjit.cli.outputs import recorded
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vmjit.places import CodeSymbols
     from vmjit.program import Program
     from vmjit.source_lines import SourceLines
+    from vmjit.timeline import Timeline
     from vmjit.tracing import Event, TracedCall, TracedInstruction
 
 _DESCRIPTION = """\
@@ -51,6 +53,12 @@ def parser() -> Parser:
     made.add_argument("--first", type=integer, default=0, metavar="K", help="leave out the first K lines")
     made.add_argument("--count", type=positive, metavar="N", help="end after N lines")
     made.add_argument("--json", action="store_true", help="print a JSON object a line")
+    made.add_argument(
+        "--timeline",
+        metavar="FILE",
+        help="save what is traced beside passes, calls, compilations and stops over time, a line a lane, for Perfetto "
+        "(ui.perfetto.dev) or chrome://tracing",
+    )
     made.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
     made.add_argument(
         "--tier", default="auto", metavar="auto|interpreter|scalar|simd", help="what runs what is not traced (auto)"
@@ -75,8 +83,10 @@ def main(arguments: Sequence[str]) -> int:
     if not options.at and not options.calls:
         ranges = [(s.address, s.end) for s in program.segments if s.executable]
     machine = guest_machine(options, program, read_inputs(options.input, None), tier=options.tier)
-    with _output(options) as file:
+    with _output(options) as file, recorded(options.timeline) as timeline:
         write = _written(file, symbols, lines, as_json=options.json, lanes=options.lanes)
+        if timeline is not None:
+            write = _also_on(timeline, symbols, write)
         tracer = Tracer(
             machine,
             write,
@@ -88,6 +98,20 @@ def main(arguments: Sequence[str]) -> int:
         )
         tracer.run(options.max_instructions)
     return 0
+
+
+def _also_on(timeline: Timeline, symbols: CodeSymbols, write: Callable[[Event], None]) -> Callable[[Event], None]:
+    from vmjit.tracing import TracedCall
+
+    def note(event: Event) -> None:
+        write(event)
+        if isinstance(event, TracedCall):
+            timeline.lane_event(event.lane, _call_line(event), retired=event.retired)
+        else:
+            place = symbols.place(event.pc)
+            timeline.lane_event(event.lane, event.text, retired=event.retired, at=place, **event.registers)
+
+    return note
 
 
 @contextlib.contextmanager
