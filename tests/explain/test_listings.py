@@ -23,7 +23,7 @@ GPU_FUNCTION = "vmjit_region"
 
 
 def codes(listing: Listing) -> list[str]:
-    return [re.sub(r"\s*# \S+ (Folded )?(Spill|Reload)$", "", line.text).strip() for line in listing.lines]
+    return [re.sub(r"\s*(#|;|//) \S+ (Folded )?(Spill|Reload)$", "", line.text).strip() for line in listing.lines]
 
 
 def unlocated(subject: Subject, name: str) -> list[str]:
@@ -36,12 +36,12 @@ def unlocated(subject: Subject, name: str) -> list[str]:
         if name == "llvm":
             return [line.text.strip() for line in llvm_lines(cpu.optimised_ir(text), REGION_SYMBOL, locations)]
         assembly = cpu.assembly(text, Effort.QUICK if name == "quick" else Effort.FULL)
-        return [line.text.strip() for line in assembly_lines(assembly, REGION_SYMBOL, locations)]
+        return [line.text.strip() for line in assembly_lines(assembly, REGION_SYMBOL, locations, cpu.triple)]
     if name in ("simd", "masked"):
         forms = assumed_forms(subject.registers, subject.assumed.uniform, 0) if name == "simd" else None
         unit = vector_unit()
         made = emit_simd_region(subject.group_region, subject.registers, subject.windows, unit, forms)
-        return [line.text.strip() for line in assembly_lines(cpu.assembly(made.ir), made.symbol, locations)]
+        return [line.text.strip() for line in assembly_lines(cpu.assembly(made.ir), made.symbol, locations, cpu.triple)]
     if name == "ptx":
         target = PtxTarget("sm_90")
         text = target.compile_region(subject.region, subject.registers, subject.device_windows, GPU_FUNCTION).decode()
@@ -50,7 +50,9 @@ def unlocated(subject: Subject, name: str) -> list[str]:
     assert name == "amdgcn"
     amd = hip.HipTarget("gfx942")
     image = amd.compile_region(subject.region, subject.registers, subject.device_windows, GPU_FUNCTION)
-    return [line.text.strip() for line in assembly_lines(amd.function_assembly(image), GPU_FUNCTION, locations)]
+    return [
+        line.text.strip() for line in assembly_lines(amd.function_assembly(image), GPU_FUNCTION, locations, hip.TRIPLE)
+    ]
 
 
 def without_numbers(lines: list[str]) -> list[str]:

@@ -68,32 +68,36 @@ def llvm_lines(text: str, function: str, locations: GuestLocations) -> Iterator[
 
 
 _LOC = re.compile(r"\s*\.loc\s+\d+\s+(\d+)")
-_LABEL = re.compile(r"^[\w.$]+:")
-_SPILL = re.compile(r"[#;]\s*(.*(?:Spill|Reload))")
-_COMMENT = re.compile(r"\s*(?:#|;|//).*$")
+_LABEL = re.compile(r"[\w.$]+:")
+_SPILL = re.compile(r"\S*[- ](?:byte|Folded) (?:Folded )?(?:Spill|Reload)")
+
+# How comments begin, by the architecture in a target's triple; elsewhere as on x86.
+_COMMENTS = {"amdgcn": ";", "aarch64": "//", "arm64": "//"}
 
 
-def assembly_lines(text: str, function: str, locations: GuestLocations) -> Iterator[Line]:
-    """The body of a function in LLVM's assembly of any target."""
+def assembly_lines(text: str, function: str, locations: GuestLocations, triple: str) -> Iterator[Line]:
+    """The body of a function in LLVM's assembly; of its comments, those that tell of spilled registers stay."""
+    comment = _COMMENTS.get(triple.partition("-")[0], "#")
     pc: int | None = None
     lines = iter(text.splitlines())
+    head, end = f"{function}:", ".Lfunc_end"
     for line in lines:
-        if line.startswith(f"{function}:"):
+        if line.startswith(head):
             break
     for line in lines:
-        if line.startswith(".Lfunc_end"):
+        if line.startswith("\t."):
+            if found := _LOC.match(line):
+                pc = locations.pc_of(int(found[1]))
+            continue
+        if line.startswith("\t"):
+            code, _, remark = line.partition(comment)
+            if code := code.strip():
+                spill = _SPILL.search(remark) if remark else None
+                yield Line("  " + code.replace("\t", " ") + (f"  {comment} {spill[0]}" if spill else ""), pc)
+        elif line.startswith(end):
             return
-        if found := _LOC.match(line):
-            pc = locations.pc_of(int(found[1]))
-            continue
-        if _LABEL.match(line):
-            if not line.startswith((".Ltmp", ".Lfunc_begin")):
-                yield Line(line.partition(":")[0] + ":", pc, instruction=False)
-            continue
-        spill = _SPILL.search(line)
-        code = _COMMENT.sub("", line).strip()
-        if code and not code.startswith("."):
-            yield Line("  " + code.replace("\t", " ") + (f"  # {spill[1]}" if spill else ""), pc)
+        elif (label := _LABEL.match(line)) and not line.startswith((".Ltmp", ".Lfunc_begin")):
+            yield Line(label[0], pc, instruction=False)
 
 
 _PTX_SKIPPED = re.compile(r"\s*(?:\.(?!loc)|[{}()]|//|$)")

@@ -190,7 +190,7 @@ def _assembled(
     facts: dict[str, int | str],
 ) -> Listing:
     target = cpu_target()
-    lines = tuple(assembly_lines(text, symbol, locations))
+    lines = tuple(assembly_lines(text, symbol, locations, target.triple))
     machine = target.triple.partition("-")[0]
     if machine == "x86_64":
         facts |= _x86_registers(lines)
@@ -247,7 +247,7 @@ def _amdgcn(subject: Subject) -> Listing:
         subject.region, subject.registers, subject.device_windows, _FUNCTION, subject.locations
     )
     text = target.function_assembly(image)
-    lines = tuple(assembly_lines(text, _FUNCTION, subject.locations))
+    lines = tuple(assembly_lines(text, _FUNCTION, subject.locations, hip.TRIPLE))
     facts: dict[str, int | str] = dict(hip.function_resources(text, _FUNCTION))
     return Listing("amdgcn", f"a work item: AMDGCN ({subject.amd})", lines, facts)
 
