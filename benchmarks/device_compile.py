@@ -19,11 +19,11 @@ import vmjit
 from benchmarks.contestants import QEMU
 from benchmarks.guests.build import BENCHMARKS
 from vmjit.bench.guests import elf_path
-from vmjit.cli.translate import _code_space
 from vmjit.decoders.riscv import parse_isa, registers_of
 from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
 from vmjit.devices.interface import DeviceTarget
 from vmjit.memory_layout import parse_size, plan_memory
+from vmjit.static_code import StaticCode
 from vmjit.tiering import INLINE_BEFORE_RUNNING
 from vmjit.translators.cuda import CudaTarget
 from vmjit.translators.cuda_tools import assemble
@@ -51,7 +51,7 @@ class Compiled:
 def regions_of(guest: str, isa: str, memory: str = "1MiB") -> tuple[list[Region], DeviceWindowPlan]:
     """The regions of everything that a guest's first instruction leads to along static edges, and its windows."""
     program = vmjit.load(elf_path(guest, isa))
-    space = _code_space(program)
+    space = StaticCode(program)
     found: dict[int, Region] = {}
     todo = [program.entry]
     while todo:

@@ -7,7 +7,7 @@ from typing import Any
 from llvmlite import ir
 
 from vmjit.kernels.layout import RECORD_HANDLER, RECORD_SIZE, SLOT_BYTES, Frame
-from vmjit.kernels.text_builder import Function, TextBuilder
+from vmjit.kernels.text_builder import Function, LocatedTextBuilder, TextBuilder
 
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 PTR = ir.PointerType()
@@ -36,6 +36,12 @@ def store_field(b: Builder, base: Value, offset: int, value: Value) -> None:
     b.store(value, field_pointer(b, base, offset), align=type_size(value.type))
 
 
+def add_to_counter(b: Builder, address: int, more: Value) -> None:
+    """Add to a 64-bit number at a host address, which other threads add to as well."""
+    place = b.inttoptr(ir.Constant(I64, address), PTR)
+    b.atomic_rmw("add", place, more, "monotonic")
+
+
 def type_size(type_: Any) -> int:
     return 8 if isinstance(type_, ir.PointerType) else max(type_.width // 8, 1)
 
@@ -59,14 +65,18 @@ def assume(b: Builder, condition: Value) -> None:
 
 
 class Handler:
-    """A function of the handlers' convention: (frame, ip, remaining, window base, window lo, window limit)."""
+    """A function of the handlers' convention: (frame, ip, remaining, window base, window lo, window limit).
 
-    def __init__(self, module: Any, name: str, xlen: Any, *, linkage: str = "internal") -> None:
+    `located`: whether its instructions get debug locations.
+    """
+
+    def __init__(self, module: Any, name: str, xlen: Any, *, linkage: str = "internal", located: bool = False) -> None:
         self.function = Function(module, handler_type(xlen), name)
         self.function.calling_convention = HANDLER_CONVENTION
         self.function.linkage = linkage
         self.function.attributes.add("nounwind")
-        self.builder: Builder = TextBuilder(self.function.append_basic_block("entry"))
+        entry = self.function.append_basic_block("entry")
+        self.builder: Builder = LocatedTextBuilder(entry) if located else TextBuilder(entry)
         self.frame, self.ip, self.remaining, self.base, self.lo, self.limit = self.function.args
 
     def advance(self) -> None:

@@ -336,3 +336,28 @@ class TextBuilder:
 
     def unreachable(self) -> None:
         self._terminate("unreachable")
+
+
+class _Located:
+    """An instruction with its debug location."""
+
+    def __init__(self, line: Any, location: Any) -> None:
+        self._line = line
+        self._location = location
+
+    def __str__(self) -> str:
+        return f"{self._line}, !dbg {self._location.get_reference()}"
+
+
+class LocatedTextBuilder(TextBuilder):
+    """A builder whose instructions have the debug location `debug_metadata`, as llvmlite's own has it; None: none."""
+
+    debug_metadata: Any = None
+
+    def _append(self, line: Any) -> None:
+        super()._append(line if self.debug_metadata is None else _Located(line, self.debug_metadata))
+
+    def _value(self, type_: Any, text: str) -> Value:
+        reference = f"%v{self._serial()}"
+        self._append(f"{reference} = {text}")
+        return Value(type_, reference)

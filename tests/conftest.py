@@ -28,7 +28,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update-golden", action="store_true", help="rewrite the expected IR in *.test files; prints the differences"
+        "--update-golden",
+        action="store_true",
+        help="rewrite the expected IR in *.test files and pinned measurements; prints the differences",
     )
     parser.addoption("--gpu-device", default="cuda", help="the device of tests/gpu: cuda, cuda:1, ptx")
 

@@ -6,10 +6,12 @@ stay in the lane's frame: there is little text, no pass has anything to do, and 
 
 from __future__ import annotations
 
+from vmjit.block_counters import BlockCounters
 from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.emit import Value, load_field, store_field
 from vmjit.kernels.layout import register_offset
 from vmjit.translators.compile_region import RegionEmitter, RegionModule
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.region_body import RegionBody, WindowPlan
 from vmjit.translators.regions import Region
 
@@ -33,6 +35,12 @@ class _QuickEmitter(RegionEmitter):
         return frozenset()
 
 
-def emit_quick_region(region: Region, registers: RegisterFile, windows: WindowPlan) -> RegionModule:
-    """Lower a region to LLVM IR for `Effort.QUICK`."""
-    return _QuickEmitter(region, registers, windows).emit()
+def emit_quick_region(
+    region: Region,
+    registers: RegisterFile,
+    windows: WindowPlan,
+    locations: GuestLocations | None = None,
+    counters: BlockCounters | None = None,
+) -> RegionModule:
+    """Lower a region to LLVM IR for `Effort.QUICK`, as `emit_region`."""
+    return _QuickEmitter(region, registers, windows, locations, counters).emit()

@@ -8,6 +8,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.block_counters import BlockCounters, Counter
 from vmjit.ir.block import Block
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import Type
@@ -19,6 +20,7 @@ from vmjit.kernels.emit import (
     Callee,
     Handler,
     Value,
+    add_to_counter,
     assume_rare,
     element,
     field_pointer,
@@ -38,6 +40,7 @@ from vmjit.translators.access_groups import AccessGroup, access_groups
 from vmjit.translators.compile_counted_loop import LoopWithoutChecks
 from vmjit.translators.counted_loops import CountedLoop, counted_loops
 from vmjit.translators.exact_floats import EXACT_FLOAT_TYPE
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.lowering import Temps, constant, int_type
 from vmjit.translators.memory_ways import MemoryWays
 from vmjit.translators.pointer_origins import PointerOrigins, origin_of
@@ -61,10 +64,24 @@ class RegionEmitter(RegionBody):
     optimised = True
     """Whether LLVM's passes are run on it."""
 
-    def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan) -> None:
+    def __init__(
+        self,
+        region: Region,
+        registers: RegisterFile,
+        windows: WindowPlan,
+        locations: GuestLocations | None = None,
+        counters: BlockCounters | None = None,
+    ) -> None:
+        self.counters = counters
         self.module = ir.Module(name="region")
-        self.handler = Handler(self.module, REGION_SYMBOL, int_type(registers.type.bits), linkage="external")
-        super().__init__(region, registers, windows, self.handler.builder)
+        self.handler = Handler(
+            self.module,
+            REGION_SYMBOL,
+            int_type(registers.type.bits),
+            linkage="external",
+            located=locations is not None,
+        )
+        super().__init__(region, registers, windows, self.handler.builder, locations)
         self.links = {pc: i for i, pc in enumerate(region.link_targets())}
         self.exits: dict[Any, Any] = {}
         self.leaving: _BlockExit | None = None
@@ -140,6 +157,11 @@ class RegionEmitter(RegionBody):
         if self.region.blocks[pc].terminator.data == "return":
             return self.return_points.get(pc, [])
         return super().indirect_goals(pc)
+
+    def completed(self, pc: int) -> None:
+        if self.counters is not None:
+            address = self.counters.address(self.region.blocks[pc], Counter.ALONE)
+            add_to_counter(self.builder, address, ir.Constant(I64, 1))
 
     def record_size(self, record: Value) -> Value:
         return self.builder.zext(load_field(self.builder, record, RECORD_SIZE, I32), I64)
@@ -427,6 +449,12 @@ class _CpuRegionContext(RegionContext):
         return value if type_.bits == 64 else b.trunc(value, int_type(type_.bits))
 
 
-def emit_region(region: Region, registers: RegisterFile, windows: WindowPlan) -> RegionModule:
-    """Lower a region to LLVM IR."""
-    return RegionEmitter(region, registers, windows).emit()
+def emit_region(
+    region: Region,
+    registers: RegisterFile,
+    windows: WindowPlan,
+    locations: GuestLocations | None = None,
+    counters: BlockCounters | None = None,
+) -> RegionModule:
+    """Lower a region to LLVM IR, with debug locations and counters of its blocks if there are any."""
+    return RegionEmitter(region, registers, windows, locations, counters).emit()

@@ -1,4 +1,4 @@
-"""The CPU target: LLVM IR to machine code of this host, and machine code to callable addresses."""
+"""The CPU target: LLVM IR to machine code of this host or another CPU, and machine code to callable addresses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from vmjit.errors import CompileError
+from vmjit.errors import ArgumentError, CompileError
 
 # llvmlite serialises its calls; this lock keeps the several calls of one compilation together.
 _COMPILE_LOCK = threading.Lock()
@@ -29,23 +29,25 @@ class Effort(Enum):
     FULL = "full"
 
 
-class CpuTarget:
-    """Compiles for the host's CPU. One object a process: `cpu_target()`."""
+class CpuCompiler:
+    """Compiles for one CPU, by LLVM's names of it and of its features; what it compiles is not loaded."""
 
-    def __init__(self) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        self.triple: str = llvm.get_default_triple()
-        self.cpu: str = llvm.get_host_cpu_name()
-        self.features: str = llvm.get_host_cpu_features().flatten() + _tuning(self.cpu)
+    def __init__(self, triple: str, cpu: str, features: str) -> None:
+        self.triple, self.cpu, self.features = triple, cpu, features
         self._machine = self._new_machine()
         self._quick_machine = self._new_machine(opt=0)
-        # JITLink puts an object's sections side by side. The older linker lets the system choose a place for each, and
-        # ends the process where lanes' memory has them more than 2 GiB apart.
-        self._jit = llvm.create_lljit_compiler(self._new_machine(), use_jit_link=True)
-        self._loaded = 0
-        self.identity = (self.triple, self.cpu, self.features, "llvm " + ".".join(map(str, llvm.llvm_version_info)))
+        self.identity = (triple, cpu, features, "llvm " + ".".join(map(str, llvm.llvm_version_info)))
         """What machine code depends on besides its IR: part of every cache key."""
+
+    @classmethod
+    def of(cls, triple: str, cpu: str, features: str = "") -> CpuCompiler:
+        """For a CPU that need not be this computer's. Raises `ArgumentError` where LLVM has no such architecture."""
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        try:
+            return cls(triple, cpu, features)
+        except RuntimeError as error:
+            raise ArgumentError(f"LLVM does not compile for {triple}: {error}") from error
 
     def _new_machine(self, opt: int = 2) -> Any:
         target = llvm.Target.from_triple(self.triple)
@@ -78,10 +80,33 @@ class CpuTarget:
         with _COMPILE_LOCK:
             return str(self._optimised(text))
 
-    def assembly(self, text: str) -> str:
-        """LLVM IR to the host's assembly, for reading."""
+    def assembly(self, text: str, effort: Effort = Effort.FULL, *, notes: bool = False) -> str:
+        """LLVM IR to the CPU's assembly, for reading; `notes` has LLVM say what it spills."""
+        return self.readable(text, effort, notes=notes)[1]
+
+    def readable(self, text: str, effort: Effort = Effort.FULL, *, notes: bool = False) -> tuple[str, str]:
+        """LLVM IR as its passes leave it, and the CPU's assembly of that."""
         with _COMPILE_LOCK:
-            return str(self._machine.emit_assembly(self._optimised(text)))
+            quick = effort is Effort.QUICK
+            module = self._parsed(text) if quick else self._optimised(text)
+            machine = self._quick_machine if quick else self._machine
+            machine.set_asm_verbosity(notes)
+            # Read back, the text would get its registers in another order.
+            return str(module), str(machine.emit_assembly(module))
+
+
+class CpuTarget(CpuCompiler):
+    """Compiles for the host's CPU and links into this process. One object a process: `cpu_target()`."""
+
+    def __init__(self) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        cpu = llvm.get_host_cpu_name()
+        super().__init__(llvm.get_default_triple(), cpu, llvm.get_host_cpu_features().flatten() + _tuning(cpu))
+        # JITLink puts an object's sections side by side. The older linker lets the system choose a place for each, and
+        # ends the process where lanes' memory has them more than 2 GiB apart.
+        self._jit = llvm.create_lljit_compiler(self._new_machine(), use_jit_link=True)
+        self._loaded = 0
 
     def load(self, image: bytes, symbols: tuple[str, ...]) -> LoadedCode:
         """Link an object file into this process."""

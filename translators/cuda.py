@@ -27,6 +27,7 @@ from vmjit.kernels.device_memory import I64
 from vmjit.translators import cuda_tools
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, DeviceInterpreter
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.interpreter import TemplateKey
 from vmjit.translators.ptx_text import merge
 from vmjit.translators.regions import Region
@@ -72,11 +73,18 @@ class PtxTarget:
 
         return self._device_function(emit, _INTERPRETER, name)
 
-    def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
+    def compile_region(
+        self,
+        region: Region,
+        registers: RegisterFile,
+        windows: DeviceWindowPlan,
+        name: str,
+        locations: GuestLocations | None = None,
+    ) -> bytes:
         def emit(b: Any, args: Sequence[Any]) -> Any:
-            return DeviceRegion(region, registers, windows, b, args).emit()
+            return DeviceRegion(region, registers, windows, b, args, locations=locations).emit()
 
-        return self._device_function(emit, _REGION, name)
+        return self._device_function(emit, _REGION, name, located=locations is not None)
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         modules: list[Any] = []
@@ -108,17 +116,28 @@ class PtxTarget:
         (given,) = _ENTRY.findall(text)
         return text.replace(given, name.encode())
 
-    def _device_function(self, emit: Emit, signature: Any, name: str) -> bytes:
+    def _device_function(self, emit: Emit, signature: Any, name: str, *, located: bool = False) -> bytes:
         modules: list[Any] = []
 
         def emit_noted(b: Any, args: Sequence[Any]) -> Any:
             modules.append(b.module)
             return emit(b, args)
 
-        return self._compile(_function(emit_noted, signature), signature, name, modules, device=True)
+        function = _function(emit_noted, signature)
+        return self._compile(function, signature, name, modules, device=True, located=located)
 
-    def _compile(self, function: Any, signature: Any, name: str, modules: list[Any], *, device: bool) -> bytes:
-        """`modules`: where the IR that is emitted while compiling is to be found, for the error."""
+    def _compile(
+        self,
+        function: Any,
+        signature: Any,
+        name: str,
+        modules: list[Any],
+        *,
+        device: bool,
+        located: bool = False,
+    ) -> bytes:
+        """`modules`: where the IR that is emitted while compiling is to be found, for the error. `located`: whether the
+        PTX shall tell the debug locations of what it was made of."""
         try:
             ptx, _ = cuda.compile(
                 function,
@@ -128,6 +147,7 @@ class PtxTarget:
                 abi_info={"abi_name": name} if device else None,
                 cc=self.capability,
                 output="ptx",
+                lineinfo=located,
             )
         except Exception as error:  # NVVM and Numba have many ways of saying no
             raise CompileError(

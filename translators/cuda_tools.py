@@ -57,9 +57,14 @@ def ptxas_version() -> str:
 
 
 def assemble(
-    ptx: str, architecture: str, *, relocatable: bool = False, max_registers: int | None = None
+    ptx: str,
+    architecture: str,
+    *,
+    relocatable: bool = False,
+    max_registers: int | None = None,
+    lines: bool = False,
 ) -> tuple[bytes, Resources]:
-    """Machine code (a cubin) of a PTX module, and what it needs.
+    """Machine code (a cubin) of a PTX module, and what it needs; with `lines` the PTX's debug locations are kept.
 
     `max_registers` bounds a thread's registers, which decides how many threads a multiprocessor holds. Raises
     `CompileError` with ptxas's log.
@@ -70,6 +75,8 @@ def assemble(
         command = [find_tool("ptxas"), "-v", f"-arch={architecture}", str(source), "-o", str(target)]
         if relocatable:
             command.append("-c")
+        if lines:
+            command.append("-lineinfo")
         if max_registers is not None:
             command.append(f"-maxrregcount={max_registers}")
         try:
@@ -85,12 +92,12 @@ def assemble(
     return image, Resources(registers, stack, stores, loads, len(image))
 
 
-def disassemble(cubin: bytes) -> str:
-    """The machine code (SASS) of a cubin as text."""
+def disassemble(cubin: bytes, *, lines: bool = False) -> str:
+    """The machine code (SASS) of a cubin as text, with debug locations if `lines` is set."""
     with tempfile.NamedTemporaryFile(prefix="vmjit-", suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [find_tool("nvdisasm"), "-c", file.name]
+        command = [find_tool("nvdisasm"), "-c", *(["-g"] if lines else []), file.name]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

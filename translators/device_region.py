@@ -35,6 +35,7 @@ from vmjit.kernels.device_memory import (
 )
 from vmjit.kernels.page_bits import PAGE_BYTES
 from vmjit.translators.access_groups import AccessGroup, access_groups
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.loop_unrolling import UnrolledLoop, unrolled_loops
 from vmjit.translators.lowering import Builder, Value, constant, int_type
 from vmjit.translators.origins import Origin
@@ -70,8 +71,9 @@ class DeviceRegion(RegionBody):
         args: Any,
         *,
         unroll: bool = True,
+        locations: GuestLocations | None = None,
     ) -> None:
-        super().__init__(region, registers, windows.plan, builder)
+        super().__init__(region, registers, windows.plan, builder, locations)
         self.unrolls = unroll
         self.lane_registers, self.fields, self.memory, self.machine, self.left, self.entry = args
         self.exits: dict[frozenset[int], _Exit] = {}

@@ -31,6 +31,7 @@ from vmjit.translators.control_flow import go_through_one_head, has_loops_of_sev
 from vmjit.translators.cpu import llvmlite_version
 from vmjit.translators.device_interpreter import INTERPRETER_TYPE, emit_interpreter_function
 from vmjit.translators.device_region import REGION_TYPE, DeviceRegion, DeviceWindowPlan
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.interpreter import TemplateKey
 from vmjit.translators.regions import Region
 from vmjit.translators.registers_in_memory import keep_registers_in_memory
@@ -92,8 +93,15 @@ class HipTarget:
     def compile_interpreter(self, registers: RegisterFile, keys: Sequence[TemplateKey], name: str) -> bytes:
         return _image(lambda module: emit_interpreter_function(registers, list(keys), module, name, take_turns))
 
-    def compile_region(self, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> bytes:
-        return _image(lambda module: emit_region(module, region, registers, windows, name))
+    def compile_region(
+        self,
+        region: Region,
+        registers: RegisterFile,
+        windows: DeviceWindowPlan,
+        name: str,
+        locations: GuestLocations | None = None,
+    ) -> bytes:
+        return _image(lambda module: emit_region(module, region, registers, windows, name, locations))
 
     def compile_kernel(self, registers: RegisterFile, interpreter: str, regions: Sequence[str], name: str) -> bytes:
         return _image(lambda module: _emit_kernel(module, registers, interpreter, regions, name))
@@ -121,6 +129,14 @@ class HipTarget:
         """The images as one module of assembly."""
         return self._emitted(images, lambda machine, module: str(machine.emit_assembly(module)), resources)
 
+    def function_assembly(self, image: bytes) -> str:
+        """One device function as assembly, for reading: as it is compiled beside a kernel, but for what it inlines."""
+        module, machine = self._module([image], _WAVES, keep=True)
+        machine.set_asm_verbosity(True)
+        text = str(machine.emit_assembly(module))
+        machine.set_asm_verbosity(False)  # others share it
+        return text
+
     def object_file(self, images: Sequence[bytes]) -> bytes:
         """The images as one relocatable object."""
         return self._emitted(images, lambda machine, module: bytes(machine.emit_object(module)), resources_of_code)
@@ -136,8 +152,8 @@ class HipTarget:
                 break
         return found
 
-    def _module(self, images: Sequence[bytes], waves: int) -> tuple[Any, Any]:
-        """One optimised module of all images, for so many waves at least.
+    def _module(self, images: Sequence[bytes], waves: int, *, keep: bool = False) -> tuple[Any, Any]:
+        """One optimised module of all images, for so many waves at least. `keep`: functions that no kernel calls too.
 
         A kernel's descriptor says what it and all it calls need of registers and scratch memory, and LLVM knows that
         only of functions in the same module: the interpreter cannot be an object that is compiled once.
@@ -150,7 +166,7 @@ class HipTarget:
                 text = image.decode().replace(_attribute(_WAVES), _attribute(waves))
                 first.link_in(llvm.parse_assembly(header + text))
             for function in first.functions:
-                if not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
+                if not keep and not function.is_declaration and "amdgpu_kernel" not in str(function).partition("(")[0]:
                     function.linkage = "internal"
             first.verify()
         except RuntimeError as error:
@@ -201,7 +217,14 @@ def _host_pass_builder() -> Any:
     return llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
 
 
-def emit_region(module: Any, region: Region, registers: RegisterFile, windows: DeviceWindowPlan, name: str) -> None:
+def emit_region(
+    module: Any,
+    region: Region,
+    registers: RegisterFile,
+    windows: DeviceWindowPlan,
+    name: str,
+    locations: GuestLocations | None = None,
+) -> None:
     """Define the region as an LLVM function whose registers are in the lane's frame."""
     function = ir.Function(module, REGION_TYPE, name)
     # In the kernel it would cost every lane's registers while another one runs.
@@ -209,7 +232,7 @@ def emit_region(module: Any, region: Region, registers: RegisterFile, windows: D
         function.attributes.add(attribute)
     b = ir.IRBuilder(function.append_basic_block("entry"))
     # Several iterations in a row take registers that AMD's compilers have too few of, and twice the time to compile.
-    body = DeviceRegion(region, registers, windows, b, function.args, unroll=False)
+    body = DeviceRegion(region, registers, windows, b, function.args, unroll=False, locations=locations)
     rows = {
         cell: b.inttoptr(
             b.add(function.args[0], ir.Constant(I64, register_offset(i, registers.storage.bits))),
@@ -266,6 +289,20 @@ def _kernel(module: Any, name: str) -> tuple[Any, Any, Any]:
         for which in ("workgroup", "workitem")
     )
     return b, kernel.args[0], b.add(b.mul(group, ir.Constant(I64, THREADS_PER_BLOCK)), item)
+
+
+_FUNCTION_RESOURCES = {"VGPRs": "num_vgpr", "SGPRs": "numbered_sgpr", "scratch, bytes": "private_seg_size"}
+"""Words for readers and the symbols of a function's assembly."""
+
+
+def function_resources(assembly: str, function: str) -> dict[str, int]:
+    """What a function's assembly says it needs, by words for readers; less where LLVM does not say."""
+    found = {}
+    for what, symbol in _FUNCTION_RESOURCES.items():
+        number = re.search(rf"^\s*\.set {function}\.{symbol}, (\d+)", assembly, re.MULTILINE)
+        if number:
+            found[what] = int(number[1])
+    return found
 
 
 _RESOURCES = {

@@ -34,6 +34,12 @@ class Form:
         return Form(self.uniform and other.uniform, self.narrow and other.narrow)
 
 
+def assumed_forms(registers: RegisterFile, uniform: int, narrow: int) -> dict[int, Form]:
+    """The forms of all registers, from a bit each."""
+    wide = [registers.type_of(i).bits > NARROW_BITS for i in range(len(registers))]
+    return {i: Form(bool(uniform >> i & 1), bool(narrow >> i & 1) or not is_wide) for i, is_wide in enumerate(wide)}
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of an operand: its type and form, and its value if that is a constant."""

@@ -19,6 +19,7 @@ from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Const, Op, Operand, Register, RegisterSlot
 from vmjit.translators.float_ops import as_bits, emit_float_op, limit_of
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.lowering import Builder, Temps, Value, constant, int_type
 from vmjit.translators.regions import Region
 
@@ -68,8 +69,18 @@ class RegionBody:
     and calls `emit_blocks`.
     """
 
-    def __init__(self, region: Region, registers: RegisterFile, windows: WindowPlan, builder: Builder) -> None:
+    def __init__(
+        self,
+        region: Region,
+        registers: RegisterFile,
+        windows: WindowPlan,
+        builder: Builder,
+        locations: GuestLocations | None = None,
+    ) -> None:
         self.region = region
+        self.locations = locations
+        if locations is not None:
+            locations.attach(builder.function)
         self.registers = registers
         self.windows = windows
         self.xlen = int_type(registers.type.bits)
@@ -119,6 +130,14 @@ class RegionBody:
         """The lane state that the ops of block `pc` act on."""
         raise NotImplementedError
 
+    def locate(self, pc: int | None) -> None:
+        """What is emitted from now on belongs to the instruction at `pc`, or to none."""
+        if self.locations is not None:
+            self.locations.at(self.builder, pc)
+
+    def completed(self, pc: int) -> None:
+        """Emit what is to be done each time that block `pc` ran, but for its terminator."""
+
     def indirect_goals(self, pc: int) -> list[int]:
         """Blocks of the region that the computed jump at the end of block `pc` is compared with."""
         return self.region.indirect_goals(pc)
@@ -167,6 +186,7 @@ class RegionBody:
         """Emit block `pc` into the LLVM block `start`, if `checked` with the check of the budget where one belongs."""
         b, block = self.builder, self.region.blocks[pc]
         b.position_at_end(start)
+        self.locate(block.instructions[0].pc if block.instructions else None)
         self.dirty = set(self.dirty_at.get(pc, ()))
         remaining = b.load(self.remaining, typ=I64)
         if checked and pc in self.needs:
@@ -182,9 +202,12 @@ class RegionBody:
         temps = Temps(context)
         for number, instruction in enumerate(block.instructions):
             context.number = number
+            self.locate(instruction.pc)
             temps = Temps(context)
             temps.run(instruction.ops)
+        self.completed(pc)
         self._emit_terminator(pc, block, temps, size)
+        self.locate(None)
 
     def _branch_target(self, target: Operand) -> Any:
         """The LLVM block for a static target: inside the region, or a new one that leaves."""

@@ -16,14 +16,16 @@ from typing import Any
 
 from llvmlite import ir
 
+from vmjit.block_counters import BlockCounters, Counter
 from vmjit.ir.block import Block, GuestInstruction
 from vmjit.ir.ops import FLOAT_OPS
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.types import INTEGER_BY_BITS, Type
 from vmjit.ir.values import Const, Op, Operand, Register, Temp, Terminator
-from vmjit.kernels.emit import I32, I64, PTR, Value, assume_rare, element, load_field, store_field
+from vmjit.kernels.emit import I32, I64, PTR, Value, add_to_counter, assume_rare, element, load_field, store_field
 from vmjit.kernels.interleaved import LaneVectors
 from vmjit.kernels.layout import GROUP_INTERPRET, GROUP_LEFT, GROUP_UNFIT, GroupFrame
+from vmjit.translators.guest_locations import GuestLocations
 from vmjit.translators.if_conversion import Hammock, budget_needs_both_ways, written
 from vmjit.translators.lane_forms import NARROW_BITS, Form, Known, LaneForms, decide, is_copy, known_constant
 from vmjit.translators.lowering import LOWERINGS, Builder, int_type
@@ -71,7 +73,10 @@ class SimdRegion:
         windows: WindowPlan,
         unit: VectorUnit,
         assumed: Mapping[int, Form] | None,
+        locations: GuestLocations | None = None,
+        counters: BlockCounters | None = None,
     ) -> None:
+        self.counters = counters
         self.region = region = replace(region, returning=return_points(region))
         self.registers = registers
         self.windows = windows
@@ -80,6 +85,9 @@ class SimdRegion:
         self.entries = list(region.blocks) if self.masked else region.entries
         function = self.function = ir.Function(module, SIMD_TYPE, symbol)
         function.attributes.add("nounwind")
+        self.locations = locations
+        if locations is not None:
+            locations.attach(function)
         self.frame, self.number, self.entered_with = function.args
         self.builder: Builder = ir.IRBuilder(function.append_basic_block("entry"))
         self.lanes = LaneVectors(self.builder, unit.lanes, gathers=unit.gathers)
@@ -261,6 +269,7 @@ class SimdRegion:
         b, block = self.builder, self.region.blocks[pc]
         self.pc, self.size, self.index = pc, len(block.instructions), 0
         self.form, self.values, self.dirty = dict(self.forms.at[pc]), {}, set(self.dirty_at[pc])
+        self._locate(block.instructions[0].pc if block.instructions else None)
         if self.masked:
             b.position_at_end(self.starts[pc])
             yield_ = b.icmp_unsigned("<=", self.wait_pc, ir.Constant(I64, pc))
@@ -281,12 +290,31 @@ class SimdRegion:
             b.position_at_end(enough)
         b.store(b.sub(remaining, ir.Constant(I64, self.size)), self.remaining)
         self._emit_instructions(block.instructions)
+        self._count(pc)
         self._emit_terminator()
+        self._locate(None)
+
+    def _count(self, pc: int) -> None:
+        """Count the lanes that take part in block `pc` here, if blocks are counted."""
+        if self.counters is None:
+            return
+        b, bits = self.builder, self.lanes.active_bits
+        wide = b.zext(bits, I64) if self.lanes.count < 64 else bits
+        block = self.region.blocks[pc]
+        some = b.zext(b.icmp_unsigned("!=", wide, ir.Constant(I64, 0)), I64)
+        add_to_counter(b, self.counters.address(block, Counter.GROUPS), some)
+        add_to_counter(b, self.counters.address(block, Counter.LANES), b.ctpop(wide))
+
+    def _locate(self, pc: int | None) -> None:
+        """What is emitted from now on belongs to the instruction at `pc`, or to none."""
+        if self.locations is not None:
+            self.locations.at(self.builder, pc)
 
     def _emit_instructions(self, instructions: Sequence[GuestInstruction]) -> None:
         b = self.builder
         for self.index, instruction in enumerate(instructions):
             self.temps: dict[Temp, Held] = {}
+            self._locate(instruction.pc)
             if any(op.name == "retired" for op in instruction.ops):  # each lane has a count of its own
                 self.leave_here()
                 b.position_at_end(b.append_basic_block("never"))
@@ -503,6 +531,7 @@ class SimdRegion:
         b.store(b.add(b.load(self.lag, typ=self.lanes.type(32)), skipped), self.lag)
         returns = block.terminator.name == "indirect"
         self._emit_instructions(block.instructions[:-1] if returns else block.instructions)
+        self._count(self.pc)
         condition: Value | None = None
         if block.terminator.name == "branch":
             condition = self.vector(self.operand(block.terminator.args[0]))
@@ -683,11 +712,18 @@ class SimdModule:
 
 
 def emit_simd_region(
-    region: Region, registers: RegisterFile, windows: WindowPlan, unit: VectorUnit, assumed: Mapping[int, Form] | None
+    region: Region,
+    registers: RegisterFile,
+    windows: WindowPlan,
+    unit: VectorUnit,
+    assumed: Mapping[int, Form] | None,
+    locations: GuestLocations | None = None,
+    counters: BlockCounters | None = None,
 ) -> SimdModule:
-    """Lower a region for groups of lanes: the convergent version, or the masked one if `assumed` is None."""
+    """Lower a region for groups of lanes: the convergent version, or the masked one if `assumed` is None. With debug
+    locations and counters of its blocks if there are any."""
     module = ir.Module(name="simd_region")
     symbol = MASKED_SYMBOL if assumed is None else CONVERGENT_SYMBOL
-    emitter = SimdRegion(module, symbol, region, registers, windows, unit, assumed)
+    emitter = SimdRegion(module, symbol, region, registers, windows, unit, assumed, locations, counters)
     emitter.emit()
     return SimdModule(str(module), symbol, tuple(emitter.entries))

@@ -137,10 +137,9 @@ class AddressSpace:
     def accessible_backing(self) -> tuple[tuple[int, int, int, int], ...]:
         """(start, end, place, permissions) of what is far and can be read or written."""
         return tuple(
-            (start, end, place, permissions)
+            (start, end, place + start - first, permissions)
             for first, last, place in self.backing
             for start, end, permissions in self.inside(first, last)
-            for place in (place + start - first,)
             if permissions & _READ_WRITE
         )
 
@@ -157,7 +156,7 @@ class AddressSpace:
     @cached_property
     def _accessible(self) -> dict[int, tuple[Addresses, Addresses]]:
         found = {}
-        for permission in (PERMISSION_READ, PERMISSION_WRITE):
+        for permission in (PERMISSION_READ, PERMISSION_WRITE, PERMISSION_EXECUTE):
             runs = np.array(self._runs(permission), np.uint64).reshape(-1, 2)
             found[permission] = (runs[:, 0].copy(), runs[:, 1] - np.uint64(1))  # a run may end where addresses do
         return found

@@ -381,7 +381,9 @@ class AddressSpaces:
         numbers = self.numbers[lanes]
         lo, reach = np.uint64(self._data_lo), self.rows[numbers, AddressSpaceRow.REACH // 8]
         wanted = sizes.clip(0).astype(np.uint64)
-        good: Mask = (sizes <= 0) | ((addresses - lo < reach) & (wanted <= reach - (addresses - lo)))
+        good: Mask = sizes <= 0
+        if permission != PERMISSION_EXECUTE:  # below REACH all can be read and written
+            good = good | ((addresses - lo < reach) & (wanted <= reach - (addresses - lo)))
         if good.all():
             return good
         for number in np.unique(numbers[~good]).tolist():

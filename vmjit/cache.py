@@ -236,6 +236,16 @@ class DiskCache:
                 path.unlink()
 
 
+class NoDiskCache(DiskCache):
+    """Keeps nothing: for code that is of use to one process only."""
+
+    def get(self, key: str) -> bytes | None:
+        return None
+
+    def put(self, key: str, payload: bytes) -> None:
+        pass
+
+
 class CodeCache:
     """Loaded code by key: least recently used first out at `memory_limit` bytes, backed by a `DiskCache`.
 

@@ -208,6 +208,7 @@ class Hooks:
         self._until: int | None = None
         self._observed: frozenset[int] = frozenset()
         self._observer: Callable[[HookedLanes], None] | None = None
+        self._followed: dict[int, int] = {}
 
     def add(self, hook: Hook) -> None:
         self._hooks.append(hook)
@@ -224,6 +225,12 @@ class Hooks:
         self._until = address
         self._tell()
 
+    def follow(self, functions: dict[int, int]) -> None:
+        """Have code call functions, host addresses in the convention of compiled hooks, where lanes come to guest
+        addresses at which no other hook is. For engines whose code calls hooks."""
+        self._followed = functions
+        self._tell()
+
     def observe(self, addresses: frozenset[int], observer: Callable[[HookedLanes], None] | None) -> None:
         """Have a function called, before hooks are, for lanes that come to one of many addresses; None: no more."""
         if addresses != self._observed:
@@ -235,7 +242,7 @@ class Hooks:
         on_host = {hook.address for hook in self._hooks if hook.host} | self._observed
         if self._until is not None:
             on_host.add(self._until)
-        compiled: dict[int, tuple[int, ...]] = {}
+        compiled: dict[int, tuple[int, ...]] = {address: (function,) for address, function in self._followed.items()}
         for hook in self._hooks:
             if hook.address not in on_host:
                 compiled[hook.address] = (*compiled.get(hook.address, ()), hook.compiled.address)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vmjit.decoders.riscv.isa import Isa, parse_isa
 from vmjit.errors import ArgumentError, FileError, ProgramError
 from vmjit.kernels.layout import PERMISSION_EXECUTE, PERMISSION_READ, PERMISSION_WRITE
+
+if TYPE_CHECKING:
+    from vmjit.explain.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,13 @@ class Program:
         permissions = PERMISSION_READ | PERMISSION_EXECUTE | (PERMISSION_WRITE if writable else 0)
         segment = Segment(base, len(code), code, permissions)
         return cls((segment,), base if entry is None else entry, parse_isa(isa), name="bytes")
+
+    def explain(self, place: str | int, **options: Any) -> Explanation:
+        """The region at a symbol or address beside all that it is translated to; Jupyter shows it as a page. `options`
+        are those of `vmjit.explain.explanation.explain`."""
+        from vmjit.explain.explanation import explain
+
+        return explain(self, place, **options)
 
     def address(self, place: str | int) -> int:
         """An address from a symbol's name, a number, or a number in text (0x… or decimal)."""

@@ -11,11 +11,12 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vmjit.cache import CodeCache, cache_key
+from vmjit.block_counters import BlockCounters
+from vmjit.cache import CodeCache, NoDiskCache, cache_key
 from vmjit.code_space import CodeSpace, CompiledEntries
 from vmjit.compile_thread import COMPILE_THREAD, Urgency
 from vmjit.errors import CompileError, CompileForbiddenError
@@ -56,6 +57,8 @@ class CompileOptions:
 
     windows: WindowPlan
     max_instructions: int = MAX_REGION_INSTRUCTIONS
+    counters: BlockCounters | None = field(default=None, repr=False)
+    """What code counts its blocks in; with it the cache has to be the compiler's own."""
 
     def identity(self) -> str:
         return repr(self)
@@ -110,6 +113,19 @@ class RegionCompiler:
         """How what is compiled before it runs is compiled."""
         self._quick: list[_QuickCode] = []
         self._quick_ran = 0.0
+
+    def count_blocks(self, counters: BlockCounters) -> None:
+        """Have all code count its blocks. Nothing may have been compiled; such code is kept by nobody else."""
+        self.cache = CodeCache(NoDiskCache())
+        self.options = replace(self.options, counters=counters)
+        if self.vectors is not None:
+            from vmjit.vector_tier import VectorCompiler
+
+            self.vectors = VectorCompiler(self)
+
+    def installed(self, space: CodeSpace) -> list[Region]:
+        """The regions that compiled code of a space stands for, as far as they are remembered."""
+        return [region for region in self.regions.all(space) if space.has_compiled(region.entries[0])]
 
     def note_registers(self, space: CodeSpace, pc: int, registers: Sequence[int]) -> None:
         """Note where a lane's registers led when it came to the block at `pc`, where that is of use."""
@@ -229,7 +245,9 @@ class RegionCompiler:
 
         def compile_image() -> bytes:
             emit = emit_region if effort is Effort.FULL else emit_quick_region
-            return cpu_target().compile(emit(region, space.decoder.registers, self.options.windows).ir, effort)
+            options = self.options
+            module = emit(region, space.decoder.registers, options.windows, counters=options.counters)
+            return cpu_target().compile(module.ir, effort)
 
         code = self.cache.get(key)
         if code is None:

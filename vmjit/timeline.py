@@ -14,6 +14,9 @@ from typing import Any
 
 Arguments = dict[str, Any]
 
+# The numbers that stand for processes: of this one's threads, and of lanes.
+_ENGINE, _LANES = 1, 2
+
 _ACTIVE: list[Timeline] = []
 _NOTHING: contextlib.nullcontext[Arguments | None] = contextlib.nullcontext(None)
 
@@ -29,11 +32,18 @@ class Timeline:
 
     def _add(self, kind: str, name: str, at: float, arguments: Arguments, **more: object) -> None:
         thread = threading.get_ident()
-        microseconds = (at - self._started) * 1e6
-        event = {"ph": kind, "name": name, "ts": microseconds, "pid": 1, "tid": thread, "args": arguments, **more}
         with self._lock:
             self._threads.setdefault(thread, threading.current_thread().name)
+        self._note(kind, name, at, arguments, pid=_ENGINE, tid=thread, **more)
+
+    def _note(self, kind: str, name: str, at: float, arguments: Arguments, **more: object) -> None:
+        event = {"ph": kind, "name": name, "ts": (at - self._started) * 1e6, "args": arguments, **more}
+        with self._lock:
             self.events.append(event)
+
+    def lane_event(self, lane: int, name: str, **arguments: Any) -> None:
+        """Something that a lane has done, on a line of its own."""
+        self._note("i", name, time.perf_counter(), arguments, pid=_LANES, tid=lane, s="t")
 
     @contextlib.contextmanager
     def _span(self, name: str, arguments: Arguments) -> Iterator[Arguments]:
@@ -46,13 +56,18 @@ class Timeline:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the events so far as a file that Perfetto (ui.perfetto.dev) and chrome://tracing open."""
         with self._lock:
-            names = [
-                {"ph": "M", "name": "thread_name", "pid": 1, "tid": thread, "args": {"name": name}}
-                for thread, name in self._threads.items()
-            ]
-            process = {"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "vmjit"}}
-            text = json.dumps({"traceEvents": [process, *names, *self.events], "displayTimeUnit": "ms"})
+            lanes = sorted({event["tid"] for event in self.events if event["pid"] == _LANES})
+            names = [_named("process", _ENGINE, 0, "vmjit")]
+            names += [_named("thread", _ENGINE, thread, name) for thread, name in self._threads.items()]
+            if lanes:
+                names.append(_named("process", _LANES, 0, "lanes"))
+                names += [_named("thread", _LANES, lane, f"lane {lane}") for lane in lanes]
+            text = json.dumps({"traceEvents": [*names, *self.events], "displayTimeUnit": "ms"})
         Path(path).write_text(text, encoding="utf-8")
+
+
+def _named(what: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "name": f"{what}_name", "pid": process, "tid": thread, "args": {"name": name}}
 
 
 @contextlib.contextmanager

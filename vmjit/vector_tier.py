@@ -20,10 +20,9 @@ from vmjit.cache import cache_key
 from vmjit.code_space import CodeSpace
 from vmjit.compile_thread import COMPILE_THREAD, Urgency
 from vmjit.errors import CompileError, CompileForbiddenError
-from vmjit.ir.registers import RegisterFile
 from vmjit.kernels.layout import VECTOR_OFF, VECTOR_READY, MachineBlock, VectorEntry
 from vmjit.translators.cpu import LoadedCode, cpu_target
-from vmjit.translators.lane_forms import NARROW_BITS, Form
+from vmjit.translators.lane_forms import assumed_forms
 from vmjit.translators.regions import Region, with_short_ways
 from vmjit.translators.simd_region import CONVERGENT_SYMBOL, MASKED_SYMBOL, emit_simd_region
 from vmjit.translators.vector_unit import vector_unit
@@ -149,11 +148,6 @@ class _Place:
         self.words[function // 8] = address
 
 
-def _forms(registers: RegisterFile, seen: _Seen) -> dict[int, Form]:
-    wide = [registers.type_of(i).bits > NARROW_BITS for i in range(len(registers))]
-    return {i: Form(bool(seen[0] >> i & 1), bool(seen[1] >> i & 1) or not is_wide) for i, is_wide in enumerate(wide)}
-
-
 class VectorCompiler:
     """Compiles for the lane groups of one machine."""
 
@@ -183,6 +177,11 @@ class VectorCompiler:
         place = _Place(weakref.ref(space), region, pc, words)
         self._places[place.address] = place
         return place
+
+    def assumed_at(self, pc: int) -> tuple[int, int] | None:
+        """What the code that whole groups run from a block on assumes of registers: those that are the same in all
+        lanes and those that are narrow, a bit each. None where there is none."""
+        return next((p.assumed for p in self._places.values() if p.pc == pc and p.assumed is not None), None)
 
     def compile_later(self, address: int, *, masked: bool) -> None:
         """Compile for groups that met at a VectorEntry, in the background: for whole ones or for some of the lanes."""
@@ -304,7 +303,7 @@ class VectorCompiler:
         target, unit = cpu_target(), vector_unit()
         symbol = MASKED_SYMBOL if assumed is None else CONVERGENT_SYMBOL
         registers = space.decoder.registers
-        forms = None if assumed is None else _forms(registers, assumed)
+        forms = None if assumed is None else assumed_forms(registers, *assumed)
         parts = (
             "vector",
             region_identity(region),
@@ -317,10 +316,11 @@ class VectorCompiler:
         entries = list(region.blocks) if assumed is None else region.entries
         code: Any = self._cache.get(key)
         if code is None:
-            windows = self._options.windows
+            options = self._options
 
             def compile_image() -> bytes:
-                return target.compile(emit_simd_region(region, registers, windows, unit, forms).ir)
+                module = emit_simd_region(region, registers, options.windows, unit, forms, counters=options.counters)
+                return target.compile(module.ir)
 
             what = f"the region at {region.entries[0]:#x} for lane groups"
             code = target.load(self._cache.image(key, what, self._statistics.counted(compile_image)), (symbol,))

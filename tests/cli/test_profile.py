@@ -16,7 +16,7 @@ import vmjit
 from tests.cli.conftest import Cli, guest
 from tests.differential.asm import encode
 from tests.differential.oracles import program
-from vmjit.cli.places import CodeSymbols
+from vmjit.places import CodeSymbols
 from vmjit.profiling import profiled
 from vmjit.tracing import Event, Tracer
 from vmjit.unwinding import Unwinder

@@ -69,3 +69,19 @@ def test_nothing_is_noted_where_nobody_records() -> None:
 
 def test_a_file_that_cannot_be_written(cli: Cli) -> None:
     assert "/nowhere/at/all" in cli("run", guest("hello"), "--timeline", "/nowhere/at/all").complaint()
+
+
+def test_what_is_traced_is_on_lines_of_lanes(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "line.json"
+    text = cli("trace", guest("hello"), "--lanes", 2, "--at", "guest_start", "--calls", "--timeline", path).text
+    found = events(path)
+    lanes = [e for e in found if e["pid"] == 2]
+    assert {e["args"]["name"] for e in lanes if e["ph"] == "M"} == {"lanes", "lane 0", "lane 1"}
+    told = [e for e in lanes if e["ph"] == "i"]
+    assert len(told) == len(text.splitlines())
+    own = [e["name"] for e in told if e["tid"] == 1]
+    assert own == [e["name"] for e in told if e["tid"] == 0]
+    assert sum(name.startswith("write(") for name in own) == 2
+    times = [e["ts"] for e in told]
+    assert times == sorted(times)
+    assert any(e["name"] == "pass" for e in found if e["pid"] == 1)

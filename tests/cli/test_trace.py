@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from vmjit.decoders.riscv.registers import REGISTERS
 from vmjit.tracing import Event, TracedCall, TracedInstruction, Tracer
 
 ISA = "rv64imac"
+GCC = shutil.which("riscv64-linux-gnu-gcc")
 LINE = re.compile(r" *(\d+)  (0x[0-9a-f]+) (<\S+>)? +([0-9a-f]{4}|[0-9a-f]{8}) +(\S.*)$")
 
 
@@ -100,11 +103,54 @@ def test_objects(cli: Cli, tmp_path: Path) -> None:
     assert [o["retired"] for o in objects] == sorted(o["retired"] for o in objects)
 
 
+SOURCE = """\
+__attribute__((noinline)) int leaf(int x)
+{
+  for (int i = 0; i < 5; i++)
+    x = x * 5 + i;
+  return x;
+}
+int main(void) { return leaf(3) & 1; }
+"""
+
+
+@pytest.mark.skipif(GCC is None, reason="no compiler for RISC-V Linux is installed")
+def test_source_lines(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "leaf.c").write_text(SOURCE)
+    subprocess.run([str(GCC), "-g", "-O1", "-static", "leaf.c", "-o", "leaf"], cwd=tmp_path, check=True)
+    path = tmp_path / "leaf"
+    objects = [json.loads(line) for line in cli("trace", path, "--at", "leaf", "--json").text.splitlines()]
+    assert {o["file"] for o in objects} == {"leaf.c"}
+    assert {4} < {o["line"] for o in objects} <= {2, 3, 4, 5, 6}
+    one = [json.loads(line) for line in cli("trace", path, "--at", "leaf.c:4", "--json").text.splitlines()]
+    assert one
+    assert one == [o for o in objects if o["line"] == 4]
+    text = cli("trace", path, "--at", "leaf.c:4", "--at", "_start", "--count", 40).text.splitlines()
+    columns = [line.split()[3] for line in text]
+    assert "leaf.c:4" in columns
+    started = next(line for line in text if "<_start>" in line)
+    assert re.search(r"<_start> {30,}[0-9a-f]{4}", started), "no line is said of it"
+    calls = cli("trace", path, "--calls", "--json").text.splitlines()
+    assert {json.loads(line)["file"] for line in calls} == {None}
+    for place, said in (("leaf.c:100", "the nearest is 7"), ("other.c:4", "there are leaf.c")):
+        assert said in cli("trace", path, "--at", place).complaint()
+    assert "compile it with -g" in cli("trace", guest("hello"), "--at", "hello.c:4").complaint()
+
+
 def test_calls_of_linux_programs(cli: Cli) -> None:
     text = cli("trace", "--calls", path_of("text", 64), "one", stdin=b"12").text
     assert re.search(r"^ *\d+  set_tid_address\(0x[0-9a-f]+, .*\) = 1000$", text, re.MULTILINE)
     assert re.search(r"^ *\d+  ioctl\(1, 0x5413, .*\) = -25$", text, re.MULTILINE)
     assert text.splitlines()[-1].split("(")[0].split()[1] == "exit_group"
+
+
+def test_instructions_of_linux_programs(cli: Cli) -> None:
+    """Their permissions are by page, also for what fetches what is traced."""
+    path = path_of("text", 64)
+    first = cli("trace", path, "--count", 3, "one", stdin=b"12").text.splitlines()
+    assert all(LINE.match(line) for line in first)
+    entry = vmjit.load(path).entry
+    assert next(line.split()[:2] for line in first) == ["0", hex(entry)]
 
 
 def test_faults_are_told() -> None:

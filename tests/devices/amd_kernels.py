@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 import vmjit
-from vmjit.cli.places import code_address
-from vmjit.cli.translate import _code_space
 from vmjit.decoders.riscv import parse_isa, registers_of
 from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
 from vmjit.memory_layout import plan_memory
+from vmjit.places import code_address
+from vmjit.static_code import StaticCode
 from vmjit.translators.device_region import DeviceWindowPlan
 from vmjit.translators.hip import HipTarget, resources
-from vmjit.translators.regions import Growth, Region, form_region
+from vmjit.translators.regions import Region
 
 GUESTS = Path(__file__).resolve().parents[2] / "benchmarks" / "guests" / "bin"
 
@@ -28,11 +28,11 @@ GUESTS = Path(__file__).resolve().parents[2] / "benchmarks" / "guests" / "bin"
 def region_of(guest: str, isa: str) -> tuple[Region, DeviceWindowPlan]:
     """The region at `guest_main`, grown along all static edges, and the windows of a machine with 1 MiB."""
     program = vmjit.load(GUESTS / f"{guest}.{isa}.elf")
-    space, pc = _code_space(program), code_address(program, "guest_main")
-    assert space.decode(pc)
+    region = StaticCode(program).region(code_address(program, "guest_main"))
+    assert region is not None
     layout = plan_memory(program, 1 << 20)
     windows = DeviceWindowPlan(layout.window_plan(), layout.private_window[2], layout.shared_window[2])
-    return form_region(space, pc, Growth(space.executable)), windows
+    return region, windows
 
 
 def images(target: HipTarget, isa: str, guest: str) -> list[bytes]:

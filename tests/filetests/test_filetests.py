@@ -1,5 +1,8 @@
 """Whole cases: `decode/` holds bytes and the IR they decode to, `run/` programs or blocks of IR and their outcome.
 
+What blocks become on each target stands in `lower/` (`test_lower.py`), what single instructions do in `instructions/`
+(`test_instructions.py`), and what they cost on each target in `counts/` (`test_instruction_counts.py`).
+
     test: decode
     isa: rv64imac
     at: 0x10074
@@ -20,52 +23,39 @@ Registers and memory that `after:` does not name must not have changed.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import pytest
 
 from tests.differential.oracles import TIERS
-from tests.filetests.files import case_files, case_id
+from tests.filetests.files import (
+    case_files,
+    case_id,
+    check_listing,
+    check_texts,
+    decoded,
+    section_text,
+    written_block,
+)
 from tests.filetests.tiers import run_on_tier
 from vmjit.cases.case_file import (
     CaseFile,
     decoder_of,
-    parse_listing,
     parse_state,
     read_case,
     registers_before,
 )
 from vmjit.cases.hart import RUNNING, Memory, Outcome
-from vmjit.cases.run_case import budget_of, code_address, code_bytes, differences, run_code, spans_of
+from vmjit.cases.run_case import budget_of, differences, run_code, spans_of
 from vmjit.cases.tier_run import program_of, start_of
-from vmjit.ir import Block, Evaluator, Trap, format_block, parse_block, verify_block
+from vmjit.ir import Evaluator, Trap, format_block, parse_block, verify_block
 
 DECODE, RUN = case_files("decode"), case_files("run")
 WITH_CODE = [p for p in RUN if "code" in read_case(p).sections]
 WITH_BLOCK = [p for p in RUN if p not in WITH_CODE]
 
 
-def _text(lines: tuple[str, ...]) -> str:
-    return "\n".join(lines) + "\n"
-
-
-def check_listing(case: CaseFile) -> None:
-    """The disassembly beside the bytes, where there is one, is vmjit's."""
-    decoder, place = decoder_of(case.settings["isa"]), code_address(case)
-    for data, text in parse_listing(case.sections["code"]):
-        if text:
-            found = decoder.decode(lambda pc, n, data=data, place=place: data[pc - place :][:n], place)
-            assert decoder.text(found) == text, f"at {place:#x}"
-        place += len(data)
-
-
 # -- decode
-
-
-def decoded(case: CaseFile) -> Block:
-    start, code = code_address(case), code_bytes(case)
-    return decoder_of(case.settings["isa"]).block(lambda pc, n: code[pc - start :][:n] if pc >= start else b"", start)
 
 
 def check_decode(path: Path, *, update: bool = False) -> str:
@@ -75,18 +65,8 @@ def check_decode(path: Path, *, update: bool = False) -> str:
     check_listing(case)
     block = decoded(case)
     verify_block(block)
-    text = format_block(block)
-    expected = _text(case.sections["expect"]) if "expect" in case.sections else ""
-    difference = "".join(
-        difflib.unified_diff(expected.splitlines(True), text.splitlines(True), f"{path.name} expects", "decoder gives")
-    )
-    if update and difference:
-        head, _, _ = path.read_text(encoding="utf-8").partition("\nexpect:\n")
-        body = "".join(f"  {line}\n" for line in text.splitlines())
-        path.write_text(f"{head.rstrip()}\n\nexpect:\n{body}", encoding="utf-8")
-        expected = _text(read_case(path).sections["expect"])
-    assert text == expected, difference
-    again = parse_block(expected)
+    difference = check_texts(path, {"expect": format_block(block)}, update=update)
+    again = parse_block(section_text(read_case(path), "expect"))
     assert again == block
     verify_block(again)
     return difference
@@ -123,8 +103,7 @@ def test_a_wrong_expectation_fails_and_can_be_updated(tmp_path: Path) -> None:
 
 def run_block(case: CaseFile) -> Outcome:
     """Run one block of IR; a terminator that goes on somewhere is no stop."""
-    block = parse_block(_text(case.sections["block"]))
-    verify_block(block)
+    block = written_block(case)
     xlen = block.registers.type.bits
     before = parse_state(case.sections["before"], xlen, block.pc)
     memory = Memory(spans_of(case, before), xlen)
@@ -173,7 +152,7 @@ def test_run_on_a_tier(path: Path, tier: str) -> None:
 def test_run_a_block(path: Path) -> None:
     case = read_case(path)
     assert case.settings["test"] == "run"
-    block = parse_block(_text(case.sections["block"]))
+    block = written_block(case)
     assert parse_block(format_block(block)) == block
     found = differences(case, block.registers.type.bits, run_block(case))
     assert not found, "\n".join(found)

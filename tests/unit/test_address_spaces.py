@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vmjit import Program
@@ -65,7 +65,7 @@ def test_one_space_as_pages(given_steps: list[tuple[str, int, int, int]]) -> Non
         for page in range(PAGES + 8):
             assert space.at(page * PAGE + 5) == pages.get(page)
         places, sizes = np.array([start + 7, start], np.uint64), np.array([2 * PAGE, end - start])
-        for permission in (1, 2):
+        for permission in (1, 2, 4):
             allowed = {page for page, given in pages.items() if given & permission}
             for i, found in enumerate(space.permits(places, sizes, permission).tolist()):
                 touched = range(int(places[i]) // PAGE, (int(places[i]) + int(sizes[i]) - 1) // PAGE + 1)
@@ -205,6 +205,7 @@ FAR = 0x12_3456_7000
 
 
 @given(steps, st.lists(st.tuples(st.integers(-2, PAGES + 2), st.integers(0, PAGE - 1), st.integers(0, 3 * PAGE))))
+@example([("map", 0, 3, 2), ("map", 1, 1, 1)], [])
 def test_far_pages_are_those_that_back_them(
     given_steps: list[tuple[str, int, int, int]], asked: list[tuple[int, int, int]]
 ) -> None:

@@ -4,8 +4,8 @@ A file starts with settings, `name: value` lines, and comments behind `#`. Behin
 
     [aa 87] "c.mv a5, a0"  a0=0x10, a5=0x20 => a5=0x10
 
-or sections, `name:` on a line of its own with indented lines below. Guest state is written as `name=value` items with
-commas between them:
+or sections, `name:` on a line of its own (a name may be two words) with indented lines below. Guest state is written as
+`name=value` items with commas between them:
 
     a0=5, x11=-1      registers; numbers are taken modulo the register width
     fa0=0x40, fcsr=1  float registers as their 64 bits, and the float status
@@ -37,7 +37,7 @@ STOPS = ("ebreak", "ecall", "unsupported", "budget")
 FAULTS = ("read", "write", "fetch", "misaligned_access", "misaligned_fetch")
 
 _SETTING = re.compile(r"([a-z]+): (\S.*)$")
-_SECTION = re.compile(r"([a-z]+):$")
+_SECTION = re.compile(r"([a-z]+(?: [a-z]+)?):$")
 _LINE = re.compile(r'\[([0-9a-f ]+)\] "([^"]+)"([^>]*)=>(.*)$')
 _ITEM = re.compile(r"(\w+)(?:\[(0x[0-9a-f]+)\])?=(.+)$")
 _NUMBER = re.compile(r"(pc)?(?:([+-]?)(0x[0-9a-f]+|\d+))?$")

@@ -93,9 +93,9 @@ def _left_out(side: Side) -> str:
 
 def compare(left: Side, right: Side, program: Program, limit: int) -> Report | None:
     """The difference within `limit` instructions, if there is one."""
-    from vmjit.cli.places import CodeSymbols
     from vmjit.divergence.report import explained
     from vmjit.divergence.search import find_difference
+    from vmjit.places import CodeSymbols
 
     window = min(_WINDOWS.get(side.name, 1 << 22) for side in (left, right))
     difference = find_difference(left, right, limit, window=window)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import vmjit
 from vmjit.cli.arguments import Parser, add_program, command_parser, positive
 from vmjit.cli.console import printable
-from vmjit.cli.places import CodeSymbols, code_address
+from vmjit.places import CodeSymbols, code_address
 
 if TYPE_CHECKING:
     from vmjit.decoders.riscv.decoder import Decoder, Instruction

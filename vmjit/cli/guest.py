@@ -47,6 +47,17 @@ def add_input(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
 
 
+def add_inputs(parser: Parser) -> None:
+    """--input for all lanes, or --inputs with one a lane."""
+    given = parser.add_mutually_exclusive_group()
+    add_input(given)
+    given.add_argument(
+        "--inputs",
+        metavar="DIR|FILE.npy",
+        help="one standard input a lane: a folder's files by name (without hidden ones), or the rows of a uint8 array",
+    )
+
+
 def parse_guest(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     """The options of what `guest_parser` gives; `arguments` are the guest's, those behind -- too."""
     cut = list(words).index("--") if "--" in words else len(words)

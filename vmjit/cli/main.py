@@ -35,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command("vmjit.cli.run", "run a guest program on one lane or on thousands"),
     "demo": Command("vmjit.cli.demo", "run a bundled guest on 4,096 lanes and check its results"),
     "disassemble": Command("vmjit.cli.disassemble", "list a program's instructions"),
+    "explain": Command("vmjit.cli.explain", "show a region beside all it is translated to, and what ran of it"),
     "translate": Command("vmjit.cli.translate", "show what guest code becomes: IR, LLVM IR, assembly, GPU code"),
     "diff": Command("vmjit.cli.diff", "find the first instruction at which two executions differ"),
     "trace": Command("vmjit.cli.trace", "print what lanes execute, instructions and system calls"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vmjit.result import RunResult
+    from vmjit.timeline import Timeline
 
 
 def prepare_folder(path: str) -> Path:
@@ -30,6 +32,20 @@ def prepare_file(path: str | None) -> None:
     """Have a file there, if there is to be one: what cannot be written is known before the run."""
     if path is not None:
         open(path, "w", encoding="utf-8").close()
+
+
+@contextlib.contextmanager
+def recorded(path: str | None) -> Iterator[Timeline | None]:
+    """Save what happens meanwhile to a file, as a time line, if there is to be one."""
+    if path is None:
+        yield None
+        return
+    from vmjit.timeline import recording
+
+    prepare_file(path)
+    with recording() as timeline:
+        yield timeline
+    timeline.save(path)
 
 
 def save_outputs(folder: Path, result: RunResult, names: Sequence[str] | None) -> None:

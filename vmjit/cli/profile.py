@@ -14,8 +14,9 @@ from vmjit.cli.outputs import prepare_file
 from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from vmjit.cli.places import CodeSymbols
+    from vmjit.places import CodeSymbols
     from vmjit.profiling import Profile
+    from vmjit.source_lines import SourceLines
 
 _DESCRIPTION = """\
 Runs a program and shows the functions and blocks that most instructions retire in, how many of the running lanes are
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_guest(parser(), arguments)
     from vmjit.cli.inputs import read_inputs
     from vmjit.profiling import profiled
+    from vmjit.source_lines import SourceLines
     from vmjit.unwinding import Unwinder
 
     program = vmjit.load(options.program, options.isa)
@@ -62,9 +64,9 @@ def main(arguments: Sequence[str]) -> int:
         max_instructions=options.max_instructions,
         unwinder=Unwinder(options.program),
     )
-    from vmjit.cli.places import CodeSymbols
+    from vmjit.places import CodeSymbols
 
-    shown = _Shown(profile, CodeSymbols(program), _lines(options.program), options.rows)
+    shown = _Shown(profile, CodeSymbols(program), SourceLines.of(options.program), options.rows)
     if options.json:
         print(json.dumps(shown.object()))
     else:
@@ -76,52 +78,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _lines(path: str) -> dict[int, tuple[str, int]]:
-    """Source file and line by the address where their code begins (DWARF 5, section 6.2)."""
-    from elftools.elf.elffile import ELFFile
-
-    found: dict[int, tuple[str, int]] = {}
-    with open(path, "rb") as file:
-        elf = ELFFile(file)
-        if not elf.has_dwarf_info():
-            return found
-        dwarf = elf.get_dwarf_info()
-        for unit in dwarf.iter_CUs():
-            table = dwarf.line_program_for_CU(unit)
-            if table is None:
-                continue
-            base = 0 if table.header["version"] >= 5 else 1
-            files = table.header["file_entry"]
-            for entry in table.get_entries():
-                state = entry.state
-                if state is None or state.end_sequence:
-                    continue
-                number = state.file - base
-                name = files[number].name.decode(errors="replace") if 0 <= number < len(files) else "?"
-                found[state.address] = (name, state.line)
-    return found
-
-
 class _Shown:
     """A profile in words and pictures."""
 
-    def __init__(self, profile: Profile, symbols: CodeSymbols, lines: dict[int, tuple[str, int]], rows: int) -> None:
-        from bisect import bisect_right
-
-        self.profile, self.symbols, self.rows = profile, symbols, rows
-        self._lines, self._starts, self._after = lines, sorted(lines), bisect_right
+    def __init__(self, profile: Profile, symbols: CodeSymbols, lines: SourceLines, rows: int) -> None:
+        self.profile, self.symbols, self.lines, self.rows = profile, symbols, lines, rows
 
     def function(self, pc: int) -> str:
         name = self.symbols.name(pc)
         return name.partition("+")[0] if name is not None else f"{pc & -4096:#x}…"
-
-    def line(self, pc: int) -> str:
-        """`file.c:12`, if that is known."""
-        place = self._after(self._starts, pc) - 1
-        if place < 0 or pc - self._starts[place] > 1 << 12:
-            return ""
-        name, line = self._lines[self._starts[place]]
-        return f"{name}:{line}"
 
     def functions(self) -> list[tuple[str, float]]:
         found = self.profile.by_function(self.function)
@@ -137,7 +102,7 @@ class _Shown:
                 "place": self.symbols.place(block),
                 "share": count / total,
                 "agreement": self.profile.agreement(block),
-                "line": self.line(block),
+                "line": self.lines.text(block),
             }
             for block, count in self.profile.blocks.most_common()
         ]
@@ -168,7 +133,7 @@ class _Shown:
         for name, share in self.functions()[: self.rows]:
             table.add_row(name, f"{share:.1%}")
         console.print(table)
-        lined = bool(self._lines)
+        lined = bool(self.lines)
         table = Table("block", *(["line"] if lined else []), box=None)
         table.add_column("instructions", justify="right")
         table.add_column("agreement", justify="right")
@@ -182,7 +147,7 @@ class _Shown:
         frames: dict[tuple[str, str], int] = {}
         samples, weights = [], []
         for stack, count in sorted(self.profile.stacks.items()):
-            keys = [(self.function(pc), self.line(pc).rpartition(":")[0]) for pc in reversed(stack)]
+            keys = [(self.function(pc), self.lines.text(pc).rpartition(":")[0]) for pc in reversed(stack)]
             samples.append([frames.setdefault(key, len(frames)) for key in keys])
             weights.append(count)
         total = sum(weights)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmjit.cli.console import printable
-from vmjit.cli.places import CodeSymbols, instruction_text
 from vmjit.errors import GuestAddressError
+from vmjit.places import CodeSymbols, instruction_text
 from vmjit.stops import Access, Stop
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmjit.cli.arguments import Parser, integer, seconds
-from vmjit.cli.guest import add_input, add_memory, add_surroundings, guest_parser, parse_guest
+from vmjit.cli.guest import add_inputs, add_memory, add_surroundings, guest_parser, parse_guest
 from vmjit.errors import ArgumentError
 from vmjit.stops import Stop
 
@@ -104,13 +104,7 @@ def parser() -> Parser:
         metavar="DIR",
         help="save what each lane wrote as NAME.out and NAME.err, NAME its input's or number",
     )
-    given = made.add_mutually_exclusive_group()
-    add_input(given)
-    given.add_argument(
-        "--inputs",
-        metavar="DIR|FILE.npy",
-        help="one standard input a lane: a folder's files by name (without hidden ones), or the rows of a uint8 array",
-    )
+    add_inputs(made)
     made.add_argument(
         "--dump",
         action="append",
@@ -147,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     import vmjit
     from vmjit.cli.dumps import check_dumps, parse_dump
     from vmjit.cli.inputs import give_inputs, read_inputs
-    from vmjit.cli.outputs import prepare_folder, save_outputs
+    from vmjit.cli.outputs import prepare_folder, recorded, save_outputs
     from vmjit.cli.progress import run_with_progress
     from vmjit.cli.report import Report
 
@@ -182,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.gdb is not None and not _debugged(machine, options.gdb):
         result = machine.run(0)
     else:
-        with _recorded(options.timeline):
+        with recorded(options.timeline):
             result = run_with_progress(machine, options.max_instructions, options.max_seconds)
     report = Report(machine, result, inputs.names)
     for dump in dumps:
@@ -191,21 +185,6 @@ def main(arguments: Sequence[str]) -> int:
         save_outputs(folder, result, inputs.names)
     _show(report, as_json=options.json, saved=folder is not None)
     return _status(report)
-
-
-@contextlib.contextmanager
-def _recorded(path: str | None) -> Iterator[None]:
-    """Save what happens meanwhile to a file, if there is to be one."""
-    if path is None:
-        yield
-        return
-    from vmjit.cli.outputs import prepare_file
-    from vmjit.timeline import recording
-
-    prepare_file(path)
-    with recording() as timeline:
-        yield
-    timeline.save(path)
 
 
 def _debugged(machine: Machine, port: int) -> bool:

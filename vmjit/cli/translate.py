@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import vmjit
 from vmjit.cli.arguments import Parser, add_program, command_parser
 from vmjit.cli.console import write_bytes
-from vmjit.cli.places import code_address
 from vmjit.errors import ArgumentError
+from vmjit.places import code_address
 
 if TYPE_CHECKING:
-    from vmjit.code_space import CodeSpace
     from vmjit.program import Program
     from vmjit.translators.regions import Region
 
@@ -70,35 +69,25 @@ def main(arguments: Sequence[str]) -> int:
 def translate(program: Program, pc: int, emit: str, memory: str, architecture: str | None = None) -> bytes:
     """The region at `pc`; `emit` is one of EMIT."""
     from vmjit.memory_layout import parse_size, plan_memory
+    from vmjit.static_code import StaticCode
     from vmjit.translators.compile_region import emit_region
     from vmjit.translators.cpu import cpu_target
-    from vmjit.translators.regions import Growth, form_region
 
     layout = plan_memory(program, parse_size(memory), whole_pages=program.linux)
-    space = _code_space(program)
-    if not space.decode(pc):
+    code = StaticCode(program)
+    registers = code.decoder.registers
+    region = code.region(pc)
+    if region is None:
         raise ArgumentError(f"nothing can be executed at {pc:#x}")
-    region = form_region(space, pc, Growth(space.executable))
     if emit == "ir":
         return _blocks(region).encode()
     if emit in ("llvm", "asm"):
-        module = emit_region(region, space.decoder.registers, layout.window_plan())
+        module = emit_region(region, registers, layout.window_plan())
         return (cpu_target().optimised_ir(module.ir) if emit == "llvm" else cpu_target().assembly(module.ir)).encode()
     from vmjit.cli.translate_gpu import translate_for_gpu
 
     architecture = architecture or _DEFAULT_ARCHITECTURES.get(emit, _CUDA_ARCHITECTURE)
-    return translate_for_gpu(region, space.decoder.registers, layout, emit, architecture)
-
-
-def _code_space(program: Program) -> CodeSpace:
-    from vmjit.code_space import CodeSpace
-    from vmjit.decoders.riscv.decoder import Decoder
-    from vmjit.guest_code import CodeSpan
-    from vmjit.interpreter import interpreter_for
-
-    spans = [CodeSpan(s.address, s.data.ljust(s.size, b"\0")) for s in program.segments if s.executable]
-    decoder = Decoder(program.isa_config)
-    return CodeSpace(decoder, interpreter_for(decoder.registers), spans)
+    return translate_for_gpu(region, registers, layout, emit, architecture)
 
 
 def _blocks(region: Region) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from vmjit.ir.registers import RegisterFile
 from vmjit.ir.values import Const, Op, Terminator
@@ -35,6 +36,9 @@ class GuestInstruction:
         return isinstance(other, GuestInstruction) and self._fields() == other._fields()
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GuestInstruction, self._fields()
 
     def __repr__(self) -> str:
         return f"GuestInstruction{self._fields()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -10,6 +11,12 @@ from vmjit.errors import ArgumentError
 
 if TYPE_CHECKING:
     from vmjit.program import Program, Segment
+    from vmjit.source_lines import SourceLines
+
+_SOURCE_LINE = re.compile(r"(.+):(\d+)$")
+
+# Of the files that a program is from, so many are named where another one was asked for.
+_FILES_SHOWN = 8
 
 
 class CodeSymbols:
@@ -51,7 +58,7 @@ class CodeSymbols:
         return f"{address:#x} <{name}>" if name else f"{address:#x}"
 
 
-def code_address(program: Program, place: str) -> int:
+def code_address(program: Program, place: str | int) -> int:
     """The address of a symbol or number where an instruction can start; `ArgumentError` says why not."""
     address = program.address(place)
     if not any(s.executable and s.address <= address < s.end for s in program.segments):
@@ -59,6 +66,26 @@ def code_address(program: Program, place: str) -> int:
     if address & (1 if program.isa_config.compressed else 3):
         raise ArgumentError(f"no {program.isa} instruction can start at {address:#x}")
     return address
+
+
+def source_line(program: Program, place: str) -> tuple[str, int] | None:
+    """(file, line) of a place `FILE:LINE`; None for other places, symbols of such a name among them."""
+    match = _SOURCE_LINE.match(place)
+    return (match[1], int(match[2])) if match is not None and place not in program.symbols else None
+
+
+def line_ranges(program: Program, lines: SourceLines, file: str, line: int) -> list[tuple[int, int]]:
+    """(first address, address behind the last) of a source line's code; `ArgumentError` says why there is none."""
+    if found := lines.ranges(file, line):
+        return found
+    if not lines:
+        raise ArgumentError(f"{file}:{line}: {program.name} has no source lines; compile it with -g")
+    there = lines.lines(file)
+    if not there:
+        shown = ", ".join([*lines.files[:_FILES_SHOWN], *(["…"] if len(lines.files) > _FILES_SHOWN else [])])
+        raise ArgumentError(f"{file}:{line}: no code of {program.name} is from such a file; there are {shown}")
+    nearest = min(there, key=lambda number: (abs(number - line), number))
+    raise ArgumentError(f"{file}:{line}: no code of {program.name} is from this line; the nearest is {nearest}")
 
 
 def instruction_text(program: Program, fetch: Callable[[int, int], bytes], pc: int) -> str | None:
