@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench counts clean
+.PHONY: demo test test-all lint bench counts readme clean
 
 $(VENV)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ bench: $(VENV)/.bench
 # What generated code takes in host instructions, against what was recorded; valgrind counts them.
 counts: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.counts --check benchmarks/results/host-counts.json
+
+# The README's tables and plots, from the committed result files.
+readme: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.readme
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.contestants import LANE_MEMORY, QEMU, elf_path, make_input
+from benchmarks.contestants import QEMU
 from benchmarks.guests.build import BENCHMARKS
-from benchmarks.machine_info import PROJECT
-from benchmarks.measure import Say
 from benchmarks.results_file import Cost, summarise
+from vmjit.bench.guests import LANE_MEMORY, elf_path, make_input
+from vmjit.bench.machine_info import PROJECT
+from vmjit.bench.rounds import Say
 
 if TYPE_CHECKING:
     import vmjit

@@ -30,13 +30,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contestants import LANE_MEMORY, QEMU, elf_path, make_input
-from benchmarks.guests.build import BENCHMARKS, build_native
-from benchmarks.machine_info import PROJECT, machine_info
-from benchmarks.parts import SEED, batch_inputs
-from benchmarks.report import number
-from benchmarks.results_file import RESULTS_DIR, geometric_mean
+from benchmarks.contestants import QEMU
+from benchmarks.guests.build import BENCHMARKS
+from benchmarks.results_file import RESULTS_DIR
 from benchmarks.tiers import TIERS
+from vmjit.bench.guests import LANE_MEMORY, SEED, elf_path, make_input, seeded_inputs
+from vmjit.bench.machine_info import PROJECT, machine_info
+from vmjit.bench.native_build import build_native
+from vmjit.bench.spread import geometric_mean, number
 
 if TYPE_CHECKING:
     from vmjit import Machine
@@ -236,7 +237,7 @@ def probe(arguments: Sequence[str]) -> int:
 
 def _start(machine: Machine, repeat: int) -> None:
     machine.reset()
-    machine.set_input(list(batch_inputs(machine.lanes, repeat)))
+    machine.set_input(list(seeded_inputs(machine.lanes, repeat)))
 
 
 def _warm(machine: Machine) -> None:

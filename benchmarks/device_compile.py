@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 import vmjit
-from benchmarks.contestants import QEMU, elf_path
+from benchmarks.contestants import QEMU
 from benchmarks.guests.build import BENCHMARKS
+from vmjit.bench.guests import elf_path
 from vmjit.decoders.riscv import parse_isa, registers_of
 from vmjit.device_kernels import KERNEL_NAME, interpreter_keys_of
 from vmjit.devices.interface import DeviceTarget

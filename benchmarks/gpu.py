@@ -9,26 +9,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-import vmjit
-from benchmarks.contestants import LANE_MEMORY, QEMU, Inputs, VmjitContestant, elf_path, make_input
+from benchmarks.contestants import QEMU
 from benchmarks.guests.build import BENCHMARKS
-from benchmarks.machine_info import machine_info
-from benchmarks.measure import choose_repeat, make_row, run_rounds
-from benchmarks.parts import SEED
+from benchmarks.measure import make_row
 from benchmarks.report import print_report
 from benchmarks.results_file import RESULTS_DIR, Results, Row, all_agree, empty_results, save
+from vmjit.bench.guests import LANE_MEMORY, elf_path, seeded_inputs
+from vmjit.bench.machine_info import machine_info
+from vmjit.bench.machines import MachineContestant
+from vmjit.bench.rounds import choose_repeat, run_rounds
 from vmjit.devices.interface import DeviceInfo
 from vmjit.devices.registry import open_device
 from vmjit.errors import DeviceError
 
 
-class DeviceContestant(VmjitContestant):
+def contestant(device: str, elf: Path, lanes: int) -> MachineContestant:
     """A machine on a device, or on all cores of the CPU."""
-
-    def __init__(self, name: str, elf: Path, device: str, lanes: int) -> None:
-        self.name = name
-        self._lanes = lanes
-        self._machine = vmjit.Machine(vmjit.load(elf), lanes, device, memory=LANE_MEMORY, fallback=False)
+    return MachineContestant(device, elf, lanes, {"device": device, "memory": LANE_MEMORY, "fallback": False})
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,25 +46,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parsed
 
 
-def inputs_of(lanes: int, repeat: int) -> Inputs:
-    """Every lane has its own seed."""
-    return [make_input(SEED + lane, repeat) for lane in range(lanes)]
-
-
 def measure_row(options: argparse.Namespace, guest: str, isa: str, lanes: int) -> Row:
     """One guest on the device and on the CPU, in turns, with everything hot compiled before."""
     elf = elf_path(guest, isa)
     try:
-        contestants = [DeviceContestant(name, elf, name, lanes) for name in (options.device, "cpu")]
-        first = inputs_of(lanes, 1)
+        contestants = [contestant(device, elf, lanes) for device in (options.device, "cpu")]
+        first = seeded_inputs(lanes, 1)
         seconds = {}
-        for contestant in contestants:
-            contestant.warm(first)
-            seconds[contestant.name] = contestant.measure(first).seconds
+        for one in contestants:
+            one.warm(first)
+            seconds[one.name] = one.measure(first).seconds
         repeat = choose_repeat(seconds, options.seconds)
-        inputs = inputs_of(lanes, repeat)
-        for contestant in contestants:
-            contestant.warm(inputs)
+        inputs = seeded_inputs(lanes, repeat)
+        for one in contestants:
+            one.warm(inputs)
         runs = run_rounds(contestants, inputs, options.runs)
     except (DeviceError, MemoryError) as error:
         return {**make_row(guest, isa, lanes, 0, {}, (), {}), "agree": False, "problem": str(error)}

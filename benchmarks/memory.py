@@ -20,22 +20,9 @@ from pathlib import Path
 import numpy as np
 
 import vmjit
+from vmjit.bench.memory import own_memory
 
 GUESTS = Path(__file__).resolve().parent / "guests" / "linux"
-
-
-def memory_of_process() -> dict[str, int]:
-    """Bytes: what this process has for itself; its share of all that is resident for it; its page tables."""
-    found = {}
-    for path, names in (
-        ("smaps_rollup", {"Anonymous": "own", "Pss": "resident"}),
-        ("status", {"VmPTE": "page_tables"}),
-    ):
-        for line in Path("/proc/self", path).read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name in names:
-                found[names[name]] = int(rest.split()[0]) * 1024
-    return found
 
 
 def timed(act: Callable[[], object]) -> float:
@@ -65,14 +52,14 @@ def measure(xlen: int, lanes: int) -> dict[str, float]:
     one = vmjit.Machine(program)
     one.run_until("ready")
     snapshot = one.snapshot(lane=0)
-    before = memory_of_process()
+    before = own_memory()
     machine = vmjit.Machine(program, lanes, "cpu")
     inputs = np.arange(lanes, dtype=np.uint32).view(np.uint8).reshape(lanes, 4)
     found: dict[str, float] = {"xlen": xlen, "lanes": lanes}
     found["fork_s"] = timed(lambda: machine.restore(snapshot))
     machine.set_input(inputs)
     found["first_run_s"] = timed(machine.run)
-    after = memory_of_process()
+    after = own_memory()
     for name, value in after.items():
         found[f"{name}_bytes"] = value - before[name]
     found["restore_s"] = timed(lambda: machine.restore(snapshot))

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contestants import (
-    QEMU,
-    Contestant,
-    Inputs,
-    NativeContestant,
-    QemuContestant,
-    QemuSample,
-    Sampled,
-    VmjitContestant,
-    elf_path,
-    make_input,
-    runs_on,
-)
-from benchmarks.measure import Say, choose_repeat, make_row, run_rounds, time_per_repeat
-from benchmarks.remote import ContestantError, RemoteContestant
+from benchmarks.contestants import QEMU, QemuContestant, QemuSample, VmjitContestant, native_contestant, runs_on
+from benchmarks.measure import make_row
 from benchmarks.results_file import Row
-
-# The seed of the one-lane part; the batch has the seeds from here on.
-SEED = 12345
+from vmjit.bench.contestants import Contestant, Sampled
+from vmjit.bench.cores import pinned
+from vmjit.bench.guests import SEED, elf_path, make_input, seeded_inputs
+from vmjit.bench.remote import ContestantError, RemoteContestant
+from vmjit.bench.rounds import Say, choose_repeat, run_rounds, time_per_repeat
 
 # One of each nature is enough to see what the number of lanes does: computing, bound by memory, calling, parsing.
 MANY_LANES_GUESTS = ("calls", "crc32", "csv", "ising")
@@ -90,20 +78,6 @@ class Plan:
 
 
 @contextlib.contextmanager
-def pinned(cores: Sequence[int]) -> Iterator[None]:
-    """This process, and those it starts, on these cores."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-@contextlib.contextmanager
 def _closing(contestants: Sequence[Contestant]) -> Iterator[None]:
     try:
         yield
@@ -134,12 +108,12 @@ def measure_one_lane(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             if shutil.which(QEMU[isa]):
                 contestants.append(QemuContestant("qemu", elf_path(guest, isa), isa))
             if plan.native:
-                contestants.append(NativeContestant("native", plan.native / guest))
+                contestants.append(native_contestant("native", plan.native / guest))
             speeds = {}
             for contestant in contestants:
                 say(f"{guest} {isa}: warming {contestant.name}")
                 contestant.warm([make_input(SEED, 64)])
-                speeds[contestant.name] = time_per_repeat(contestant, SEED)
+                speeds[contestant.name] = time_per_repeat(contestant, lambda repeat: [make_input(SEED, repeat)])
             repeat = choose_repeat(speeds, plan.seconds)
             inputs = [make_input(SEED, repeat)]
             say(f"{guest} {isa}: measuring {repeat} repeats")
@@ -150,11 +124,6 @@ def measure_one_lane(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             return _failed(guest, isa, 1, error)
     clocks = dict.fromkeys(plan.one_lane_tiers, plan.clock)
     return make_row(guest, isa, 1, repeat, runs, one_lane_pairs(plan.one_lane_tiers), clocks)
-
-
-def batch_inputs(lanes: int, repeat: int) -> Inputs:
-    """Every lane has its own seed."""
-    return [make_input(SEED + lane, repeat) for lane in range(lanes)]
 
 
 def batch_pairs(tiers: Sequence[str]) -> list[tuple[str, str]]:
@@ -190,21 +159,21 @@ def measure_batch(plan: Plan, guest: str, isa: str, say: Say) -> Row:
     contestants: list[Contestant] = []
     with pinned(plan.cores[:1]), _closing(contestants):
         try:
-            once = batch_inputs(lanes, 1)
+            once = seeded_inputs(lanes, 1)
             each, longer = _REPEAT_INSTRUCTIONS, 1.0
             for contestant in _batch_contestants(plan, guest, isa):
                 contestants.append(contestant)
                 say(f"{guest} {isa}: {lanes:,} lanes, warming {contestant.name}")
                 each = contestant.measure(once).instructions / lanes
-                inputs = batch_inputs(lanes, plan.repeats(each))
+                inputs = seeded_inputs(lanes, plan.repeats(each))
                 contestant.warm(inputs)
                 longer = max(longer, _BATCH_SECONDS / contestant.measure(inputs).seconds)
             repeat = round(plan.repeats(each) * longer)
-            inputs = batch_inputs(lanes, repeat)
+            inputs = seeded_inputs(lanes, repeat)
             for contestant in contestants if longer > 1 else ():
                 contestant.warm(inputs)
             if plan.native:
-                contestants.append(NativeContestant("native", plan.native / guest))
+                contestants.append(native_contestant("native", plan.native / guest))
             if shutil.which(QEMU[isa]):
                 times = max(2, round(_QEMU_INSTRUCTIONS / (each * repeat)))
                 every = max(1, lanes // _QEMU_INPUTS)
@@ -225,7 +194,7 @@ def measure_many(plan: Plan, guest: str, isa: str, say: Say) -> Row:
     """
     core, elf = plan.cores[:1], elf_path(guest, isa)
     many, few = many_names(plan)
-    repeat, inputs = 1, batch_inputs(plan.many, 1)
+    repeat, inputs = 1, seeded_inputs(plan.many, 1)
     contestants: list[Contestant] = []
     with pinned(core), _closing(contestants):
         try:
@@ -234,7 +203,7 @@ def measure_many(plan: Plan, guest: str, isa: str, say: Say) -> Row:
             fewer = RemoteContestant(core, VmjitContestant, few, elf, "auto", plan.lanes, 1)
             contestants.append(Sampled(fewer, plan.many // plan.lanes))
             repeat = plan.repeats(contestants[0].measure(inputs).instructions / plan.many)
-            inputs = batch_inputs(plan.many, repeat)
+            inputs = seeded_inputs(plan.many, repeat)
             for contestant in contestants:
                 contestant.warm(inputs)
             runs = run_rounds(contestants, inputs, plan.runs)

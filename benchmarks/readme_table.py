@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.report import by_kind, groups, mips_of, names_in, number, summaries, target_lines
+from benchmarks.report import by_kind, groups, mips_of, names_in, summaries, target_lines
 from benchmarks.results_file import Results, Row, load
+from vmjit.bench.spread import number
 
 SECTIONS = ("benchmarks", "floats")
 """Parts of the README that tables go into: the guests that compute with integers, and those with floats."""

@@ -10,18 +10,12 @@ from rich.table import Table
 from benchmarks.contestants import QEMU
 from benchmarks.measure import waited_share
 from benchmarks.parts import ALL_CORES, TWO_CORES
-from benchmarks.results_file import Cost, Reached, Results, Row, Summary, geometric_mean
+from benchmarks.results_file import Cost, Reached, Results, Row, Summary
 from benchmarks.targets import figures, mips, of_kind, ratio
+from vmjit.bench.spread import geometric_mean, number
 
 # A one-core contestant that waits longer than this was not alone on its core.
 _WAITED_TOO_LONG = 0.1
-
-
-def number(value: float) -> str:
-    """Three significant digits, or the whole number where it has more."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def cell(summary: Summary | None) -> str:

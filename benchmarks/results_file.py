@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -84,12 +83,6 @@ class Results(TypedDict):
 
 def summarise(values: Sequence[float]) -> Summary:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def geometric_mean(values: Iterable[float]) -> float | None:
-    """None for no values."""
-    logs = [math.log(v) for v in values if v > 0]
-    return math.exp(sum(logs) / len(logs)) if logs else None
 
 
 def empty_results(machine: Mapping[str, str | int], options: Mapping[str, Any], missing: Mapping[str, str]) -> Results:

@@ -12,15 +12,18 @@ from rich.console import Console
 
 from benchmarks.compile_costs import measure_compile_costs
 from benchmarks.contestants import QEMU, missing_peers
-from benchmarks.guests.build import ALL_BENCHMARKS, build_native
-from benchmarks.machine_info import machine_info, usable_cores
-from benchmarks.measure import CLOCKS, Say
+from benchmarks.guests.build import ALL_BENCHMARKS
+from benchmarks.measure import CLOCKS
 from benchmarks.parts import Plan, batch_rows, many_rows, one_lane_rows
 from benchmarks.report import print_report
 from benchmarks.results_file import RESULTS_DIR, Results, all_agree, empty_results, save
 from benchmarks.small_costs import measure_small_costs
 from benchmarks.targets import reached
 from benchmarks.tiers import TIERS
+from vmjit.bench.cores import usable_cores
+from vmjit.bench.machine_info import machine_info
+from vmjit.bench.native_build import build_native
+from vmjit.bench.rounds import Say
 
 
 def _one_lane(plan: Plan, results: Results, say: Say) -> None:

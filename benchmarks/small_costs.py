@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.contestants import LANE_MEMORY, elf_path, make_input
-from benchmarks.machine_info import PROJECT
-from benchmarks.measure import Say
 from benchmarks.results_file import Cost, summarise
+from vmjit.bench.guests import LANE_MEMORY, elf_path, make_input
+from vmjit.bench.machine_info import PROJECT
+from vmjit.bench.rounds import Say
 
 SHORT_PROGRAM_INSTRUCTIONS = 5000
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from benchmarks.compile_costs import HOT_LOOP, PIPELINE, cost_name
 from benchmarks.contestants import FLOAT_ISAS, ISAS
 from benchmarks.guests.build import ALL_BENCHMARKS
-from benchmarks.results_file import Cost, Reached, Results, Row, geometric_mean
+from benchmarks.results_file import Cost, Reached, Results, Row
 from benchmarks.small_costs import RESET
+from vmjit.bench.spread import geometric_mean
 
 # A figure and the guest that it is of, empty where it is of several; None where nothing was measured.
 Figure = tuple[float, str]

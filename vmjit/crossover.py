@@ -54,8 +54,14 @@ def crossover(device: Device, xlen: int, cache: CodeCache | None = None) -> Cros
         return Crossover(found["lanes"], tuple((n, c, d) for n, c, d in found["measured"]))
     log.info("measuring from how many lanes on %s pays; this is done once", device.name)
     result = measure(device.name, xlen)
-    cache.disk.put(key, json.dumps(asdict(result)).encode())
+    keep(device, xlen, result, cache)
     return result
+
+
+def keep(device: Device, xlen: int, found: Crossover, cache: CodeCache | None = None) -> None:
+    """Have `found` as the device's crossover for guests of this width, also in processes to come."""
+    cache = cache or process_cache()
+    cache.disk.put(_key(device.info(), xlen), json.dumps(asdict(found)).encode())
 
 
 def _key(info: DeviceInfo, xlen: int) -> str:

@@ -11,10 +11,12 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from vmjit.bench.native_build import FLOAT_FLAGS, build_native
 
 GUESTS_DIR = Path(__file__).resolve().parent
 SOURCE_DIR = GUESTS_DIR / "src"
@@ -85,10 +87,6 @@ COMPILER_FLAGS = (
     "-fno-unwind-tables",
     "-fno-ident",
 )
-
-# A product and a sum stay two operations, here and in native code, so that results are the same; a square root is one
-# instruction.
-FLOAT_FLAGS = ("-ffp-contract=off", "-fno-math-errno")
 
 # Temporary labels are dropped: relaxable code names every branch target, and those would pass for functions.
 LINKER_FLAGS = ("-static", "--build-id=none", "--discard-locals", "--fatal-warnings")
@@ -191,19 +189,6 @@ def differing(guests: Sequence[Guest], committed: Path) -> list[str]:
         ]
 
 
-def build_native(directory: Path, names: Iterable[str] = ALL_BENCHMARKS) -> list[Path]:
-    """Build the benchmarks for this machine with gcc: the reference for results and for the speed of native code."""
-    directory.mkdir(parents=True, exist_ok=True)
-    outputs = []
-    for name in names:
-        output = directory / name
-        command = ["gcc", "-std=c11", "-O2", "-march=native", "-Wall", "-Wextra", "-Werror", *FLOAT_FLAGS, "-DNATIVE"]
-        command += [str(SOURCE_DIR / f"{name}.c"), str(SOURCE_DIR / "native.c"), "-o", str(output)]
-        subprocess.run(command, check=True)
-        outputs.append(output)
-    return outputs
-
-
 def report(guests: Sequence[Guest], directory: Path, check: bool) -> int:
     """Do what the command line of either build script asks for, and return the exit code."""
     if check:
@@ -223,7 +208,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only compare the committed files with a fresh build")
     arguments = parser.parse_args()
     if arguments.native is not None:
-        build_native(arguments.native)
+        build_native(arguments.native, ALL_BENCHMARKS)
         return 0
     return report(benchmark_guests(), BIN_DIR, arguments.check)
 

@@ -6,8 +6,7 @@ import struct
 
 import pytest
 
-import vmjit
-from tests.cli.conftest import ROOT, Cli, in_process
+from tests.cli.conftest import Cli, in_process
 from vmjit.cli import demo
 
 
@@ -32,11 +31,6 @@ def test_a_wrong_result_is_seen(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_one_lane_is_enough(cli: Cli) -> None:
     assert cli("demo", "--lanes", 1, "--device", "cpu").status == 0
-
-
-def test_the_guest_is_the_benchmarks() -> None:
-    original = ROOT / "benchmarks" / "guests" / "bin" / demo.GUEST
-    assert demo.bundled_guest().segments == vmjit.load(original).segments
 
 
 def test_the_expected_result_by_hand() -> None:

@@ -10,20 +10,22 @@ from rich.console import Console
 
 import vmjit
 from benchmarks.compile_costs import LOOP_INSTRUCTIONS, PIPELINE, cost_name, hot_loop
-from benchmarks.contestants import Run, Sampled, make_input
 from benchmarks.counts import Counted, callgrind_counts, check
 from benchmarks.counts import Row as CountRow
 from benchmarks.guests.build import ALL_BENCHMARKS, BENCHMARKS, BIN_DIR, targets_of
-from benchmarks.measure import disagreement, make_row
+from benchmarks.measure import make_row
 from benchmarks.report import summaries, target_lines
 from benchmarks.results_file import Results, Row, empty_results
 from benchmarks.run import PARTS, parse_arguments
 from benchmarks.small_costs import dirtying_program
 from benchmarks.targets import reached
+from vmjit.bench.contestants import Run, Sampled
+from vmjit.bench.guests import make_input
+from vmjit.bench.rounds import disagreement
 
 
-def answer(*lanes: int) -> bytes:
-    return b"".join(lane.to_bytes(4, "little") for lane in lanes)
+def answer(*lanes: int) -> list[bytes]:
+    return [lane.to_bytes(4, "little") for lane in lanes]
 
 
 def row(guest: str, seconds: dict[str, float], isa: str = "rv32im") -> Row:
@@ -69,7 +71,7 @@ def test_a_sample_s_time_is_scaled_to_all() -> None:
 
         def measure(self, inputs: Any) -> Run:
             self.seen = list(inputs)
-            return Run(2.0, 3.0, b"", 100)
+            return Run(2.0, 3.0, [], 100)
 
         def close(self) -> None: ...
 

@@ -1,4 +1,5 @@
-"""The README's tables are those of the committed result files, and what it says of kernels is what is pinned."""
+"""The README's tables and plots are those of the committed result files, and what it says of kernels is what is
+pinned."""
 
 from __future__ import annotations
 
@@ -8,17 +9,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.readme import PLOTS_DIR, ROOT, TABLES, by_guest
+from benchmarks.readme import main as readme
 from benchmarks.readme_table import main
-from benchmarks.results_file import RESULTS_DIR
-
-ROOT = Path(__file__).resolve().parents[2]
-# By the part of the README.
-SHOWN = {"benchmarks": "2026-11-30-epyc-avx512-2-cores.json", "floats": "2026-11-29-floats-epyc-2-cores.json"}
+from benchmarks.results_file import RESULTS_DIR, load
 
 
-@pytest.mark.parametrize("section", SHOWN)
+@pytest.mark.parametrize("section", TABLES)
 def test_the_tables_are_up_to_date(section: str, capsys: pytest.CaptureFixture[str]) -> None:
-    results = RESULTS_DIR / SHOWN[section]
+    results = RESULTS_DIR / TABLES[section]
     status = main([str(results), "--check", str(ROOT / "README.md"), "--section", section])
     assert status == 0, f"{capsys.readouterr().out} (python -m benchmarks.readme_table {results} --write README.md)"
 
@@ -26,7 +25,27 @@ def test_the_tables_are_up_to_date(section: str, capsys: pytest.CaptureFixture[s
 def test_other_tables_are_noticed(tmp_path: Path) -> None:
     changed = tmp_path / "README.md"
     changed.write_text((ROOT / "README.md").read_text().replace("| crc32 |", "| crc33 |", 1))
-    assert main([str(RESULTS_DIR / SHOWN["benchmarks"]), "--check", str(changed)]) == 1
+    assert main([str(RESULTS_DIR / TABLES["benchmarks"]), "--check", str(changed)]) == 1
+    assert readme(["--check", "--readme", str(changed)]) == 1
+
+
+def test_the_plots_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    status = readme(["--check"])
+    assert status == 0, capsys.readouterr().out
+
+
+def test_other_plots_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in PLOTS_DIR.iterdir():
+        (tmp_path / path.name).write_text(path.read_text().replace("circle", "ellipse"))
+    assert readme(["--check", "--plots", str(tmp_path)]) == 1
+    assert len(capsys.readouterr().out.splitlines()) >= len(list(PLOTS_DIR.iterdir()))
+
+
+def test_all_guests_are_plotted() -> None:
+    results = load(RESULTS_DIR / TABLES["benchmarks"])
+    plot = by_guest(results)
+    assert set(plot.categories) == {row["guest"] for row in results["batch"]}
+    assert sum(len(series.points) for series in plot.series) == len(results["batch"])
 
 
 def pinned(name: str) -> dict[str, Any]:

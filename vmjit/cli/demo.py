@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from vmjit.cli.arguments import Parser, command_parser, integer
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from vmjit.program import Program
     from vmjit.result import RunResult
 
-GUEST = "crc32.rv32im.elf"
+GUEST = ("crc32", "rv32im")
 REPEAT = 2
 _WORDS = 2048 * REPEAT
 _CHECKED = 16
@@ -59,9 +58,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def bundled_guest() -> Program:
     """The guest that comes with the package."""
-    from vmjit.loader.elf import read_elf
+    import vmjit
+    from vmjit.bench.guests import elf_path
 
-    return read_elf((resources.files("vmjit.cli") / "data" / GUEST).read_bytes(), GUEST)
+    return vmjit.load(elf_path(*GUEST))
 
 
 def seed_of(lane: int) -> int:

@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "diff": Command("vmjit.cli.diff", "find the first instruction at which two executions differ"),
     "trace": Command("vmjit.cli.trace", "print what lanes execute, instructions and system calls"),
     "profile": Command("vmjit.cli.profile", "show where lanes spend their instructions"),
+    "bench": Command("vmjit.cli.bench", "measure guests beside native code and other emulators"),
     "reduce": Command("vmjit.cli.reduce", "make a test case that fails smaller"),
     "doctor": Command("vmjit.cli.doctor", "show and prove the devices and tools that there are"),
     "completion": Command("vmjit.cli.completion", "print what a shell completes command lines with"),

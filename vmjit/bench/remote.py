@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.contestants import Contestant, Inputs, Run
+from vmjit.bench.contestants import Contestant, First, Inputs, Run
 
 
 def _serve(connection: Connection, cores: Sequence[int], factory: Callable[..., Contestant], arguments: Any) -> None:
@@ -56,15 +56,20 @@ class RemoteContestant:
             raise ContestantError(f"{self.name}: {error}")
         return value
 
-    def _ask(self, method: str, inputs: Inputs) -> Any:
+    def ask(self, method: str, inputs: Inputs = ()) -> Any:
+        """What a method of the contestant gives."""
         self._connection.send((method, list(inputs)))
         return self._receive()
 
+    def first(self, inputs: Inputs) -> First:
+        found: First = self.ask("first", inputs)
+        return found
+
     def warm(self, inputs: Inputs) -> None:
-        self._ask("warm", inputs)
+        self.ask("warm", inputs)
 
     def measure(self, inputs: Inputs) -> Run:
-        run: Run = self._ask("measure", inputs)
+        run: Run = self.ask("measure", inputs)
         return run
 
     def close(self) -> None:

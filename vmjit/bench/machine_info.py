@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 import re
 import shutil
@@ -11,14 +10,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from vmjit.bench.cores import usable_cores
 
-
-def usable_cores() -> list[int]:
-    """The cores this process may run on, in order."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def cpu_model(cpuinfo: str) -> str:
@@ -51,7 +45,8 @@ def llvm_version() -> str:
 
 def git_commit() -> str:
     """The commit, with `+changes` where files differ from it; empty outside a checkout."""
-    if shutil.which("git") is None:
+    # What is installed elsewhere may lie in some other project's checkout.
+    if shutil.which("git") is None or not (PROJECT / "pyproject.toml").is_file():
         return ""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
     if commit.returncode:
@@ -75,6 +70,8 @@ def machine_info() -> dict[str, str | int]:
         "vmjit": version_of("vmjit"),
         "qemu": tool_version("qemu-riscv64") or tool_version("qemu-riscv32"),
         "gcc": tool_version("gcc"),
+        "unicorn": version_of("unicorn"),
+        "icicle": version_of("icicle-emu"),
         "commit": git_commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
