@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmjit.cli.arguments import Parser, command_parser, positive, seconds
-from vmjit.cli.guest import add_input, add_surroundings
+from vmjit.cli.guest import add_inputs, add_surroundings
 from vmjit.cli.outputs import prepare_file
 from vmjit.errors import ArgumentError
 
@@ -66,9 +66,7 @@ def parser() -> Parser:
     )
     made.add_argument("--source", metavar="FILE.c", help="an ELF file's program, for a native build")
     add_surroundings(made)
-    given = made.add_mutually_exclusive_group()
-    add_input(given)
-    given.add_argument("--inputs", metavar="DIR|FILE.npy", help="an input for each instance, in turns")
+    add_inputs(made, "an input for each instance, in turns")
     made.add_argument("--json", metavar="FILE", help="save everything that was measured")
     made.add_argument("--html", metavar="FILE", help="save a page with tables and plots")
     made.add_argument("--plot", metavar="FILE", help="save plots over the number of instances, .svg or .png")

@@ -47,15 +47,14 @@ def add_input(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--input", metavar="FILE", help="standard input of every lane; - is ours")
 
 
-def add_inputs(parser: Parser) -> None:
-    """--input for all lanes, or --inputs with one a lane."""
+_ONE_A_LANE = "one standard input a lane: a folder's files by name (without hidden ones), or the rows of a uint8 array"
+
+
+def add_inputs(parser: Parser, many: str = _ONE_A_LANE) -> None:
+    """--input for all lanes, or --inputs with one a lane; `many` is the second one's help."""
     given = parser.add_mutually_exclusive_group()
     add_input(given)
-    given.add_argument(
-        "--inputs",
-        metavar="DIR|FILE.npy",
-        help="one standard input a lane: a folder's files by name (without hidden ones), or the rows of a uint8 array",
-    )
+    given.add_argument("--inputs", metavar="DIR|FILE.npy", help=many)
 
 
 def parse_guest(parser: Parser, words: Sequence[str]) -> argparse.Namespace:

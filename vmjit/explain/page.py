@@ -17,7 +17,7 @@ _HEIGHT = 720
 
 def page(explanation: Explanation) -> str:
     """HTML. Lines are packed, and the page shows those in view: a region may have tens of thousands."""
-    template = resources.files("vmjit.explain").joinpath("data/page.html").read_text(encoding="utf-8")
+    template = resources.files("vmjit.explain").joinpath("page.html").read_text(encoding="utf-8")
     packed = zlib.compress(json.dumps(explanation.object(), separators=(",", ":")).encode(), 9)
     return template.replace("@DATA@", base64.b64encode(packed).decode())
 
