@@ -85,7 +85,7 @@ _compiling_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _collecting_later() -> Iterator[None]:
+def collecting_later() -> Iterator[None]:
     """No garbage collection while something is compiled: an IR is a large graph of new objects that all stay until the
     end, and Python would walk it, and everything else, again and again."""
     global _compiling, _collects
@@ -295,7 +295,7 @@ class CodeCache:
                     f"{what} is not in the cache, and compiling is forbidden ({_FORBID} or forbid_compiling)", key=key
                 )
             started = time.perf_counter()
-            with _collecting_later(), timeline.span(f"compile {what}"):
+            with collecting_later(), timeline.span(f"compile {what}"):
                 image = compile_image()
             with self._lock:
                 self.statistics.compiles += 1

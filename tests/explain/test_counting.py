@@ -120,12 +120,12 @@ def test_a_program_with_calls(isa: str) -> None:
     def make(tier: str) -> Machine:
         return Machine(program, 2, "cpu", tier, memory="64KiB")
 
-    explanation = explain(program, "guest_main", targets=["ir"], make=make, max_instructions=20_000)
+    explanation = explain(program, "guest_main", targets=["ir"], make=make, max_instructions=4_000)
     counts = explanation.counts
     assert counts is not None
     machine = make("interpreter")
     found = [Counter[int]() for _ in range(2)]
-    for _ in range(20_000):
+    for _ in range(4_000):
         pcs, retired = machine.pc.tolist(), machine.retired.copy()
         stop = machine.run(1).stop
         for lane in np.flatnonzero(machine.retired != retired).tolist():

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.explain.regions import ISAS, explained, subject_of
+from vmjit.cache import CodeCache, DiskCache
 from vmjit.explain.listings import assembly_lines, llvm_lines
 from vmjit.explain.targets import TARGETS, Listing, Subject
 from vmjit.translators import hip
@@ -137,3 +141,42 @@ def test_sass() -> None:
     assert {"lbu", "c.lw"} <= loads
     assert 16 <= int(listing.facts["registers"]) <= 255
     assert listing.facts["spill stores, bytes"] == 0
+
+
+def test_listings_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = CodeCache(DiskCache(tmp_path))
+    monkeypatch.setattr("vmjit.explain.kept.process_cache", lambda: cache)
+    made = explained("crc32", "rv64imac", "update", ["ir", "scalar", "ptx"])
+
+    def never(*_: object) -> Listing:
+        raise AssertionError("it was made before")
+
+    for name in ("scalar", "ptx"):
+        monkeypatch.setitem(TARGETS, name, replace(TARGETS[name], make=never))
+    assert explained("crc32", "rv64imac", "update", ["ir", "scalar", "ptx"]).listings == made.listings
+    with pytest.raises(AssertionError, match="made before"):
+        explained("crc32", "rv64imac", "guest_main", ["scalar"])
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_other_processes_make_the_same(cores: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = CodeCache(DiskCache(tmp_path))
+    monkeypatch.setattr("vmjit.explain.kept.process_cache", lambda: cache)
+    monkeypatch.setattr("vmjit.explain.worker.core_count", lambda: cores)
+    monkeypatch.setattr("vmjit.explain.worker._SMALL", 1)
+    names = ["ir", "ptx", "amdgcn"]
+    found = explained("crc32", "rv64imac", "update", names).listings
+    assert list(found) == names
+    subject = subject_of("crc32", "rv64imac", "update")
+    for name in names:
+        assert found[name].lines == TARGETS[name].make(subject).lines, name
+
+
+def test_what_another_process_cannot_make_is_made_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = CodeCache(DiskCache(tmp_path))
+    monkeypatch.setattr("vmjit.explain.kept.process_cache", lambda: cache)
+    monkeypatch.setattr("vmjit.explain.worker.core_count", lambda: 2)
+    monkeypatch.setattr("vmjit.explain.worker._SMALL", 1)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    found = explained("crc32", "rv64imac", "update", ["ir", "amdgcn"])
+    assert list(found.listings) == ["ir", "amdgcn"]

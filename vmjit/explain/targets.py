@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vmjit.cache import collecting_later
 from vmjit.errors import DeviceMissingError
 from vmjit.explain.listings import (
     Line,
@@ -255,25 +256,26 @@ def _amdgcn(subject: Subject) -> Listing:
 @dataclass(frozen=True)
 class Target:
     """make: raises ImportError or `DeviceMissingError` where a tool is missing. usual: shown if nothing is asked for.
-    gpu: whether it is a GPU's."""
+    maker: for GPUs, whose: such listings are made beside the others. slow: whether it is worth keeping."""
 
     make: Callable[[Subject], Listing]
     what: str
     usual: bool = True
-    gpu: bool = False
+    maker: str | None = None
+    slow: bool = True
 
 
 TARGETS = {
-    "ir": Target(_ir, "vmjit's IR"),
+    "ir": Target(_ir, "vmjit's IR", slow=False),
     "emitted": Target(_emitted, "LLVM IR before LLVM's passes", usual=False),
     "llvm": Target(_llvm, "optimised LLVM IR for one lane"),
     "scalar": Target(_scalar, "this computer's code for one lane"),
     "quick": Target(_quick, "the same as compiled at first, quickly", usual=False),
     "simd": Target(_simd, "this computer's code for a lane group in SIMD registers"),
     "masked": Target(_masked, "the same for lanes that parted; takes long", usual=False),
-    "ptx": Target(_ptx, "PTX for NVIDIA", gpu=True),
-    "sass": Target(_sass, "NVIDIA's machine code, where ptxas and nvdisasm are installed", gpu=True),
-    "amdgcn": Target(_amdgcn, "AMD's machine code", gpu=True),
+    "ptx": Target(_ptx, "PTX for NVIDIA", maker="NVIDIA"),
+    "sass": Target(_sass, "NVIDIA's machine code, where ptxas and nvdisasm are installed", maker="NVIDIA"),
+    "amdgcn": Target(_amdgcn, "AMD's machine code", maker="AMD"),
 }
 USUAL = tuple(name for name, target in TARGETS.items() if target.usual)
 
@@ -284,7 +286,8 @@ def listings_of(subject: Subject, names: Sequence[str]) -> tuple[dict[str, Listi
     missing: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = TARGETS[name].make(subject)
+            with collecting_later():
+                found[name] = TARGETS[name].make(subject)
         except (ImportError, DeviceMissingError) as error:
             missing[name] = str(error)
     return found, missing

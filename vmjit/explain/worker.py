@@ -1,16 +1,18 @@
-"""Listings made by a second process, while this one makes others: compilers that take seconds, each on one core.
+"""Listings made by other processes, while this one makes some itself: compilers take seconds, each on one core.
 
 `python -m vmjit.explain.worker` reads a pickled subject and names of targets, and writes what `listings_of` gives.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
 
+from vmjit.cpu_engine import core_count
+from vmjit.explain.kept import keep_listing, kept_listing
 from vmjit.explain.listings import Listing
 from vmjit.explain.targets import TARGETS, Subject, listings_of
 
@@ -20,32 +22,67 @@ Made = tuple[dict[str, Listing], dict[str, str]]
 _SMALL = 100
 
 
+class _Worker:
+    """A process that makes listings. They are made here where it cannot."""
+
+    def __init__(self, subject: Subject, names: Sequence[str]) -> None:
+        self._subject = subject
+        self._names = names
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vmjit.explain.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it may have ended already
+            self._process.stdin.write(pickle.dumps((sys.path, subject, names)))
+            self._process.stdin.close()
+        self._process.stdin = None
+
+    def listings(self) -> Made:
+        output, _ = self._process.communicate()
+        if self._process.returncode:
+            return listings_of(self._subject, self._names)
+        made: Made = pickle.loads(output)
+        return made
+
+    def end(self) -> None:
+        """Leave nothing behind where this process was interrupted."""
+        with self._process:
+            self._process.kill()
+
+
 def make_listings(subject: Subject, names: Sequence[str]) -> Made:
-    """What `listings_of` gives, with GPUs' code made beside the rest where that is quicker."""
-    apart = [name for name in names if TARGETS[name].gpu]
-    here = [name for name in names if not TARGETS[name].gpu]
-    if not apart or not here or subject.region.size < _SMALL or (os.cpu_count() or 1) < 2:
-        return listings_of(subject, names)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vmjit.explain.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdin is not None
-    with process:
-        try:
-            process.stdin.write(pickle.dumps((sys.path, subject, apart)))
-            process.stdin.close()
-            process.stdin = None
-        except OSError:
-            pass  # it has ended already; what it was for is made below
-        listings, missing = listings_of(subject, here)
-        output, _ = process.communicate()
-    more: Made = pickle.loads(output) if process.returncode == 0 else listings_of(subject, apart)
-    listings |= more[0]
-    missing |= more[1]
+    """What `listings_of` gives; what was made before is taken from the cache."""
+    kept = {name: kept_listing(subject, name) for name in names if TARGETS[name].slow}
+    listings, missing = _made(subject, [name for name in names if kept.get(name) is None])
+    for name in kept.keys() & listings.keys():
+        keep_listing(subject, listings[name])
+    listings |= {name: listing for name, listing in kept.items() if listing is not None}
     return {name: listings[name] for name in names if name in listings}, missing
+
+
+def _made(subject: Subject, names: Sequence[str]) -> Made:
+    """Listings that are made now, GPUs' code beside the rest where that is quicker."""
+    here = [name for name in names if TARGETS[name].maker is None]
+    makers = {TARGETS[name].maker for name in names} - {None}
+    groups = [[name for name in names if TARGETS[name].maker == maker] for maker in sorted(map(str, makers))]
+    more = core_count() - 1
+    if not groups or not here or subject.region.size < _SMALL or not more:
+        return listings_of(subject, names)
+    shares = [[name for group in groups[i::more] for name in group] for i in range(min(more, len(groups)))]
+    workers = [_Worker(subject, share) for share in shares]
+    try:
+        listings, missing = listings_of(subject, here)
+        for worker in workers:
+            made = worker.listings()
+            listings |= made[0]
+            missing |= made[1]
+    finally:
+        for worker in workers:
+            worker.end()
+    return listings, missing
 
 
 def main() -> int:
