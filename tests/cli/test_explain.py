@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli, guest
+from vmjit.cache import CodeCache, DiskCache
 from vmjit.explain.targets import TARGETS
 
 
@@ -62,7 +63,10 @@ def test_a_page(cli: Cli, tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_missing_tools_are_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tools_are_named(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = CodeCache(DiskCache(tmp_path))  # which has no listing
+    monkeypatch.setattr("vmjit.explain.kept.process_cache", lambda: cache)
+
     def absent(*_: object) -> object:
         raise ImportError("numba-cuda is not installed")
 
