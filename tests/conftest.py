@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -36,7 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One fresh code cache for the whole run, shared by the workers: code of an older source must not be met."""
+    """One fresh code cache for the whole run, shared by the workers: code of an older source must not be met. And
+    Ctrl-C as at a terminal, though what a shell starts in the background ignores it: tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput") or os.environ.get("VMJIT_TEST_CACHE_DIR"):
         os.environ.setdefault("VMJIT_CACHE_DIR", os.environ.get("VMJIT_TEST_CACHE_DIR", ""))
         return
