@@ -66,7 +66,7 @@ STATEMENTS = (
 CASES = (
     Case("minigzip", MINIGZIP, (), _zlib_inputs()),
     Case("minigzip-1", MINIGZIP, ("-1",), _zlib_inputs(), slow=("interpreter", "auto")),
-    Case("minigzip-d", MINIGZIP, ("-d",), _compressed()),
+    Case("minigzip-d", MINIGZIP, ("-d",), _compressed(), slow=("scalar",)),
     Case("lua", LUA, ("words.lua",), TEXTS, slow=("interpreter", "scalar", "auto")),
     Case(
         "sqlite",

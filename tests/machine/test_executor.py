@@ -276,9 +276,10 @@ def test_memory_at_both_ends() -> None:
 
 
 @everywhere
-def test_other_code_at_the_same_address(tier: str) -> None:
+def test_other_code_at_the_same_address(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmjit.executor._KEPT_ENGINES", 8)
     e = executor(tier=tier)
-    versions = 70 if tier == "interpreter" else 12  # more than are kept; compiling so many would take long
+    versions = 12  # more than are kept
     for call in range(3 * versions):
         k = call % versions
         a = Assembly(64, CODE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -145,7 +146,8 @@ def test_lanes_that_do_the_same_have_one_space() -> None:
     assert set(spaces.numbers.tolist()) == {0}
 
 
-def test_mappings_are_bounded_and_spaces_that_nobody_has_are_dropped() -> None:
+def test_mappings_are_bounded_and_spaces_that_nobody_has_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmjit.address_spaces._MANY_SPACES", 256)
     spaces = AddressSpaces(1, layout(16 << 20))
     lane, start = np.array([0]), layout(16 << 20).heap_start
     made = [
@@ -159,11 +161,11 @@ def test_mappings_are_bounded_and_spaces_that_nobody_has_are_dropped() -> None:
     ]  # fmt: skip
     assert made.index(False) in range(MOST_MAPPINGS - 5, MOST_MAPPINGS)
     kept = spaces.of(0)
-    for i in range(9000):
+    for i in range(600):
         spaces.change(lane, np.array([start]), np.array([start + PAGE]), lambda s, a, b, p=i % 8: s.mapped(a, b, p))
         spaces.change(lane, np.array([start + i % 50 * 2 * PAGE]), np.array([start + (i % 50 * 2 + 1) * PAGE]),
                       lambda s, a, b, p=i % 5: s.mapped(a, b, p))  # fmt: skip
-    assert len(spaces) <= 4100
+    assert len(spaces) <= 260
     assert len(spaces.of(0).mappings) <= len(kept.mappings)
 
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from vmjit.cpu_engine import core_count
@@ -28,17 +28,15 @@ class _Worker:
     def __init__(self, subject: Subject, names: Sequence[str]) -> None:
         self._subject = subject
         self._names = names
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "vmjit.explain.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it may have ended already
-            self._process.stdin.write(pickle.dumps((sys.path, subject, names)))
-            self._process.stdin.close()
-        self._process.stdin = None
+        with tempfile.TemporaryFile() as given:
+            pickle.dump((sys.path, subject, names), given)
+            given.seek(0)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vmjit.explain.worker"],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
 
     def listings(self) -> Made:
         output, _ = self._process.communicate()
