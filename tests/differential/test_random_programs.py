@@ -166,11 +166,11 @@ def _make(name: str, examples: int) -> object:
     return test
 
 
-test_rv32imac = _make("rv32imac", 60)
-test_rv64imac = _make("rv64imac", 60)
-test_rv32im_without_compressed = _make("rv32im", 40)
-test_rv64_all_extensions = _make("rv64 all", 60)
-test_rv32_all_extensions = _make("rv32 all", 60)
+test_rv32imac = _make("rv32imac", 45)
+test_rv64imac = _make("rv64imac", 45)
+test_rv32im_without_compressed = _make("rv32im", 30)
+test_rv64_all_extensions = _make("rv64 all", 45)
+test_rv32_all_extensions = _make("rv32 all", 45)
 
 
 @pytest.mark.slow
