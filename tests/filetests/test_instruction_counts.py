@@ -49,8 +49,18 @@ def complaints(found: dict[str, int], prefix: str, golden: Golden, tools: dict[s
     return wrong
 
 
-@pytest.mark.parametrize("xlen", [32, 64])
-@pytest.mark.parametrize("target", TARGETS)
+# rv32's rows are rv64's but for a few: where compiling takes long, they are of `make test-all`.
+_LONG = (CUDA, "gfx942")
+
+
+@pytest.mark.parametrize(
+    ("target", "xlen"),
+    [
+        pytest.param(target, xlen, marks=pytest.mark.slow if target in _LONG and xlen == 32 else ())
+        for target in TARGETS
+        for xlen in (32, 64)
+    ],
+)
 def test_counts(target: str, xlen: int, open_golden: OpenGolden) -> None:
     if target == CUDA:
         pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")

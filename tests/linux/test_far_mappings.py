@@ -87,8 +87,9 @@ def test_as_qemu_has_it(way: str, xlen: int, tmp_path: Path) -> None:
 
 
 def _tiers() -> list[Any]:
-    quick = [("cpu", "interpreter", 32), ("cpu", "auto", 64), ("cpu", "simd", 32), ("host", "auto", 64)]
-    every = [(d, t, x) for d, t in (*((q[0], q[1]) for q in quick), ("cpu", "scalar")) for x in (32, 64)]
+    quick = [("cpu", "interpreter", 32), ("cpu", "auto", 64), ("host", "auto", 64)]
+    ways = [*((device, tier) for device, tier, _ in quick), ("cpu", "simd"), ("cpu", "scalar")]
+    every = [(device, tier, xlen) for device, tier in ways for xlen in (32, 64)]
     return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
 
 
