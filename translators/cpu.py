@@ -82,17 +82,21 @@ class CpuCompiler:
 
     def assembly(self, text: str, effort: Effort = Effort.FULL, *, notes: bool = False) -> str:
         """LLVM IR to the CPU's assembly, for reading; `notes` has LLVM say what it spills."""
-        return self.readable(text, effort, notes=notes)[1]
-
-    def readable(self, text: str, effort: Effort = Effort.FULL, *, notes: bool = False) -> tuple[str, str]:
-        """LLVM IR as its passes leave it, and the CPU's assembly of that."""
         with _COMPILE_LOCK:
-            quick = effort is Effort.QUICK
-            module = self._parsed(text) if quick else self._optimised(text)
-            machine = self._quick_machine if quick else self._machine
-            machine.set_asm_verbosity(notes)
-            # Read back, the text would get its registers in another order.
-            return str(module), str(machine.emit_assembly(module))
+            if effort is Effort.QUICK:
+                return self._assembly(self._quick_machine, self._parsed(text), notes)
+            return self._assembly(self._machine, self._optimised(text), notes)
+
+    def optimised_ir_and_assembly(self, text: str) -> tuple[str, str]:
+        """LLVM IR as its passes leave it, and the CPU's assembly of that, with notes: read back, the text would get its
+        registers in another order."""
+        with _COMPILE_LOCK:
+            module = self._optimised(text)
+            return str(module), self._assembly(self._machine, module, notes=True)
+
+    def _assembly(self, machine: Any, module: Any, notes: bool) -> str:
+        machine.set_asm_verbosity(notes)
+        return str(machine.emit_assembly(module))
 
 
 class CpuTarget(CpuCompiler):

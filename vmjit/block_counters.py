@@ -51,9 +51,8 @@ class BlockCounters:
     def address(self, block: Block, counter: Counter) -> int:
         """The host address of a 64-bit number that stays while this object does."""
         leaves = block.terminator.name not in ("jump", "branch", "indirect")
-        key = (block.pc, block.instructions[-2 if leaves and len(block.instructions) > 1 else -1].pc)
-        if leaves and len(block.instructions) == 1:
-            key = (block.pc, block.pc - 1)  # nothing
+        executed = block.instructions[:-1] if leaves else block.instructions
+        key = (block.pc, executed[-1].pc if executed else block.pc - 1)
         with self._lock:
             if key not in self._rows:
                 place = len(self._rows) % _ROWS

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 from vmjit.cases.case_file import CaseFile, decoder_of, parse_listing, read_case
 from vmjit.cases.run_case import code_address, code_bytes
@@ -71,3 +73,13 @@ def check_texts(path: Path, found: Mapping[str, str], *, update: bool) -> str:
     for name, text in found.items():
         assert section_text(case, name) == text, difference
     return difference
+
+
+def hold(
+    check: Callable[..., str], path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Have a case checked, or with `--update-golden` rewritten: then what changed is shown."""
+    difference = check(path, update=request.config.getoption("--update-golden"))
+    if difference:
+        with capsys.disabled():
+            print(f"\n{difference}", end="")

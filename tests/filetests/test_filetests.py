@@ -34,6 +34,7 @@ from tests.filetests.files import (
     check_listing,
     check_texts,
     decoded,
+    hold,
     section_text,
     written_block,
 )
@@ -74,10 +75,7 @@ def check_decode(path: Path, *, update: bool = False) -> str:
 
 @pytest.mark.parametrize("path", DECODE, ids=case_id)
 def test_decode(path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    difference = check_decode(path, update=request.config.getoption("--update-golden"))
-    if difference:
-        with capsys.disabled():
-            print(f"\n{difference}", end="")
+    hold(check_decode, path, request, capsys)
 
 
 def test_a_wrong_expectation_fails_and_can_be_updated(tmp_path: Path) -> None:

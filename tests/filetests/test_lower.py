@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.filetests.files import case_files, case_id, check_listing, check_texts, decoded, written_block
+from tests.filetests.files import case_files, case_id, check_listing, check_texts, decoded, hold, written_block
 from tests.filetests.lowered_text import MEMORY, TARGETS, Lowered
 from vmjit.cases.case_file import CaseFile, decoder_of, read_case
 from vmjit.cases.run_case import code_address, code_bytes
@@ -61,10 +61,7 @@ def check_lower(path: Path, *, update: bool = False) -> str:
 
 @pytest.mark.parametrize("path", LOWER, ids=case_id)
 def test_lower(path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
-    difference = check_lower(path, update=request.config.getoption("--update-golden"))
-    if difference:
-        with capsys.disabled():
-            print(f"\n{difference}", end="")
+    hold(check_lower, path, request, capsys)
 
 
 def test_every_target_has_cases() -> None:

@@ -22,7 +22,7 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "isa": explanation.isa,
         "place": explanation.place,
         "entries": list(explanation.entries),
-        "ran": explanation.ran,
+        "ran": explanation.counts is not None,
         "blocks": explanation.blocks,
         "instructions": len(explanation.guest),
         "guest": [

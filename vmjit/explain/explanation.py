@@ -66,7 +66,6 @@ class Explanation:
     isa: str
     place: str
     entries: tuple[int, ...]
-    ran: bool
     guest: tuple[GuestLine, ...]
     blocks: int
     listings: dict[str, Listing]
@@ -144,7 +143,6 @@ def explain(
         program.isa,
         symbols.place(pc),
         tuple(region.entries),
-        run is not None,
         _guest_lines([region, group_region], code.decoder, symbols, source),
         len(region.blocks),
         listings,

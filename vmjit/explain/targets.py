@@ -88,7 +88,7 @@ class Subject:
         from vmjit.translators.compile_region import emit_region
 
         made = emit_region(self.region, self.registers, self.windows, self.locations)
-        return cpu_target().readable(made.ir, notes=True)
+        return cpu_target().optimised_ir_and_assembly(made.ir)
 
     @cached_property
     def ptx(self) -> str:
