@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from vmjit.translators.guest_locations import GuestLocations
@@ -67,6 +67,13 @@ def llvm_lines(text: str, function: str, locations: GuestLocations) -> Iterator[
         yield Line(_METADATA.sub("", _DBG.sub("", line)).rstrip(), pc, is_instruction)
 
 
+def _behind(text: str, begins: Callable[[str], bool]) -> Iterator[str]:
+    """The lines behind the first of which something holds."""
+    lines = iter(text.splitlines())
+    any(map(begins, lines))
+    return lines
+
+
 _LOC = re.compile(r"\s*\.loc\s+\d+\s+(\d+)")
 _LABEL = re.compile(r"[\w.$]+:")
 _SPILL = re.compile(r"\S*[- ](?:byte|Folded) (?:Folded )?(?:Spill|Reload)")
@@ -79,12 +86,7 @@ def assembly_lines(text: str, function: str, locations: GuestLocations, triple: 
     """The body of a function in LLVM's assembly; of its comments, those that tell of spilled registers stay."""
     comment = _COMMENTS.get(triple.partition("-")[0], "#")
     pc: int | None = None
-    lines = iter(text.splitlines())
-    head, end = f"{function}:", ".Lfunc_end"
-    for line in lines:
-        if line.startswith(head):
-            break
-    for line in lines:
+    for line in _behind(text, lambda line: line.startswith(f"{function}:")):
         if line.startswith("\t."):
             if found := _LOC.match(line):
                 pc = locations.pc_of(int(found[1]))
@@ -94,7 +96,7 @@ def assembly_lines(text: str, function: str, locations: GuestLocations, triple: 
             if code := code.strip():
                 spill = _SPILL.search(remark) if remark else None
                 yield Line("  " + code.replace("\t", " ") + (f"  {comment} {spill[0]}" if spill else ""), pc)
-        elif line.startswith(end):
+        elif line.startswith(".Lfunc_end"):
             return
         elif (label := _LABEL.match(line)) and not line.startswith((".Ltmp", ".Lfunc_begin")):
             yield Line(label[0], pc, instruction=False)
@@ -106,11 +108,7 @@ _PTX_SKIPPED = re.compile(r"\s*(?:\.(?!loc)|[{}()]|//|$)")
 def ptx_lines(text: str, function: str, locations: GuestLocations) -> Iterator[Line]:
     """The body of a function in PTX."""
     pc: int | None = None
-    lines = iter(text.splitlines())
-    for line in lines:
-        if ".func" in line and f" {function}(" in line:
-            break
-    for line in lines:
+    for line in _behind(text, lambda line: ".func" in line and f" {function}(" in line):
         if line.startswith("}"):
             return
         if found := _LOC.match(line):
@@ -129,11 +127,7 @@ _SASS_CODE = re.compile(r"\s*(?:/\*[0-9a-f]+\*/)?\s*(\S.*;)\s*$")
 def sass_lines(text: str, function: str, locations: GuestLocations) -> Iterator[Line]:
     """The body of a function as NVIDIA's disassembler prints it with line information."""
     pc: int | None = None
-    lines = iter(text.splitlines())
-    for line in lines:
-        if line.startswith(f".text.{function}:"):
-            break
-    for line in lines:
+    for line in _behind(text, lambda line: line.startswith(f".text.{function}:")):
         if line.startswith("//---"):
             return
         if found := _SASS_LINE.match(line):
